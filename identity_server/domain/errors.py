@@ -1,0 +1,230 @@
+"""Everything that can go wrong, named by meaning.
+
+No HTTP status and no `M_` code stands here: `api/errors.py` is the one table from these to the wire.
+A message is safe to show to the caller and to write to a log: it never holds an address, a token or a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class IdentityServerError(Exception):
+    """Base of every error that a caller of a service can meet."""
+
+    default_message: ClassVar[str] = "The request could not be carried out."
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.default_message)
+
+    @property
+    def message(self) -> str:
+        """Text for the caller."""
+        return str(self.args[0])
+
+
+# --- the request itself -------------------------------------------------------------------
+
+
+class NotJson(IdentityServerError):
+    """The body is not JSON in UTF-8."""
+
+    default_message = "The body is not valid JSON."
+
+
+class BadJson(IdentityServerError):
+    """The body is JSON, but not an object."""
+
+    default_message = "The body must be a JSON object."
+
+
+class MissingParameters(IdentityServerError):
+    """Required parameters are absent."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(f"Missing parameters: {', '.join(names)}")
+
+
+class InvalidParameter(IdentityServerError):
+    """A parameter is of the wrong type, out of its range or outside its grammar."""
+
+
+class BodyTooLarge(IdentityServerError):
+    """The body is over the limit of its endpoint."""
+
+    default_message = "The body is too large."
+
+
+class BodyTooSlow(IdentityServerError):
+    """The body did not arrive in time."""
+
+    default_message = "The body did not arrive in time."
+
+
+class UnknownEndpoint(IdentityServerError):
+    """No such path."""
+
+    default_message = "Unrecognized request: there is no such path here."
+
+
+class MethodNotAllowed(IdentityServerError):
+    """The path exists, but not for this method."""
+
+    default_message = "Unrecognized request: this path does not take this method."
+
+
+class UnsupportedRequest(IdentityServerError):
+    """A known operation that this version of the server does not offer."""
+
+    default_message = "This server does not offer this operation."
+
+
+# --- who is asking ------------------------------------------------------------------------
+
+
+class Unauthenticated(IdentityServerError):
+    """The access token is missing, unknown, expired or logged out."""
+
+    default_message = "The access token is missing or unknown."
+
+
+class TermsNotSigned(IdentityServerError):
+    """The account has not accepted the terms in force."""
+
+    default_message = "The terms of service of this server have not been accepted yet."
+
+
+class Forbidden(IdentityServerError):
+    """The caller is known, and may not do this."""
+
+    default_message = "This is not allowed."
+
+
+class HomeserverNotAllowed(Forbidden):
+    """The homeserver is not one that this server takes accounts from."""
+
+    default_message = "This identity server does not accept accounts of that homeserver."
+
+
+class OpenIdTokenRefused(IdentityServerError):
+    """The homeserver says that it doesn't know the OpenID token."""
+
+    default_message = "The homeserver does not know this OpenID token; it may have expired."
+
+
+class HomeserverUnreachable(IdentityServerError):
+    """The homeserver could not be found, reached or trusted."""
+
+    default_message = "The homeserver could not be reached."
+
+
+class HomeserverMisbehaved(IdentityServerError):
+    """The homeserver answered, but not as the specification says."""
+
+    default_message = "The homeserver gave an answer that cannot be used."
+
+
+class RateLimited(IdentityServerError):
+    """A limit is used up for now.
+
+    Attributes:
+        retry_after_ms: milliseconds until the same call can succeed.
+    """
+
+    default_message = "Too many requests; try again later."
+
+    def __init__(self, retry_after_ms: int, message: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class Unavailable(IdentityServerError):
+    """The server itself cannot serve for the moment (starting, stopping, database gone)."""
+
+    default_message = "The server cannot answer at the moment; try again."
+
+
+# --- addresses and sessions ---------------------------------------------------------------
+
+
+class InvalidEmail(IdentityServerError):
+    """Not an e-mail address that mail can be sent to."""
+
+    default_message = "This is not a valid e-mail address."
+
+
+class InvalidAddress(IdentityServerError):
+    """Not a valid address of its medium."""
+
+    default_message = "This is not a valid address."
+
+
+class MessageRefused(IdentityServerError):
+    """The message was refused for good by the system that would deliver it."""
+
+
+class EmailRefused(MessageRefused):
+    """The relay refused the mail for good."""
+
+    default_message = "The validation mail could not be sent to this address."
+
+
+class NoSuchSession(IdentityServerError):
+    """No validation session has this id and client secret."""
+
+    default_message = "No validation session was found for this session id and client secret."
+
+
+class SessionExpired(IdentityServerError):
+    """The validation session existed, and is over."""
+
+    default_message = "This validation session has expired; start again."
+
+
+class SessionNotValidated(IdentityServerError):
+    """The address of the session has not been validated yet."""
+
+    default_message = "This validation session has not been completed: follow the link first."
+
+
+class TokenIncorrect(IdentityServerError):
+    """The validation token is wrong."""
+
+    default_message = "This validation token is not correct."
+
+
+class TokenExpired(IdentityServerError):
+    """The validation token was right once, and is over."""
+
+    default_message = "This validation link has expired; start again."
+
+
+# --- lookup and keys ----------------------------------------------------------------------
+
+
+class InvalidPepper(IdentityServerError):
+    """The pepper is not one that is honoured now.
+
+    Attributes:
+        algorithm: the algorithm that was asked for.
+        lookup_pepper: the pepper to use instead.
+    """
+
+    default_message = "This pepper is unknown or no longer valid."
+
+    def __init__(self, *, algorithm: str, lookup_pepper: str) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+        self.lookup_pepper = lookup_pepper
+
+
+class TooManyAddresses(IdentityServerError):
+    """More addresses in one lookup than are allowed."""
+
+    default_message = "Too many addresses in one lookup."
+
+
+class NoSuchKey(IdentityServerError):
+    """No public key has this id."""
+
+    default_message = "No public key with this id was found."
