@@ -1,0 +1,58 @@
+# Two commands are enough: `make run` starts a server, `make test` checks everything.
+# Both install what they need into .venv, from the lock files.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check fast e2e lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# Only what the server itself needs, so that `make run` is up within a minute.
+$(VENV)/.run: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# A server to try things on: loopback only, mails shown in the terminal, the example terms in force.
+run: $(VENV)/.run ## Start a server on SQLite in ./data, for a first look
+	IDENTITY_SERVER__GENERAL__SERVER_NAME="$${IDENTITY_SERVER__GENERAL__SERVER_NAME:-localhost:8090}" \
+	IDENTITY_SERVER__GENERAL__TERMS_PATH=terms \
+	IDENTITY_SERVER__HTTP__CLIENTAPI_HTTP_BIND_ADDRESS=127.0.0.1 \
+	IDENTITY_SERVER__HTTP__CLIENT_HTTP_BASE=http://localhost:8090 \
+	IDENTITY_SERVER__EMAIL__TRANSPORT=console \
+	$(BIN)/python -m identity_server serve
+
+demo: $(VENV)/.dev ## Watch the whole story, from registration to unbinding
+	$(BIN)/python -m identity_server demo
+
+check: $(VENV)/.dev ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fast: $(VENV)/.dev ## The fast tests alone
+	$(BIN)/python -m pytest -m "not e2e"
+
+test: check tests-need ## Everything: checks, fast tests, and the end-to-end tests
+	$(BIN)/python -m pytest
+
+.PHONY: tests-need
+tests-need: $(VENV)/.dev
+	tests/install-needs
+
+lock: ## Rewrite the lock files from pyproject.toml
+	uv pip compile pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock
+	uv pip compile pyproject.toml --extra demo --extra postgresql --group dev --universal --generate-hashes \
+	  --no-header --python-version 3.11 -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove everything that was installed or built here
+	rm -rf $(VENV) .venv-* tests/e2e/node_modules dist build .mypy_cache .ruff_cache
