@@ -106,6 +106,12 @@ class HomeserverNotAllowed(Forbidden):
     default_message = "This identity server does not accept accounts of that homeserver."
 
 
+class NotYourMatrixId(IdentityServerError):
+    """The Matrix ID of the request isn't the one that the access token belongs to."""
+
+    default_message = "This Matrix ID does not belong to the access token."
+
+
 class OpenIdTokenRefused(IdentityServerError):
     """The homeserver says that it doesn't know the OpenID token."""
 

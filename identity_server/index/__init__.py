@@ -1,0 +1,1 @@
+"""Answers lookups from memory; everything in it is derived from the database and can be rebuilt."""

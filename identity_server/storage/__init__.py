@@ -1,0 +1,1 @@
+"""The database. Rows become domain objects here and nowhere else."""

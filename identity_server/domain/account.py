@@ -1,0 +1,36 @@
+"""Accounts and the access tokens that stand for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from identity_server.domain.identifiers import UserId
+
+ACCESS_TOKEN_BYTES = 32
+
+TOKEN_USE_RESOLUTION_MS = 24 * 3_600_000
+"""A token's last use is recorded at most once in this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account behind an access token, as an authenticated request sees it.
+
+    Attributes:
+        agreed_master_version: of a Sydent terms file; None if never agreed.
+        token_digest: the digest of the token that was shown.
+        token_last_used_at_ms: its last recorded use, exact to a day.
+    """
+
+    user_id: UserId
+    agreed_master_version: str | None
+    token_digest: bytes
+    token_last_used_at_ms: int
+
+    def token_expired(self, *, now_ms: int, lifetime_ms: int) -> bool:
+        """Whether the token has gone unused for too long."""
+        return now_ms >= self.token_last_used_at_ms + lifetime_ms
+
+    def token_use_is_news(self, *, now_ms: int) -> bool:
+        """Whether this use should be recorded."""
+        return now_ms >= self.token_last_used_at_ms + TOKEN_USE_RESOLUTION_MS

@@ -1,0 +1,115 @@
+"""Accounts, their access tokens, and the terms they accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.domain.account import Account
+from identity_server.domain.identifiers import UserId
+from identity_server.domain.terms import Acceptance
+from identity_server.storage.tables import accepted_terms, access_tokens, accounts
+
+
+class Accounts:
+    """Accounts and their consent."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add_if_new(self, user_id: UserId, *, now_ms: int) -> None:
+        """Make sure that the account exists; an existing one keeps everything, its consent above all."""
+        found = await self._connection.execute(select(accounts.c.user_id).where(accounts.c.user_id == user_id))
+        if found.first() is None:
+            await self._connection.execute(insert(accounts).values(user_id=user_id, created_at_ms=now_ms))
+
+    async def list_accepted(self, user_id: UserId) -> frozenset[Acceptance]:
+        """Everything that the account ever accepted."""
+        columns = (
+            accepted_terms.c.policy_id,
+            accepted_terms.c.version,
+            accepted_terms.c.language,
+            accepted_terms.c.url,
+        )
+        rows = await self._connection.execute(select(*columns).where(accepted_terms.c.user_id == user_id))
+        return frozenset(Acceptance(*row) for row in rows)
+
+    async def accept(self, user_id: UserId, acceptances: Collection[Acceptance], *, now_ms: int) -> None:
+        """Remember acceptances; what was accepted before keeps its first time."""
+        known = await self.list_accepted(user_id)
+        new = [each for each in dict.fromkeys(acceptances) if each not in known]
+        if new:
+            await self._connection.execute(
+                insert(accepted_terms),
+                [
+                    {
+                        "user_id": user_id,
+                        "policy_id": each.policy_id,
+                        "version": each.version,
+                        "language": each.language,
+                        "url": each.url,
+                        "accepted_at_ms": now_ms,
+                    }
+                    for each in new
+                ],
+            )
+
+    async def agree_to_master_version(self, user_id: UserId, master_version: str) -> None:
+        """Remember that the account agreed to this version of a Sydent terms file."""
+        await self._connection.execute(
+            update(accounts).where(accounts.c.user_id == user_id).values(agreed_master_version=master_version)
+        )
+
+
+class AccessTokens:
+    """Access tokens, known here by their digest alone."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, digest: bytes, user_id: UserId, *, now_ms: int) -> None:
+        """Store a new token."""
+        await self._connection.execute(
+            insert(access_tokens).values(
+                token_digest=digest, user_id=user_id, created_at_ms=now_ms, last_used_at_ms=now_ms
+            )
+        )
+
+    async def find(self, digest: bytes) -> Account | None:
+        """The account that a token stands for, with the token's last recorded use."""
+        row = (
+            await self._connection.execute(
+                select(accounts.c.user_id, accounts.c.agreed_master_version, access_tokens.c.last_used_at_ms)
+                .join(accounts, accounts.c.user_id == access_tokens.c.user_id)
+                .where(access_tokens.c.token_digest == digest)
+            )
+        ).first()
+        if row is None:
+            return None
+        return Account(
+            user_id=row.user_id,
+            agreed_master_version=row.agreed_master_version,
+            token_digest=digest,
+            token_last_used_at_ms=row.last_used_at_ms,
+        )
+
+    async def remove(self, digest: bytes) -> None:
+        """Forget a token."""
+        await self._connection.execute(delete(access_tokens).where(access_tokens.c.token_digest == digest))
+
+    async def record_use(self, digests: Collection[bytes], *, now_ms: int) -> None:
+        """Note that these tokens were used today."""
+        await self._connection.execute(
+            update(access_tokens)
+            .where(access_tokens.c.token_digest.in_(list(digests)))
+            .values(last_used_at_ms=now_ms)
+        )
+
+    async def cleanup(self, *, unused_since_ms: int) -> int:
+        """Remove tokens not used since then; returns how many."""
+        result = await self._connection.execute(
+            delete(access_tokens).where(access_tokens.c.last_used_at_ms < unused_since_ms)
+        )
+        return result.rowcount

@@ -1,0 +1,137 @@
+"""Associations, and the feed of their changes that read indexes follow.
+
+The rule: no row changes without an entry in the feed, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.domain.association import Association
+from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.storage.sealing import Sealer
+from identity_server.storage.tables import association_changes, associations
+
+_ADDRESS = "associations.sealed_address"
+_ADDED = "added"
+_REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the feed."""
+
+    seq: int
+    association_id: int
+    added: bool
+
+
+class Associations:
+    """The live associations; at most one per address.
+
+    Attributes:
+        changed: whether this transaction changed any.
+    """
+
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self._connection = connection
+        self._sealer = sealer
+        self.changed = False
+
+    async def find(self, threepid: Threepid) -> Association | None:
+        """The live association of an address."""
+        row = await self._find_row(threepid)
+        return None if row is None else self._from_row(row)
+
+    async def put(self, association_id: int, association: Association) -> None:
+        """Store an association under a fresh random id, in place of the address's earlier one."""
+        await self.remove(association.threepid, now_ms=association.ts)
+        await self._connection.execute(
+            insert(associations).values(
+                id=association_id,
+                medium=association.threepid.medium.value,
+                address_blind=self._sealer.blind(association.threepid),
+                key_id=self._sealer.key_id,
+                sealed_address=self._sealer.seal(_ADDRESS, association_id, association.threepid.address),
+                user_id=association.user_id,
+                ts=association.ts,
+                not_before=association.not_before,
+                not_after=association.not_after,
+            )
+        )
+        await self._record(association_id, _ADDED, association.ts)
+
+    async def remove(self, threepid: Threepid, *, now_ms: int) -> None:
+        """Remove the address's association, if there is one."""
+        row = await self._find_row(threepid)
+        if row is not None:
+            await self._connection.execute(delete(associations).where(associations.c.id == row.id))
+            await self._record(row.id, _REMOVED, now_ms)
+
+    async def list_page(self, *, after_id: int, limit: int) -> list[tuple[int, Association]]:
+        """The next associations in the order of their ids."""
+        rows = await self._connection.execute(
+            select(associations).where(associations.c.id > after_id).order_by(associations.c.id).limit(limit)
+        )
+        return [(row.id, self._from_row(row)) for row in rows]
+
+    async def list_by_id(self, ids: Sequence[int]) -> list[tuple[int, Association]]:
+        """Those of these associations that are still there."""
+        rows = await self._connection.execute(select(associations).where(associations.c.id.in_(ids)))
+        return [(row.id, self._from_row(row)) for row in rows]
+
+    async def list_changes(self, *, after_seq: int, limit: int) -> list[Change]:
+        """The next entries of the feed."""
+        rows = await self._connection.execute(
+            select(association_changes)
+            .where(association_changes.c.change_seq > after_seq)
+            .order_by(association_changes.c.change_seq)
+            .limit(limit)
+        )
+        return [Change(row.change_seq, row.association_id, row.kind == _ADDED) for row in rows]
+
+    async def feed_bounds(self) -> tuple[int, int]:
+        """The oldest and the newest number in the feed; (0, 0) while nothing has ever changed."""
+        row = (
+            await self._connection.execute(
+                select(func.min(association_changes.c.change_seq), func.max(association_changes.c.change_seq))
+            )
+        ).one()
+        return row[0] or 0, row[1] or 0
+
+    async def trim_changes(self, *, before_ms: int) -> int:
+        """Drop old entries; the newest always stays, so that the numbers can be told from a gap."""
+        newest = select(func.max(association_changes.c.change_seq)).scalar_subquery()
+        result = await self._connection.execute(
+            delete(association_changes).where(
+                association_changes.c.at_ms < before_ms, association_changes.c.change_seq < newest
+            )
+        )
+        return result.rowcount
+
+    async def _find_row(self, threepid: Threepid) -> Row[Any] | None:
+        blind = self._sealer.blind(threepid)
+        return (
+            await self._connection.execute(select(associations).where(associations.c.address_blind == blind))
+        ).first()
+
+    async def _record(self, association_id: int, kind: str, now_ms: int) -> None:
+        self.changed = True
+        await self._connection.execute(
+            insert(association_changes).values(association_id=association_id, kind=kind, at_ms=now_ms)
+        )
+
+    def _from_row(self, row: Row[Any]) -> Association:
+        address = self._sealer.open(_ADDRESS, row.id, row.key_id, row.sealed_address)
+        return Association(
+            threepid=Threepid(Medium(row.medium), address),
+            user_id=row.user_id,
+            ts=row.ts,
+            not_before=row.not_before,
+            not_after=row.not_after,
+        )

@@ -1,0 +1,220 @@
+"""The database as services see it: use cases run in transactions, and may be run again.
+
+The rule: a use case has no effect outside its transaction, so that losing a race means running it once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from identity_server.domain.errors import Unavailable
+from identity_server.storage.accounts import AccessTokens, Accounts
+from identity_server.storage.associations import Associations
+from identity_server.storage.ephemeral_keys import EphemeralKeys
+from identity_server.storage.jobs import Jobs
+from identity_server.storage.peppers import Peppers
+from identity_server.storage.rate_limits import RateLimits
+from identity_server.storage.sealing import Sealer
+from identity_server.storage.validation_sessions import ValidationSessions
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+_BUSY_TIMEOUT_SECONDS = 5
+_RUNS = 4
+_SERIALIZATION_FAILURE = "40001"
+_DEADLOCK = "40P01"
+
+
+class Transaction:
+    """One unit of work: all repositories on one connection."""
+
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self.accounts = Accounts(connection)
+        self.access_tokens = AccessTokens(connection)
+        self.validation_sessions = ValidationSessions(connection, sealer)
+        self.associations = Associations(connection, sealer)
+        self.peppers = Peppers(connection)
+        self.jobs = Jobs(connection, sealer)
+        self.rate_limits = RateLimits(connection, sealer)
+        self.ephemeral_keys = EphemeralKeys(connection)
+
+
+class Database:
+    """Runs use cases in transactions.
+
+    Followers are awaited after every commit that changed associations or peppers, before the caller goes on:
+    so that whoever has bound an address finds it in the next lookup.
+    """
+
+    def __init__(self, engine: AsyncEngine, sealer: Sealer) -> None:
+        self._engine = engine
+        self._sealer = sealer
+        self._followers: list[Callable[[], Awaitable[None]]] = []
+        self._running: set[asyncio.Task[Any]] = set()
+        # SQLite has one writer at a time: queueing here is fairer and cheaper than being refused there.
+        self._writers: AbstractAsyncContextManager[Any] = (
+            asyncio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        )
+        self._generation_reader = _SqliteGeneration(engine.url) if engine.dialect.name == "sqlite" else None
+
+    def follow(self, follower: Callable[[], Awaitable[None]]) -> None:
+        """Have `follower` awaited after every commit that changes what lookups answer."""
+        self._followers.append(follower)
+
+    async def transaction(self, use_case: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run a use case that writes; commits when it returns, rolls back when it raises.
+
+        Once started it runs to its end even if the caller is cancelled, so that nothing is left half done.
+        A lost race (serialization failure, deadlock, busy database) runs it again, up to three times.
+
+        Raises:
+            Unavailable: the database stayed busy or could not be reached.
+        """
+        return await self._shielded(self._run(use_case, writes=True))
+
+    async def read(self, use_case: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run a use case that only reads, on one consistent snapshot."""
+        return await self._shielded(self._run(use_case, writes=False))
+
+    def generation(self) -> int | None:
+        """A number that moves when another connection has committed; None where there is no such thing.
+
+        Costs microseconds and no thread change, so that a lookup can afford to ask.
+        """
+        return self._generation_reader.read() if self._generation_reader else None
+
+    async def ping(self) -> None:
+        """Prove that the database answers.
+
+        Raises:
+            Unavailable: it doesn't.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (DBAPIError, OSError) as error:
+            raise Unavailable from error
+
+    async def close(self) -> None:
+        """Let running transactions end, and close every connection."""
+        while self._running:
+            await asyncio.wait(self._running)
+        if self._generation_reader:
+            self._generation_reader.close()
+        await self._engine.dispose()
+
+    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _run(self, use_case: Callable[[Transaction], Awaitable[T]], *, writes: bool) -> T:
+        for run in range(1, _RUNS + 1):
+            try:
+                if not writes:
+                    return await self._once(use_case, writes=False)
+                async with self._writers:
+                    return await self._once(use_case, writes=True)
+            except DBAPIError as error:
+                if not _worth_another_run(error):
+                    raise
+                _log.info("transaction.rerun", run=run, reason=type(error.orig).__name__)
+            except OSError as error:
+                raise Unavailable from error
+        raise Unavailable
+
+    async def _once(self, use_case: Callable[[Transaction], Awaitable[T]], *, writes: bool) -> T:
+        async with self._engine.connect() as connection:
+            # Read by the "begin" hook below: only writers take SQLite's write lock.
+            await connection.execution_options(writes=writes)
+            async with connection.begin():
+                transaction = Transaction(connection, self._sealer)
+                result = await use_case(transaction)
+        if transaction.associations.changed or transaction.peppers.changed:
+            await self._tell_followers()
+        return result
+
+    async def _tell_followers(self) -> None:
+        for follower in self._followers:
+            try:
+                await follower()
+            except Exception:  # noqa: BLE001 - the commit stands; a follower catches up when it is next asked
+                _log.warning("transaction.follower_failed", exc_info=True)
+
+
+def _worth_another_run(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    if state in {_SERIALIZATION_FAILURE, _DEADLOCK}:
+        return True
+    code = getattr(error.orig, "sqlite_errorcode", 0) or 0
+    return (code & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def database_url(*, url: str | None, file: Path) -> URL:
+    """Where the database is: `db.url` when given, else SQLite in `db.file`."""
+    return make_url(url) if url else URL.create("sqlite+aiosqlite", database=str(file))
+
+
+def make_engine(url: URL) -> AsyncEngine:
+    """An engine with the durability and privacy settings that this server relies on."""
+    if url.get_backend_name() != "sqlite":
+        return create_async_engine(url, isolation_level="SERIALIZABLE", hide_parameters=True, pool_pre_ping=True)
+    engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # On Python 3.11 the driver would begin transactions by itself, too late and never IMMEDIATE.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        # Deleted addresses and tokens are overwritten, not merely forgotten.
+        "secure_delete = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    options = connection.get_execution_options()
+    if options.get("no_begin"):
+        return
+    writes = options.get("writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class _SqliteGeneration:
+    """`PRAGMA data_version` on a connection of its own, opened when first asked."""
+
+    def __init__(self, url: URL) -> None:
+        self._path = url.database or ":memory:"
+        self._connection: sqlite3.Connection | None = None
+
+    def read(self) -> int:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,33 @@
+"""Public halves of the ephemeral keys of invites, which live on in room events."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.storage.tables import ephemeral_keys
+
+
+class EphemeralKeys:
+    """Ephemeral public keys by their bytes."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def is_valid(self, public_key: bytes, *, now_ms: int) -> bool:
+        """Whether this key was given out here, isn't revoked and isn't over."""
+        found = await self._connection.execute(
+            select(ephemeral_keys.c.public_key).where(
+                ephemeral_keys.c.public_key == public_key,
+                ephemeral_keys.c.revoked.is_(False),
+                ephemeral_keys.c.valid_until_ms > now_ms,
+            )
+        )
+        return found.first() is not None
+
+    async def cleanup(self, *, now_ms: int) -> int:
+        """Remove keys that are over; returns how many."""
+        result = await self._connection.execute(
+            delete(ephemeral_keys).where(ephemeral_keys.c.valid_until_ms <= now_ms)
+        )
+        return result.rowcount

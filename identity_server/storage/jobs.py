@@ -1,0 +1,104 @@
+"""The outbox: what must be done after a commit, as rows of that commit.
+
+A claim is a lease: whoever holds it works outside any transaction, and if it dies the lease runs out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.storage.sealing import Sealer
+from identity_server.storage.tables import jobs
+
+LEASE_MS = 60_000
+_PAYLOAD = "jobs.sealed_payload"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed job.
+
+    Attributes:
+        kind: which handler it is for.
+        payload: what the handler needs; sealed in the database.
+        attempts: how often it was tried before.
+        lease: the claim; the outcome is only recorded while it is still held.
+        expires_at_ms: after this the job is given up.
+    """
+
+    id: int
+    kind: str
+    payload: Mapping[str, Any]
+    attempts: int
+    lease: int
+    expires_at_ms: int
+
+    def __repr__(self) -> str:
+        return f"Job(id={self.id}, kind={self.kind!r}, attempts={self.attempts})"
+
+
+class Jobs:
+    """Add, claim, finish, postpone."""
+
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self._connection = connection
+        self._sealer = sealer
+
+    async def add_claimed(
+        self, job_id: int, kind: str, payload: Mapping[str, Any], *, now_ms: int, expires_at_ms: int
+    ) -> Job:
+        """Add a job that its maker will try at once; should it die, the lease runs out and others take over."""
+        await self._connection.execute(
+            insert(jobs).values(
+                id=job_id,
+                kind=kind,
+                key_id=self._sealer.key_id,
+                sealed_payload=self._sealer.seal(_PAYLOAD, job_id, json.dumps(payload)),
+                attempts=0,
+                created_at_ms=now_ms,
+                run_at_ms=now_ms + LEASE_MS,
+                lease=1,
+                expires_at_ms=expires_at_ms,
+            )
+        )
+        return Job(job_id, kind, payload, attempts=0, lease=1, expires_at_ms=expires_at_ms)
+
+    async def claim(self, *, now_ms: int, limit: int) -> list[Job]:
+        """Take a lease on the jobs that are due."""
+        rows = (
+            await self._connection.execute(
+                select(jobs).where(jobs.c.run_at_ms <= now_ms).order_by(jobs.c.run_at_ms).limit(limit)
+            )
+        ).all()
+        for row in rows:
+            await self._connection.execute(
+                update(jobs).where(jobs.c.id == row.id).values(lease=row.lease + 1, run_at_ms=now_ms + LEASE_MS)
+            )
+        return [self._from_row(row, lease=row.lease + 1) for row in rows]
+
+    async def finish(self, job: Job) -> None:
+        """The job is done, or given up: nothing of it stays."""
+        await self._connection.execute(delete(jobs).where(jobs.c.id == job.id, jobs.c.lease == job.lease))
+
+    async def postpone(self, job: Job, *, run_at_ms: int) -> None:
+        """Give the lease back and try again then."""
+        await self._connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job.id, jobs.c.lease == job.lease)
+            .values(attempts=job.attempts + 1, run_at_ms=run_at_ms)
+        )
+
+    async def next_run_at_ms(self) -> int | None:
+        """When the next job is due; None if there is none."""
+        value: int | None = (await self._connection.execute(select(func.min(jobs.c.run_at_ms)))).scalar_one()
+        return value
+
+    def _from_row(self, row: Row[Any], *, lease: int) -> Job:
+        payload = json.loads(self._sealer.open(_PAYLOAD, row.id, row.key_id, row.sealed_payload))
+        return Job(row.id, row.kind, payload, row.attempts, lease, row.expires_at_ms)

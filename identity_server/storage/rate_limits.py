@@ -1,0 +1,45 @@
+"""The state of rate limits that must hold across restarts and workers."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.domain.errors import RateLimited
+from identity_server.domain.rate_limits import RateLimit
+from identity_server.storage.sealing import Sealer
+from identity_server.storage.tables import rate_limits
+
+
+class RateLimits:
+    """One timestamp per limit and caller, under a keyed digest."""
+
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self._connection = connection
+        self._sealer = sealer
+
+    async def take(self, name: str, caller: str, limit: RateLimit, *, now_ms: int) -> None:
+        """Use one call of the caller's allowance.
+
+        Raises:
+            RateLimited: it is used up.
+        """
+        digest = self._sealer.digest("rate limit", name, caller)
+        found = await self._connection.execute(
+            select(rate_limits.c.whole_again_at_ms).where(rate_limits.c.key_digest == digest)
+        )
+        stored: int | None = found.scalar_one_or_none()
+        allowed, value = limit.take(stored, now_ms=now_ms)
+        if not allowed:
+            raise RateLimited(retry_after_ms=value)
+        if stored is None:
+            await self._connection.execute(insert(rate_limits).values(key_digest=digest, whole_again_at_ms=value))
+        else:
+            await self._connection.execute(
+                update(rate_limits).where(rate_limits.c.key_digest == digest).values(whole_again_at_ms=value)
+            )
+
+    async def cleanup(self, *, now_ms: int) -> int:
+        """Forget callers whose allowance is whole again; returns how many."""
+        result = await self._connection.execute(delete(rate_limits).where(rate_limits.c.whole_again_at_ms <= now_ms))
+        return result.rowcount

@@ -1,0 +1,133 @@
+"""Brings a database to the schema that this code expects, or refuses it.
+
+SQLite is copied aside before its schema changes; a schema newer than the code is never touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from identity_server.shipped import shipped
+
+_log = structlog.get_logger(__name__)
+
+
+class SchemaProblem(Exception):
+    """The database can't be used as it is; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaStatus:
+    """Where a database stands.
+
+    Attributes:
+        current: its revision; None for an empty database.
+        expected: the revision that this code works with.
+        known: whether this code knows the current revision.
+    """
+
+    current: str | None
+    expected: str
+    known: bool
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.current == self.expected
+
+
+class Schema:
+    """The schema of one database.
+
+    Args:
+        scripts: the folder of the migrations; the shipped ones unless told otherwise.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, scripts: Path | None = None) -> None:
+        self._engine = engine
+        self._config = Config()
+        self._config.set_main_option("script_location", str(scripts or shipped("migrations")).replace("%", "%%"))
+
+    async def status(self) -> SchemaStatus:
+        """Compare the database with this code."""
+        scripts = ScriptDirectory.from_config(self._config)
+        async with self._engine.connect() as connection:
+            current = await connection.run_sync(_current_revision)
+            foreign = current is None and await connection.run_sync(_is_sydent)
+        if foreign:
+            raise SchemaProblem(
+                f"{self._engine.url.database} is a database of Sydent. It is left as it is: name another file in"
+                " db.file; importing it is the job of `identity-server import-sydent`."
+            )
+        known = current is None or current in {script.revision for script in scripts.walk_revisions()}
+        return SchemaStatus(current=current, expected=scripts.get_current_head() or "", known=known)
+
+    async def require_current(self) -> None:
+        """Refuse any schema but the expected one.
+
+        Raises:
+            SchemaProblem: it is older or newer.
+        """
+        status = await self.status()
+        self._refuse_newer(status)
+        if not status.up_to_date:
+            raise SchemaProblem("the database has an older schema: run `identity-server db upgrade` first")
+
+    async def upgrade(self, *, now_ms: int) -> SchemaStatus:
+        """Bring the database to the expected schema; a populated SQLite file is copied first.
+
+        Raises:
+            SchemaProblem: the database is newer than the code, or Sydent's.
+        """
+        status = await self.status()
+        self._refuse_newer(status)
+        if status.up_to_date:
+            return status
+        if status.current is not None:
+            await self._copy_sqlite(f"{status.current}-{now_ms}")
+        async with self._engine.begin() as connection:
+            await connection.run_sync(self._run_migrations)
+        _log.info("schema.upgraded", from_revision=status.current, to_revision=status.expected)
+        return await self.status()
+
+    async def _copy_sqlite(self, suffix: str) -> None:
+        if self._engine.dialect.name != "sqlite":
+            return
+        copy = f"{self._engine.url.database}.before-upgrade-{suffix}"
+        async with self._engine.connect() as connection:
+            # VACUUM can't run inside the transaction that a connection opens by itself.
+            outside = await connection.execution_options(isolation_level="AUTOCOMMIT", no_begin=True)
+            await outside.execute(text("VACUUM INTO :copy"), {"copy": copy})
+        await asyncio.to_thread(Path(copy).chmod, 0o600)
+        _log.info("schema.copied", copy=copy)
+
+    def _run_migrations(self, connection: Connection) -> None:
+        self._config.attributes["connection"] = connection
+        command.upgrade(self._config, "head")
+
+    @staticmethod
+    def _refuse_newer(status: SchemaStatus) -> None:
+        if not status.known:
+            raise SchemaProblem(
+                f"the database has schema {status.current}, which this version doesn't know: it was made by a newer"
+                " one. Install that version, or restore the copy that was made before the upgrade."
+            )
+
+
+def _current_revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _is_sydent(connection: Connection) -> bool:
+    tables = set(inspect(connection).get_table_names())
+    return {"threepid_validation_sessions", "threepid_token_auths"} <= tables

@@ -1,0 +1,163 @@
+"""Every table, in one MetaData: what Alembic compares the migrations with.
+
+Rules: times are milliseconds since the epoch; what names a person's address or holds a usable secret is
+sealed (`sealed_*`, readable only with the key named by `key_id`) or kept as a digest (`*_digest`, `*_blind`).
+Ids of sealed rows are random and known before the insert, because a sealed value is tied to its row.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite makes only an INTEGER PRIMARY KEY its row id, and only that counts up by itself.
+_Counter = BigInteger().with_variant(Integer, "sqlite")
+
+server_keys = Table(
+    "server_keys",
+    metadata,
+    Column("name", String(32), primary_key=True, comment="'root' or 'signing'"),
+    Column("fingerprint", String(64), nullable=False, comment="tells a wrong key from the right one"),
+    Column("salt", LargeBinary, comment="of a root key that is derived from a passphrase"),
+    Column("created_at_ms", BigInteger, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("user_id", String(255), primary_key=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("agreed_master_version", String(255), comment="of a Sydent terms file"),
+)
+
+access_tokens = Table(
+    "access_tokens",
+    metadata,
+    Column("token_digest", LargeBinary, primary_key=True, comment="SHA-256"),
+    Column("user_id", ForeignKey("accounts.user_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("last_used_at_ms", BigInteger, nullable=False, index=True, comment="exact to a day"),
+)
+
+accepted_terms = Table(
+    "accepted_terms",
+    metadata,
+    Column("user_id", ForeignKey("accounts.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("policy_id", String(255), primary_key=True),
+    Column("version", String(255), primary_key=True),
+    Column("language", String(64), primary_key=True),
+    Column("url", String(2048), primary_key=True, comment="as it was shown"),
+    Column("accepted_at_ms", BigInteger, nullable=False),
+)
+
+validation_sessions = Table(
+    "validation_sessions",
+    metadata,
+    Column("sid", String(64), primary_key=True),
+    Column("medium", String(16), nullable=False),
+    Column("address_blind", LargeBinary, comment="NULL once the session is over"),
+    Column("client_secret_digest", LargeBinary, nullable=False, comment="keyed"),
+    Column("requested_by", String(255), nullable=False, comment="Matrix ID; empty for v1"),
+    Column("key_id", String(16), nullable=False),
+    Column("sealed_address", LargeBinary, comment="NULL once the session is over"),
+    Column("sealed_next_link", LargeBinary),
+    Column("send_attempt", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("validated_at_ms", BigInteger),
+    Column("expires_at_ms", BigInteger, nullable=False, index=True),
+    UniqueConstraint("address_blind", "client_secret_digest", "requested_by"),
+    Index(None, "requested_by", "expires_at_ms"),
+)
+
+validation_tokens = Table(
+    "validation_tokens",
+    metadata,
+    Column("token_digest", LargeBinary, primary_key=True, comment="SHA-256 of 256 random bits"),
+    Column("sid", ForeignKey("validation_sessions.sid", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False, index=True),
+)
+
+associations = Table(
+    "associations",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="random; never used again"),
+    Column("medium", String(16), nullable=False),
+    Column("address_blind", LargeBinary, nullable=False, unique=True, comment="one live owner per address"),
+    Column("key_id", String(16), nullable=False),
+    Column("sealed_address", LargeBinary, nullable=False),
+    Column("user_id", String(255), nullable=False, index=True),
+    Column("ts", BigInteger, nullable=False),
+    Column("not_before", BigInteger, nullable=False),
+    Column("not_after", BigInteger, nullable=False),
+)
+
+association_changes = Table(
+    "association_changes",
+    metadata,
+    Column("change_seq", _Counter, primary_key=True, autoincrement=True, comment="in commit order"),
+    Column("association_id", BigInteger, nullable=False),
+    Column("kind", String(8), nullable=False, comment="'added' or 'removed'"),
+    Column("at_ms", BigInteger, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="random"),
+    Column("kind", String(32), nullable=False),
+    Column("key_id", String(16), nullable=False),
+    Column("sealed_payload", LargeBinary, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("run_at_ms", BigInteger, nullable=False, index=True, comment="also the end of a lease"),
+    Column("lease", BigInteger, nullable=False, comment="changes with every claim; 0 while unclaimed"),
+    Column("expires_at_ms", BigInteger, nullable=False, comment="given up after this"),
+)
+
+peppers = Table(
+    "peppers",
+    metadata,
+    Column("id", _Counter, primary_key=True, autoincrement=True),
+    Column("value", String(64), nullable=False, unique=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("retired_at_ms", BigInteger),
+    sqlite_autoincrement=True,
+)
+
+rate_limits = Table(
+    "rate_limits",
+    metadata,
+    Column("key_digest", LargeBinary, primary_key=True, comment="keyed; names the limit and who it counts"),
+    Column("whole_again_at_ms", BigInteger, nullable=False, index=True),
+)
+
+ephemeral_keys = Table(
+    "ephemeral_keys",
+    metadata,
+    Column("public_key", LargeBinary, primary_key=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("valid_until_ms", BigInteger, nullable=False, index=True),
+    Column("revoked", Boolean, nullable=False),
+)

@@ -1,0 +1,187 @@
+"""Validation sessions and the tokens that were mailed for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, Threepid, UserId
+from identity_server.domain.validation import SESSION_TOMBSTONE_MS, ValidationSession
+from identity_server.storage.sealing import Sealer, same_digest
+from identity_server.storage.tables import validation_sessions, validation_tokens
+
+_ADDRESS = "validation_sessions.sealed_address"
+_NEXT_LINK = "validation_sessions.sealed_next_link"
+_SECRET = "client_secret"  # noqa: S105 - the purpose of the digest, not a secret
+
+
+class ValidationSessions:
+    """Sessions by id, by what they were asked with, and by a token."""
+
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self._connection = connection
+        self._sealer = sealer
+
+    async def add(self, session: ValidationSession, client_secret: ClientSecret) -> None:
+        """Store a new session; it must have its address."""
+        assert session.threepid is not None
+        await self._connection.execute(
+            insert(validation_sessions).values(
+                sid=session.sid,
+                medium=session.threepid.medium.value,
+                address_blind=self._sealer.blind(session.threepid),
+                client_secret_digest=self._sealer.digest(_SECRET, client_secret),
+                requested_by=session.requested_by or "",
+                key_id=self._sealer.key_id,
+                sealed_address=self._sealer.seal(_ADDRESS, session.sid, session.threepid.address),
+                sealed_next_link=self._seal_next_link(session),
+                send_attempt=session.send_attempt,
+                created_at_ms=session.created_at_ms,
+                validated_at_ms=session.validated_at_ms,
+                expires_at_ms=session.expires_at_ms,
+            )
+        )
+
+    async def save(self, session: ValidationSession) -> None:
+        """Store what may change in a session: send_attempt, next_link and the validation."""
+        await self._connection.execute(
+            update(validation_sessions)
+            .where(validation_sessions.c.sid == session.sid)
+            .values(
+                sealed_next_link=self._seal_next_link(session),
+                send_attempt=session.send_attempt,
+                validated_at_ms=session.validated_at_ms,
+                expires_at_ms=session.expires_at_ms,
+            )
+        )
+
+    async def lookup(self, sid: SessionId, client_secret: ClientSecret) -> ValidationSession | None:
+        """The session of this id, if the client secret is the one it was made with."""
+        row = (
+            await self._connection.execute(select(validation_sessions).where(validation_sessions.c.sid == sid))
+        ).first()
+        expected = self._sealer.digest(_SECRET, client_secret)
+        if row is None or not same_digest(row.client_secret_digest, expected):
+            return None
+        return self._from_row(row)
+
+    async def find(
+        self, *, threepid: Threepid, client_secret: ClientSecret, requested_by: UserId | None
+    ) -> ValidationSession | None:
+        """The session that the same account asked for with the same address and client secret."""
+        row = (
+            await self._connection.execute(
+                select(validation_sessions).where(
+                    validation_sessions.c.address_blind == self._sealer.blind(threepid),
+                    validation_sessions.c.client_secret_digest == self._sealer.digest(_SECRET, client_secret),
+                    validation_sessions.c.requested_by == (requested_by or ""),
+                )
+            )
+        ).first()
+        return None if row is None else self._from_row(row)
+
+    async def find_by_token(
+        self, digest: bytes, *, sid: SessionId | None = None
+    ) -> tuple[ValidationSession, int] | None:
+        """The session that a mailed token belongs to, and the token's expiry; `sid` narrows it to one session."""
+        query = (
+            select(validation_sessions, validation_tokens.c.expires_at_ms.label("token_expires_at_ms"))
+            .join(validation_tokens, validation_tokens.c.sid == validation_sessions.c.sid)
+            .where(validation_tokens.c.token_digest == digest)
+        )
+        if sid is not None:
+            query = query.where(validation_tokens.c.sid == sid)
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else (self._from_row(row), row.token_expires_at_ms)
+
+    async def remove(self, sid: SessionId) -> None:
+        """Remove a session and its tokens."""
+        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid == sid))
+        await self._connection.execute(delete(validation_sessions).where(validation_sessions.c.sid == sid))
+
+    async def wipe(self, sid: SessionId) -> None:
+        """Take the address and all tokens out of a session that is over; what stays can only say so."""
+        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid == sid))
+        await self._connection.execute(
+            update(validation_sessions).where(validation_sessions.c.sid == sid).values(**_WIPED)
+        )
+
+    async def count_open(self, requested_by: UserId, *, now_ms: int) -> int:
+        """How many sessions of an account are neither over nor validated."""
+        return await self._count(
+            select(func.count())
+            .select_from(validation_sessions)
+            .where(
+                validation_sessions.c.requested_by == requested_by,
+                validation_sessions.c.expires_at_ms > now_ms,
+                validation_sessions.c.validated_at_ms.is_(None),
+            )
+        )
+
+    async def add_token(self, sid: SessionId, digest: bytes, *, now_ms: int, expires_at_ms: int) -> None:
+        """Store the digest of a fresh token; earlier ones of the session stay valid."""
+        await self._connection.execute(
+            insert(validation_tokens).values(
+                token_digest=digest, sid=sid, created_at_ms=now_ms, expires_at_ms=expires_at_ms
+            )
+        )
+
+    async def remove_token(self, digest: bytes) -> None:
+        """Forget a token."""
+        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.token_digest == digest))
+
+    async def count_tokens(self, threepid: Threepid, *, since_ms: int, requested_by: UserId | None = None) -> int:
+        """How many messages were asked for to an address since then, by one account or by all."""
+        query = (
+            select(func.count())
+            .select_from(validation_tokens)
+            .join(validation_sessions, validation_sessions.c.sid == validation_tokens.c.sid)
+            .where(
+                validation_sessions.c.address_blind == self._sealer.blind(threepid),
+                validation_tokens.c.created_at_ms > since_ms,
+            )
+        )
+        if requested_by is not None:
+            query = query.where(validation_sessions.c.requested_by == requested_by)
+        return await self._count(query)
+
+    async def cleanup(self, *, now_ms: int) -> int:
+        """Remove expired tokens, wipe expired sessions, and drop those that have said so for long enough."""
+        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.expires_at_ms <= now_ms))
+        over = select(validation_sessions.c.sid).where(validation_sessions.c.expires_at_ms <= now_ms)
+        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid.in_(over)))
+        wiped = await self._connection.execute(
+            update(validation_sessions)
+            .where(validation_sessions.c.expires_at_ms <= now_ms, validation_sessions.c.sealed_address.is_not(None))
+            .values(**_WIPED)
+        )
+        dropped = await self._connection.execute(
+            delete(validation_sessions).where(validation_sessions.c.expires_at_ms <= now_ms - SESSION_TOMBSTONE_MS)
+        )
+        return wiped.rowcount + dropped.rowcount
+
+    async def _count(self, query: Any) -> int:
+        return int((await self._connection.execute(query)).scalar_one())
+
+    def _seal_next_link(self, session: ValidationSession) -> bytes | None:
+        return None if session.next_link is None else self._sealer.seal(_NEXT_LINK, session.sid, session.next_link)
+
+    def _from_row(self, row: Row[Any]) -> ValidationSession:
+        def opened(place: str, sealed: bytes | None) -> str | None:
+            return None if sealed is None else self._sealer.open(place, row.sid, row.key_id, sealed)
+
+        address = opened(_ADDRESS, row.sealed_address)
+        return ValidationSession(
+            sid=row.sid,
+            threepid=None if address is None else Threepid(Medium(row.medium), address),
+            requested_by=row.requested_by or None,
+            send_attempt=row.send_attempt,
+            next_link=opened(_NEXT_LINK, row.sealed_next_link),
+            created_at_ms=row.created_at_ms,
+            validated_at_ms=row.validated_at_ms,
+        )
+
+
+_WIPED: dict[str, None] = {"address_blind": None, "sealed_address": None, "sealed_next_link": None}
