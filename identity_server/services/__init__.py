@@ -1,0 +1,31 @@
+"""Use cases. One public method is one use case; what it writes is one transaction.
+
+The rule: no network inside a transaction, and no HTTP here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from identity_server.services.accounts import Accounts
+from identity_server.services.associations import Associations
+from identity_server.services.health import Health
+from identity_server.services.lookup import Lookup
+from identity_server.services.peppers import Peppers
+from identity_server.services.public_keys import PublicKeys
+from identity_server.services.terms import TermsOfService
+from identity_server.services.validation import Validation
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All use cases, as handlers and workers find them."""
+
+    accounts: Accounts
+    associations: Associations
+    health: Health
+    lookup: Lookup
+    peppers: Peppers
+    public_keys: PublicKeys
+    terms: TermsOfService
+    validation: Validation

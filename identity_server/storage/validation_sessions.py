@@ -59,13 +59,16 @@ class ValidationSessions:
 
     async def lookup(self, sid: SessionId, client_secret: ClientSecret) -> ValidationSession | None:
         """The session of this id, if the client secret is the one it was made with."""
-        row = (
-            await self._connection.execute(select(validation_sessions).where(validation_sessions.c.sid == sid))
-        ).first()
+        row = await self._find_row(sid)
         expected = self._sealer.digest(_SECRET, client_secret)
         if row is None or not same_digest(row.client_secret_digest, expected):
             return None
         return self._from_row(row)
+
+    async def lookup_by_id(self, sid: SessionId) -> ValidationSession | None:
+        """The session of this id, for those who have already proved that it is theirs."""
+        row = await self._find_row(sid)
+        return None if row is None else self._from_row(row)
 
     async def find(
         self, *, threepid: Threepid, client_secret: ClientSecret, requested_by: UserId | None
@@ -161,6 +164,10 @@ class ValidationSessions:
             delete(validation_sessions).where(validation_sessions.c.expires_at_ms <= now_ms - SESSION_TOMBSTONE_MS)
         )
         return wiped.rowcount + dropped.rowcount
+
+    async def _find_row(self, sid: SessionId) -> Row[Any] | None:
+        query = select(validation_sessions).where(validation_sessions.c.sid == sid)
+        return (await self._connection.execute(query)).first()
 
     async def _count(self, query: Any) -> int:
         return int((await self._connection.execute(query)).scalar_one())

@@ -1,0 +1,35 @@
+"""Where handlers find what they call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from identity_server.api.clients import TrustedProxies
+from identity_server.domain.ports import Randomness
+from identity_server.rendering.pages import Pages
+from identity_server.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """What the configuration says about HTTP.
+
+    Attributes:
+        accept_query_token: whether GET takes `?access_token=`, which Synapse still sends.
+        trusted_proxies: whose X-Forwarded-For is believed.
+        body_timeout_seconds: how long a body may take to arrive.
+        next_link_hosts: hosts that a finished validation may redirect to; None means any.
+    """
+
+    accept_query_token: bool
+    trusted_proxies: TrustedProxies
+    body_timeout_seconds: float
+    next_link_hosts: frozenset[str] | None
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+PAGES: web.AppKey[Pages] = web.AppKey("pages", Pages)
+SETTINGS: web.AppKey[HttpSettings] = web.AppKey("settings", HttpSettings)
+RANDOMNESS: web.AppKey[Randomness] = web.AppKey("randomness", Randomness)

@@ -1,0 +1,47 @@
+"""Who is at the other end: the client's address behind proxies that are trusted, and no others."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from identity_server.services.client_limits import client_network
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+_MAX_HOPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """Networks whose X-Forwarded-For is believed."""
+
+    networks: tuple[IpNetwork, ...] = ()
+
+    def trusts(self, address: str) -> bool:
+        """Whether this is a proxy of ours; text that is no address never is."""
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+            parsed = parsed.ipv4_mapped
+        return any(parsed in network for network in self.networks if network.version == parsed.version)
+
+    def client_address(self, peer: str, forwarded_for: Sequence[str]) -> str:
+        """The right-most hop that isn't a trusted proxy: whatever stands left of it may be made up."""
+        if not self.trusts(peer):
+            return peer
+        hops = [hop.strip() for line in forwarded_for for hop in line.split(",")][-_MAX_HOPS:]
+        for hop in reversed(hops):
+            if not self.trusts(hop):
+                return hop
+        return hops[0] if hops else peer
+
+
+def network_of(request: web.Request, proxies: TrustedProxies) -> str:
+    """The client network that a request counts for."""
+    forwarded_for = request.headers.getall("X-Forwarded-For", [])
+    return client_network(proxies.client_address(request.remote or "", forwarded_for))

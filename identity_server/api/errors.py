@@ -1,0 +1,92 @@
+"""The one table from errors to the wire: class -> HTTP status and errcode (appendix "Standard error response").
+
+A class that isn't listed takes the row of its nearest listed ancestor; what has none is a fault of ours and
+answers 500 without a word about it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from identity_server.domain import errors
+
+TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
+    errors.NotJson: (400, "M_NOT_JSON"),
+    errors.BadJson: (400, "M_BAD_JSON"),
+    errors.MissingParameters: (400, "M_MISSING_PARAMS"),
+    errors.InvalidParameter: (400, "M_INVALID_PARAM"),
+    errors.BodyTooLarge: (413, "M_TOO_LARGE"),
+    errors.BodyTooSlow: (408, "M_UNKNOWN"),
+    errors.UnknownEndpoint: (404, "M_UNRECOGNIZED"),
+    errors.MethodNotAllowed: (405, "M_UNRECOGNIZED"),
+    errors.UnsupportedRequest: (404, "M_UNRECOGNIZED"),
+    errors.Unauthenticated: (401, "M_UNAUTHORIZED"),
+    errors.TermsNotSigned: (403, "M_TERMS_NOT_SIGNED"),
+    errors.Forbidden: (403, "M_FORBIDDEN"),
+    errors.HomeserverNotAllowed: (403, "M_UNAUTHORIZED"),
+    errors.NotYourMatrixId: (403, "M_UNAUTHORIZED"),
+    errors.OpenIdTokenRefused: (401, "M_UNAUTHORIZED"),
+    errors.HomeserverUnreachable: (503, "M_UNKNOWN"),
+    errors.HomeserverMisbehaved: (503, "M_UNKNOWN"),
+    errors.RateLimited: (429, "M_LIMIT_EXCEEDED"),
+    errors.Unavailable: (503, "M_UNKNOWN"),
+    errors.InvalidEmail: (400, "M_INVALID_EMAIL"),
+    errors.InvalidAddress: (400, "M_INVALID_ADDRESS"),
+    errors.MessageRefused: (400, "M_SEND_ERROR"),
+    errors.EmailRefused: (400, "M_EMAIL_SEND_ERROR"),
+    errors.NoSuchSession: (404, "M_NO_VALID_SESSION"),
+    errors.SessionExpired: (400, "M_SESSION_EXPIRED"),
+    errors.SessionNotValidated: (400, "M_SESSION_NOT_VALIDATED"),
+    errors.TokenIncorrect: (400, "M_TOKEN_INCORRECT"),
+    errors.TokenExpired: (400, "M_SESSION_EXPIRED"),
+    errors.InvalidPepper: (400, "M_INVALID_PEPPER"),
+    errors.TooManyAddresses: (400, "M_TOO_LARGE"),
+    errors.NoSuchKey: (404, "M_NOT_FOUND"),
+}
+
+INTERNAL = (500, "M_UNKNOWN")
+INTERNAL_MESSAGE = "Internal server error."
+
+
+def status_and_errcode(error: errors.IdentityServerError) -> tuple[int, str]:
+    """The row of an error's class, or of its nearest ancestor that has one."""
+    return next((TABLE[each] for each in type(error).__mro__ if each in TABLE), INTERNAL)
+
+
+def json_response(body: Any, *, status: int = 200) -> web.Response:
+    """An answer in JSON."""
+    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+
+
+def error_response(error: errors.IdentityServerError) -> web.Response:
+    """The wire form of an error, with what some of them carry along."""
+    status, errcode = status_and_errcode(error)
+    body: dict[str, Any] = {"errcode": errcode, "error": error.message}
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.RateLimited):
+        body["retry_after_ms"] = error.retry_after_ms
+        headers["Retry-After"] = str(retry_after_seconds(error))
+    if isinstance(error, errors.InvalidPepper):
+        body["algorithm"] = error.algorithm
+        body["lookup_pepper"] = error.lookup_pepper
+    response = json_response(body, status=status)
+    response.headers.update(headers)
+    if isinstance(error, errors.BodyTooLarge | errors.BodyTooSlow):
+        # The rest of the body is not waited for.
+        response.force_close()
+    return response
+
+
+def retry_after_seconds(error: errors.RateLimited) -> int:
+    """The value of a Retry-After header: whole seconds, rounded up."""
+    return math.ceil(error.retry_after_ms / 1000)
+
+
+def internal_error_response() -> web.Response:
+    """What a fault of ours looks like from outside."""
+    status, errcode = INTERNAL
+    return json_response({"errcode": errcode, "error": INTERNAL_MESSAGE}, status=status)

@@ -1,0 +1,95 @@
+"""The HTTP server below the application: its limits, and its own errors in JSON with CORS too."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_server import Server
+
+from identity_server.api.errors import INTERNAL_MESSAGE, json_response
+from identity_server.api.middleware import CORS_HEADERS
+
+_log = structlog.get_logger(__name__)
+
+KEEPALIVE_SECONDS: Final = 75
+FIRST_REQUEST_SECONDS: Final = 30
+"""How long a new connection may take to send the head of its first request."""
+
+_ERRCODES = {408: "M_UNKNOWN", 413: "M_TOO_LARGE"}
+_CLIENT_MESSAGE = "This is not a request that can be read."
+_INTERNAL = 500
+
+
+class _Protocol(RequestHandler):
+    """A connection that answers its own errors like the application would."""
+
+    __slots__ = ("_silence_timer",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._silence_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._silence_timer = self._loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_silent)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_silent(self) -> None:
+        if self._request_count == 0 and self.transport is not None:
+            self.transport.close()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never reached the application; the text of the error may hold the caller's own bytes."""
+        del message
+        ours = status >= _INTERNAL
+        if ours:
+            _log.error("connection.failed", error=type(exc).__name__)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is already on its way")
+        errcode = "M_UNKNOWN" if ours else _ERRCODES.get(status, "M_UNRECOGNIZED")
+        body = {"errcode": errcode, "error": INTERNAL_MESSAGE if ours else _CLIENT_MESSAGE}
+        response = json_response(body, status=status)
+        response.headers.update(CORS_HEADERS)
+        response.force_close()
+        return response
+
+
+class _Server(Server):
+    def __call__(self) -> RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Runs the application with this module's connections."""
+
+    def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            shutdown_timeout=shutdown_timeout,
+        )
+
+    async def _make_server(self) -> Server:
+        plain = await super()._make_server()
+        return _Server(
+            plain.request_handler,
+            request_factory=plain.request_factory,
+            loop=asyncio.get_running_loop(),
+            **plain._kwargs,  # noqa: SLF001 - aiohttp offers no other way to choose the connection's class
+        )

@@ -1,0 +1,162 @@
+"""Typed reading of bodies and queries.
+
+The rule: what a handler gets is complete, of the right types, within its lengths and inside its grammar.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
+from annotated_types import GroupedMetadata
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from identity_server.api.app_keys import SETTINGS
+from identity_server.api.route import ROUTE
+from identity_server.domain.errors import (
+    BadJson,
+    BodyTooLarge,
+    BodyTooSlow,
+    InvalidParameter,
+    MissingParameters,
+    NotJson,
+)
+from identity_server.domain.identifiers import parse_client_secret, parse_server_name, parse_session_id, parse_user_id
+
+_LARGEST_INTEGER = 2**53 - 1
+_MAX_FORM_FIELDS = 20
+Wire = TypeVar("Wire", bound="WireModel")
+
+
+class WireModel(BaseModel):
+    """What a request carries; unknown fields are ignored, types are not bent."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+def _no_controls(value: str) -> str:
+    if any(character < " " or character == "\x7f" for character in value):
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+def _decimal(value: Any) -> Any:
+    """Clients send some integers as strings of digits."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_LARGEST_INTEGER)):
+        return int(value)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Text(GroupedMetadata):
+    """A string without control characters, of a bounded length: `Annotated[str, Text(255)]`."""
+
+    max_length: int
+    min_length: int = 1
+
+    def __iter__(self) -> Iterator[object]:
+        yield StringConstraints(min_length=self.min_length, max_length=self.max_length)
+        yield AfterValidator(_no_controls)
+
+
+Integer = Annotated[int, BeforeValidator(_decimal), Field(ge=0, le=_LARGEST_INTEGER)]
+ClientSecretField = Annotated[str, AfterValidator(parse_client_secret)]
+SessionIdField = Annotated[str, AfterValidator(parse_session_id)]
+UserIdField = Annotated[str, AfterValidator(parse_user_id)]
+ServerNameField = Annotated[str, AfterValidator(parse_server_name)]
+TokenField = Annotated[str, Text(255)]
+
+
+async def read_json(request: web.Request, model: type[Wire]) -> Wire:
+    """The JSON object in the body, whatever its Content-Type says.
+
+    Raises:
+        BodyTooLarge, BodyTooSlow, NotJson, BadJson, MissingParameters, InvalidParameter: as they say.
+    """
+    body = await _read_body(request, request[ROUTE].max_body)
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise NotJson from None
+    if not isinstance(value, dict):
+        raise BadJson
+    return validate(model, value)
+
+
+async def read_form(request: web.Request, model: type[Wire]) -> Wire:
+    """The fields of a form that a page of ours has posted.
+
+    Raises:
+        BodyTooLarge, BodyTooSlow, MissingParameters, InvalidParameter: as they say.
+    """
+    body = await _read_body(request, request[ROUTE].max_body)
+    try:
+        fields = parse_form(body)
+    except ValueError:
+        raise InvalidParameter("The form cannot be read.") from None
+    return validate(model, fields)
+
+
+def read_query(request: web.Request, model: type[Wire]) -> Wire:
+    """The parameters in the query string.
+
+    Raises:
+        MissingParameters, InvalidParameter: as they say.
+    """
+    twice = [name for name in model.model_fields if len(request.query.getall(name, [])) > 1]
+    if twice:
+        raise InvalidParameter(f"Given more than once: {', '.join(twice)}")
+    return validate(model, dict(request.query))
+
+
+def validate(model: type[Wire], value: dict[str, Any]) -> Wire:
+    """Check an object; the errors of pydantic become ours, without the offending values.
+
+    Raises:
+        MissingParameters, InvalidParameter: as they say.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+    missing = [_place(problem["loc"]) for problem in problems if problem["type"] == "missing"]
+    if missing:
+        raise MissingParameters(missing)
+    first = problems[0]
+    raise InvalidParameter(f"{_place(first['loc'])}: {first['msg']}")
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    # Only names of our own models: a key of the caller's could be an address.
+    return ".".join(part if isinstance(part, str) else str(part) for part in location)
+
+
+def parse_form(body: bytes) -> dict[str, str]:
+    """The first value of each field of an `application/x-www-form-urlencoded` body."""
+    pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS)
+    return dict(reversed(pairs))
+
+
+async def _read_body(request: web.Request, limit: int) -> bytes:
+    if (request.content_length or 0) > limit:
+        raise BodyTooLarge
+    body = bytearray()
+    try:
+        async with asyncio.timeout(request.app[SETTINGS].body_timeout_seconds):
+            # Counted as it comes out of decompression, so that a small gzip can't become a large body.
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise BodyTooLarge
+    except TimeoutError:
+        raise BodyTooSlow from None
+    except (ClientPayloadError, HttpProcessingError, web.RequestPayloadError, zlib.error):
+        raise NotJson("The body cannot be read.") from None
+    return bytes(body)

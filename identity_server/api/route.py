@@ -1,0 +1,85 @@
+"""What a row of the route table says, and the guard that makes it true.
+
+The rule: a handler runs only after its row's demands are met; no handler asks for a token itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from aiohttp import web
+
+from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.domain.account import Account
+from identity_server.domain.errors import Unauthenticated
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_MAX_TOKEN = 512
+_KIB = 1024
+
+
+class Access(Enum):
+    """Who may call."""
+
+    OPEN = auto()
+    """Anyone."""
+    ACCOUNT = auto()
+    """Whoever shows an access token, terms accepted or not."""
+    ACCOUNT_AND_TERMS = auto()
+    """Whoever shows an access token and has accepted the terms in force."""
+
+
+class Answers(Enum):
+    """What the answers are made for; errors too."""
+
+    JSON = auto()
+    PAGE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row.
+
+    Attributes:
+        max_body: the largest body that is read, in bytes.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    access: Access
+    answers: Answers = Answers.JSON
+    max_body: int = 64 * _KIB
+
+
+ROUTE: web.RequestKey[Route] = web.RequestKey("route", Route)
+ACCOUNT: web.RequestKey[Account] = web.RequestKey("account", Account)
+
+
+def guarded(route: Route) -> Handler:
+    """The row's handler behind the row's demands."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        request[ROUTE] = route
+        if route.access is not Access.OPEN:
+            services = request.app[SERVICES]
+            account = await services.accounts.authenticate(_access_token(request))
+            if route.access is Access.ACCOUNT_AND_TERMS:
+                await services.terms.require(account)
+            request[ACCOUNT] = account
+        return await route.handler(request)
+
+    return handler
+
+
+def _access_token(request: web.Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    found = token.strip() if scheme.lower() == "bearer" else ""
+    if not found and request.method == "GET" and request.app[SETTINGS].accept_query_token:
+        found = request.query.get("access_token", "")
+    if not 0 < len(found) <= _MAX_TOKEN or not found.isascii():
+        raise Unauthenticated
+    return found

@@ -1,0 +1,65 @@
+"""The route table: everything that can be asked, and who may ask it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from identity_server.api import account, lookup, pubkey, status, terms, threepid, validate
+from identity_server.api.route import Access, Answers, Route, guarded
+from identity_server.domain.errors import UnsupportedRequest
+from identity_server.rendering.policies import TERMS_PATH
+
+_V2 = "/_matrix/identity/v2"
+_LOOKUP_BODY = 1024 * 1024
+_POLICY_PATH = TERMS_PATH.format(id="{policy}", version="{version}", language="{language}")
+
+
+async def _not_offered(_request: web.Request) -> web.Response:
+    """A part of the specification that this version leaves out; clients take it for "not supported"."""
+    raise UnsupportedRequest
+
+
+OPEN, ACCOUNT, TERMS = Access.OPEN, Access.ACCOUNT, Access.ACCOUNT_AND_TERMS
+
+ROUTES: Final = (
+    Route("GET", "/_matrix/identity/versions", status.versions, OPEN),
+    Route("GET", _V2, status.ping, OPEN),
+    Route("POST", f"{_V2}/account/register", account.register, OPEN),
+    Route("GET", f"{_V2}/account", account.whoami, TERMS),
+    Route("POST", f"{_V2}/account/logout", account.logout, ACCOUNT),
+    Route("GET", f"{_V2}/terms", terms.get_terms, OPEN),
+    Route("POST", f"{_V2}/terms", terms.accept_terms, ACCOUNT),
+    Route("GET", f"{_V2}/pubkey/isvalid", pubkey.is_valid, OPEN),
+    Route("GET", f"{_V2}/pubkey/ephemeral/isvalid", pubkey.is_valid_ephemeral, OPEN),
+    Route("GET", f"{_V2}/pubkey/{{key_id}}", pubkey.get_key, OPEN),
+    Route("GET", f"{_V2}/hash_details", lookup.hash_details, TERMS),
+    Route("POST", f"{_V2}/lookup", lookup.lookup, TERMS, max_body=_LOOKUP_BODY),
+    Route("POST", f"{_V2}/validate/email/requestToken", validate.request_email_token, TERMS),
+    Route("POST", f"{_V2}/validate/email/submitToken", validate.submit_email_token, TERMS),
+    # The link in a mail carries no token; session id, client secret and mail token are the proof.
+    Route("GET", f"{_V2}/validate/email/submitToken", validate.follow_email_link, OPEN, Answers.PAGE),
+    Route("GET", f"{_V2}/3pid/getValidated3pid", threepid.get_validated_threepid, TERMS),
+    Route("POST", f"{_V2}/3pid/bind", threepid.bind, TERMS),
+    # Homeservers unbind without an account; who asks proves it by a session.
+    Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, OPEN),
+    Route("POST", f"{_V2}/validate/msisdn/requestToken", _not_offered, TERMS),
+    Route("POST", f"{_V2}/validate/msisdn/submitToken", _not_offered, TERMS),
+    Route("GET", f"{_V2}/validate/msisdn/submitToken", _not_offered, OPEN),
+    Route("POST", f"{_V2}/store-invite", _not_offered, TERMS),
+    Route("POST", f"{_V2}/sign-ed25519", _not_offered, TERMS),
+    # Pages for people, below the prefix that every proxy already forwards.
+    Route("GET", validate.CONFIRM_PATH, validate.show_confirm_page, OPEN, Answers.PAGE),
+    Route("POST", validate.CONFIRM_PATH, validate.confirm, OPEN, Answers.PAGE),
+    Route("GET", _POLICY_PATH, terms.show_policy, OPEN, Answers.PAGE),
+    # For operators' tools.
+    Route("GET", "/health", status.health, OPEN),
+    Route("GET", "/ready", status.ready, OPEN),
+)
+
+
+def add_routes(app: web.Application) -> None:
+    """Put every row behind its guard."""
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, guarded(route))

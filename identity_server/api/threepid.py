@@ -1,0 +1,101 @@
+"""Associations, general (https://spec.matrix.org/v1.20/identity-service-api/#establishing-associations)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from aiohttp import web
+
+from identity_server.api.app_keys import SERVICES
+from identity_server.api.errors import json_response
+from identity_server.api.requests import (
+    ClientSecretField,
+    SessionIdField,
+    Text,
+    UserIdField,
+    WireModel,
+    read_json,
+    read_query,
+)
+from identity_server.api.route import ACCOUNT
+from identity_server.domain.errors import Forbidden, InvalidEmail, InvalidParameter, MissingParameters
+from identity_server.domain.identifiers import (
+    ClientSecret,
+    Medium,
+    SessionId,
+    Threepid,
+    UserId,
+    canonical_email,
+)
+
+_Medium = Annotated[str, Text(32)]
+_Address = Annotated[str, Text(512)]
+
+
+class _Session(WireModel):
+    sid: SessionIdField
+    client_secret: ClientSecretField
+
+
+class _Bind(_Session):
+    mxid: UserIdField
+
+
+class _Threepid(WireModel):
+    medium: _Medium
+    address: _Address
+
+
+class _Unbind(WireModel):
+    mxid: UserIdField
+    threepid: _Threepid
+    sid: SessionIdField | None = None
+    client_secret: ClientSecretField | None = None
+
+
+async def get_validated_threepid(request: web.Request) -> web.Response:
+    """https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv23pidgetvalidated3pid."""
+    query = read_query(request, _Session)
+    threepid, validated_at_ms = await request.app[SERVICES].validation.validated_threepid(
+        sid=SessionId(query.sid), client_secret=ClientSecret(query.client_secret)
+    )
+    return json_response({"medium": threepid.medium, "address": threepid.address, "validated_at": validated_at_ms})
+
+
+async def bind(request: web.Request) -> web.Response:
+    """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv23pidbind."""
+    body = await read_json(request, _Bind)
+    association = await request.app[SERVICES].associations.bind(
+        sid=SessionId(body.sid),
+        client_secret=ClientSecret(body.client_secret),
+        user_id=UserId(body.mxid),
+        account_id=request[ACCOUNT].user_id,
+    )
+    return json_response(association)
+
+
+async def unbind(request: web.Request) -> web.Response:
+    """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv23pidunbind."""
+    body = await read_json(request, _Unbind)
+    if body.sid is None and body.client_secret is None:
+        raise Forbidden("Show the session id and client secret of a validation session for this address.")
+    if body.sid is None or body.client_secret is None:
+        raise MissingParameters(["sid" if body.sid is None else "client_secret"])
+    await request.app[SERVICES].associations.unbind_by_session(
+        sid=SessionId(body.sid),
+        client_secret=ClientSecret(body.client_secret),
+        user_id=UserId(body.mxid),
+        threepid=_canonical(body.threepid),
+    )
+    return json_response({})
+
+
+def _canonical(threepid: _Threepid) -> Threepid:
+    if threepid.medium == Medium.EMAIL:
+        try:
+            return Threepid(Medium.EMAIL, canonical_email(threepid.address))
+        except InvalidEmail:
+            raise InvalidParameter("threepid.address is not a valid address of its medium.") from None
+    if threepid.medium == Medium.MSISDN:
+        return Threepid(Medium.MSISDN, threepid.address)
+    raise InvalidParameter("threepid.medium must be email or msisdn.")

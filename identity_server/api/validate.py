@@ -1,0 +1,144 @@
+"""Email associations (https://spec.matrix.org/v1.20/identity-service-api/#email-associations), and their pages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from aiohttp import web
+from pydantic import AfterValidator
+
+from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
+from identity_server.api.errors import json_response
+from identity_server.api.pages import brand_of, page_response, reader_of, redirect
+from identity_server.api.requests import (
+    ClientSecretField,
+    Integer,
+    SessionIdField,
+    Text,
+    TokenField,
+    WireModel,
+    read_form,
+    read_json,
+    read_query,
+)
+from identity_server.api.route import ACCOUNT
+from identity_server.domain.identifiers import ClientSecret, Medium, SessionId
+from identity_server.domain.validation import ValidationSession
+from identity_server.rendering.languages import parse_accept_language
+from identity_server.rendering.pages import Reader, host_of
+from identity_server.services.validation import EmailRequest
+
+CONFIRM_PATH = "/_matrix/identity/confirm"
+_FOUND = 302
+_SEE_OTHER = 303
+
+# Longer than any address, so that a long one is told from a missing one by its errcode.
+_Email = Annotated[str, Text(1024)]
+_Link = Annotated[str, Text(2000, min_length=0)]
+_Language = Annotated[str, Text(64, min_length=0)]
+
+
+def _web_link(value: str) -> str | None:
+    """Other schemes are left out rather than refused: apps send links of their own that were never followed."""
+    return value if host_of(value) is not None else None
+
+
+class _RequestToken(WireModel):
+    client_secret: ClientSecretField
+    email: _Email
+    send_attempt: Integer
+    next_link: Annotated[_Link | None, AfterValidator(lambda value: value and _web_link(value))] = None
+
+
+class _SubmitToken(WireModel):
+    sid: SessionIdField
+    client_secret: ClientSecretField
+    token: TokenField
+
+
+class _Confirm(WireModel):
+    token: TokenField
+    lang: _Language = ""
+
+
+def confirm_link(base_url: str, token: str) -> str:
+    """The link in our own mails: one opaque token and nothing else."""
+    return f"{base_url}{CONFIRM_PATH}?{urlencode({'token': token})}"
+
+
+async def request_email_token(request: web.Request) -> web.Response:
+    """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2validateemailrequesttoken."""
+    body = await read_json(request, _RequestToken)
+    sid = await request.app[SERVICES].validation.request_email_token(
+        EmailRequest(
+            email=body.email,
+            client_secret=ClientSecret(body.client_secret),
+            send_attempt=body.send_attempt,
+            next_link=body.next_link,
+            languages=parse_accept_language(request.headers.get("Accept-Language")),
+            brand=brand_of(request),
+        ),
+        requested_by=request[ACCOUNT].user_id,
+    )
+    return json_response({"sid": sid})
+
+
+async def submit_email_token(request: web.Request) -> web.Response:
+    """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2validateemailsubmittoken."""
+    await _submit(request, await read_json(request, _SubmitToken))
+    return json_response({"success": True})
+
+
+async def follow_email_link(request: web.Request) -> web.Response:
+    """https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv2validateemailsubmittoken."""
+    session = await _submit(request, read_query(request, _SubmitToken))
+    return _confirmed(request, session, reader_of(request), redirect_status=_FOUND)
+
+
+async def show_confirm_page(request: web.Request) -> web.Response:
+    """What our mails link to: asks before it changes anything, as mail scanners follow links."""
+    query = read_query(request, _Confirm)
+    session = await request.app[SERVICES].validation.find_by_token(query.token)
+    assert session.threepid is not None, "a live session has its address"
+    page = request.app[PAGES].confirm(
+        reader_of(request),
+        here=f"confirm?{urlencode({'token': query.token})}",
+        action="confirm",
+        token=query.token,
+        address=session.threepid.address,
+        user_id=session.requested_by,
+        next_link=session.next_link if _may_redirect(request, session) else None,
+        expires_at_ms=session.expires_at_ms,
+    )
+    return page_response(page)
+
+
+async def confirm(request: web.Request) -> web.Response:
+    """The button of the confirm page."""
+    form = await read_form(request, _Confirm)
+    session = await request.app[SERVICES].validation.confirm(form.token)
+    return _confirmed(request, session, reader_of(request, lang=form.lang), redirect_status=_SEE_OTHER)
+
+
+async def _submit(request: web.Request, proof: _SubmitToken) -> ValidationSession:
+    return await request.app[SERVICES].validation.submit_token(
+        medium=Medium.EMAIL,
+        sid=SessionId(proof.sid),
+        client_secret=ClientSecret(proof.client_secret),
+        token=proof.token,
+    )
+
+
+def _confirmed(
+    request: web.Request, session: ValidationSession, reader: Reader, *, redirect_status: int
+) -> web.Response:
+    if session.next_link is not None and _may_redirect(request, session):
+        return redirect(session.next_link, status=redirect_status)
+    return page_response(request.app[PAGES].confirmed(reader, continue_to=session.next_link))
+
+
+def _may_redirect(request: web.Request, session: ValidationSession) -> bool:
+    hosts = request.app[SETTINGS].next_link_hosts
+    host = host_of(session.next_link)
+    return host is not None and (hosts is None or host in hosts or host.partition(":")[0] in hosts)

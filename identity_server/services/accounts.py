@@ -1,0 +1,98 @@
+"""Who is asking: registration by OpenID, access tokens, logout (Identity Service API, "Authentication")."""
+
+from __future__ import annotations
+
+from identity_server.domain.account import ACCESS_TOKEN_BYTES, Account
+from identity_server.domain.errors import HomeserverNotAllowed, Unauthenticated
+from identity_server.domain.identifiers import ServerName
+from identity_server.domain.ports import Clock, Homeservers, Randomness
+from identity_server.domain.random_values import opaque
+from identity_server.services.client_limits import ClientLimits
+from identity_server.storage.database import Database, Transaction
+from identity_server.storage.sealing import token_digest
+
+
+class Accounts:
+    """Registers, recognises and logs out accounts.
+
+    Args:
+        allowed_homeservers: whose users may register; empty means everyone's.
+        token_lifetime_ms: how long a token lives unused.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        homeservers: Homeservers,
+        clock: Clock,
+        randomness: Randomness,
+        register_limits: ClientLimits,
+        allowed_homeservers: frozenset[ServerName],
+        token_lifetime_ms: int,
+    ) -> None:
+        self._database = database
+        self._homeservers = homeservers
+        self._clock = clock
+        self._randomness = randomness
+        self._register_limits = register_limits
+        self._allowed_homeservers = allowed_homeservers
+        self._token_lifetime_ms = token_lifetime_ms
+        self._used_tokens: set[bytes] = set()
+
+    async def register(self, *, server_name: ServerName, openid_token: str, client_network: str) -> str:
+        """Exchange an OpenID token for an access token of this server.
+
+        Commits the account, if it is new, and the token's digest. An existing account keeps its consent.
+
+        Raises:
+            HomeserverNotAllowed: users of that homeserver may not register here.
+            RateLimited: too many registrations from this network.
+            OpenIdTokenRefused, HomeserverUnreachable, HomeserverMisbehaved: as the homeserver answers.
+        """
+        if self._allowed_homeservers and server_name not in self._allowed_homeservers:
+            raise HomeserverNotAllowed
+        with self._register_limits.admit(client_network):
+            user_id = await self._homeservers.openid_user_id(server_name, openid_token)
+        token = opaque(self._randomness, ACCESS_TOKEN_BYTES)
+        now_ms = self._clock.now_ms()
+
+        async def use_case(tx: Transaction) -> None:
+            await tx.accounts.add_if_new(user_id, now_ms=now_ms)
+            await tx.access_tokens.add(token_digest(token), user_id, now_ms=now_ms)
+
+        await self._database.transaction(use_case)
+        return token
+
+    async def authenticate(self, token: str) -> Account:
+        """The account that a token stands for.
+
+        Raises:
+            Unauthenticated: the token is unknown, logged out or too long unused.
+        """
+        digest = token_digest(token)
+        account = await self._database.read(lambda tx: tx.access_tokens.find(digest))
+        now_ms = self._clock.now_ms()
+        if account is None or account.token_expired(now_ms=now_ms, lifetime_ms=self._token_lifetime_ms):
+            raise Unauthenticated
+        if account.token_use_is_news(now_ms=now_ms):
+            # Written by the upkeep: a read must not wait for a write.
+            self._used_tokens.add(digest)
+        return account
+
+    async def logout(self, account: Account) -> None:
+        """Commit that the token of this request is no longer known."""
+        await self._database.transaction(lambda tx: tx.access_tokens.remove(account.token_digest))
+
+    async def record_token_uses(self) -> None:
+        """Commit the last use of tokens that were used since the last time."""
+        used, self._used_tokens = self._used_tokens, set()
+        if used:
+            now_ms = self._clock.now_ms()
+            await self._database.transaction(lambda tx: tx.access_tokens.record_use(used, now_ms=now_ms))
+
+    async def cleanup(self) -> int:
+        """Commit the removal of tokens that have expired; returns how many."""
+        await self.record_token_uses()
+        unused_since_ms = self._clock.now_ms() - self._token_lifetime_ms
+        return await self._database.transaction(lambda tx: tx.access_tokens.cleanup(unused_since_ms=unused_since_ms))

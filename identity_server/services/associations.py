@@ -1,0 +1,85 @@
+"""Binding an address to a Matrix ID, and undoing it (Identity Service API, "Establishing associations")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from identity_server.domain.association import Association
+from identity_server.domain.errors import Forbidden, NoSuchSession, NotYourMatrixId
+from identity_server.domain.identifiers import ClientSecret, SessionId, Threepid, UserId
+from identity_server.domain.ports import Clock, Randomness
+from identity_server.domain.random_values import row_id
+from identity_server.domain.signing import SigningKey
+from identity_server.storage.database import Database, Transaction
+
+_CHANGES_KEPT_MS = 3_600_000
+
+
+class Associations:
+    """Makes and removes associations."""
+
+    def __init__(self, *, database: Database, clock: Clock, randomness: Randomness, signing_key: SigningKey) -> None:
+        self._database = database
+        self._clock = clock
+        self._randomness = randomness
+        self._signing_key = signing_key
+
+    async def bind(
+        self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, account_id: UserId
+    ) -> dict[str, Any]:
+        """Bind the proven address of a session to a Matrix ID; returns the signed association.
+
+        Commits the association in place of the address's earlier one: the newest proof wins.
+
+        Raises:
+            NotYourMatrixId: the Matrix ID isn't the account's own.
+            NoSuchSession: there is none, or another account asked for it.
+            SessionExpired, SessionNotValidated: as they say.
+        """
+        if user_id != account_id:
+            raise NotYourMatrixId
+        now_ms = self._clock.now_ms()
+        association_id = row_id(self._randomness)
+
+        async def use_case(tx: Transaction) -> Association:
+            session = await tx.validation_sessions.lookup(sid, client_secret)
+            # Whoever followed the link was told which Matrix ID had asked; it can't be given to another one.
+            if session is None or session.requested_by not in {account_id, None}:
+                raise NoSuchSession
+            threepid, _ = session.validated_threepid(now_ms)
+            association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
+            await tx.associations.put(association_id, association)
+            return association
+
+        return self._signing_key.sign((await self._database.transaction(use_case)).to_wire())
+
+    async def unbind_by_session(
+        self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, threepid: Threepid
+    ) -> None:
+        """Remove the binding of an address to a Matrix ID, on the proof that a session gives.
+
+        Commits the removal. An address that isn't bound, or is bound to someone else, is left as it is.
+
+        Raises:
+            Forbidden: there is no such session, or it is for another address.
+            SessionExpired, SessionNotValidated: as they say.
+        """
+        now_ms = self._clock.now_ms()
+
+        async def use_case(tx: Transaction) -> None:
+            session = await tx.validation_sessions.lookup(sid, client_secret)
+            if session is None:
+                raise Forbidden("This session id and client secret do not prove anything here.")
+            proven, _ = session.validated_threepid(now_ms)
+            if proven != threepid:
+                raise Forbidden("This session is for another address.")
+            bound = await tx.associations.find(threepid)
+            if bound is not None and bound.user_id == user_id:
+                await tx.associations.remove(threepid, now_ms=now_ms)
+
+        await self._database.transaction(use_case)
+
+    async def cleanup(self) -> int:
+        """Commit the removal of feed entries that every reader has long seen."""
+        before_ms = self._clock.now_ms() - _CHANGES_KEPT_MS
+        return await self._database.transaction(lambda tx: tx.associations.trim_changes(before_ms=before_ms))

@@ -1,0 +1,77 @@
+"""Contact discovery by hashed lookup (Identity Service API, "Association lookup"; MSC2134)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from identity_server.domain.errors import InvalidParameter, InvalidPepper, TooManyAddresses
+from identity_server.domain.hashing import Algorithm, Pepper, decode_digest, parse_plain_query
+from identity_server.domain.identifiers import UserId
+from identity_server.domain.ports import Clock
+from identity_server.index.read_index import ReadIndex
+
+
+@dataclass(frozen=True, slots=True)
+class HashDetails:
+    """How clients are to hash: the algorithms on offer, best first, and the pepper."""
+
+    algorithms: tuple[Algorithm, ...]
+    pepper: str
+
+
+class Lookup:
+    """Answers from the read index; never asks the database for an address.
+
+    Args:
+        algorithms: those on offer.
+        max_addresses: in one lookup.
+        grace_ms: how long a retired pepper is still honoured.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: ReadIndex,
+        clock: Clock,
+        algorithms: tuple[Algorithm, ...],
+        max_addresses: int,
+        grace_ms: int,
+    ) -> None:
+        self._index = index
+        self._clock = clock
+        self._algorithms = algorithms
+        self._max_addresses = max_addresses
+        self._grace_ms = grace_ms
+
+    async def hash_details(self) -> HashDetails:
+        """What to hash with now."""
+        await self._index.refresh()
+        return HashDetails(self._algorithms, self._index.pepper.value)
+
+    async def lookup(self, *, algorithm: str, pepper: str, queries: Sequence[str]) -> dict[str, UserId]:
+        """The Matrix IDs behind those queries that match, by the query as it was sent.
+
+        Raises:
+            InvalidParameter: an algorithm that isn't on offer.
+            TooManyAddresses: more queries than are allowed at once.
+            InvalidPepper: the pepper isn't honoured; names the one to use.
+        """
+        if algorithm not in self._algorithms:
+            raise InvalidParameter("This algorithm is not offered here; see hash_details.")
+        if len(queries) > self._max_addresses:
+            raise TooManyAddresses(f"At most {self._max_addresses} addresses can be looked up at once.")
+        await self._index.refresh()
+        now_ms = self._clock.now_ms()
+        found_pepper = self._index.find_pepper(pepper, now_ms=now_ms, grace_ms=self._grace_ms)
+        if found_pepper is None:
+            raise InvalidPepper(algorithm=algorithm, lookup_pepper=self._index.pepper.value)
+        mapping = ((query, self._find(algorithm, found_pepper, query, now_ms)) for query in queries)
+        return {query: user_id for query, user_id in mapping if user_id is not None}
+
+    def _find(self, algorithm: str, pepper: Pepper, query: str, now_ms: int) -> UserId | None:
+        if algorithm == Algorithm.NONE:
+            threepid = parse_plain_query(query)
+            return None if threepid is None else self._index.find_plain(threepid, now_ms=now_ms)
+        digest = decode_digest(query)
+        return None if digest is None else self._index.find(pepper, digest, now_ms=now_ms)

@@ -1,0 +1,26 @@
+"""What use cases know of the outbox: its kinds of jobs, and that a first attempt can be waited for."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+from identity_server.storage.jobs import Job
+
+MAIL = "mail"
+"""A mail; the payload is made and read in `services/mail_jobs.py`."""
+
+
+class Outcome(Enum):
+    """How the first attempt at a job went, as far as it is known."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    PENDING = "pending"
+
+
+class Outbox(Protocol):
+    """Carries out jobs."""
+
+    async def attempt(self, job: Job) -> Outcome:
+        """Try a claimed job now, and wait a few seconds at most; an unfinished attempt goes on by itself."""

@@ -1,0 +1,325 @@
+"""Proving that someone reads an address (Identity Service API, "Establishing associations")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from identity_server.domain.errors import (
+    EmailRefused,
+    InvalidParameter,
+    NoSuchSession,
+    RateLimited,
+    SessionExpired,
+    TokenExpired,
+    TokenIncorrect,
+)
+from identity_server.domain.identifiers import (
+    ClientSecret,
+    Medium,
+    SessionId,
+    Threepid,
+    UserId,
+    canonical_email,
+)
+from identity_server.domain.ports import Clock, Mail, Randomness
+from identity_server.domain.random_values import opaque, row_id
+from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
+from identity_server.services.mail_jobs import mail_to_payload
+from identity_server.services.outbox import MAIL, Outbox, Outcome
+from identity_server.storage.database import Database, Transaction
+from identity_server.storage.jobs import Job
+from identity_server.storage.sealing import token_digest
+
+_DAY_MS = 24 * 3_600_000
+_SID_BYTES = 16
+_TOKEN_BYTES = 32
+_MESSAGE_ID_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationLimits:
+    """How many validation mails may be asked for.
+
+    Attributes:
+        per_sender: by one account, to whatever addresses.
+        per_address_and_sender: to one address, by one account, in 24 h.
+        per_address: to one address, by all accounts, in 24 h.
+        open_sessions: sessions of one account that are neither over nor validated.
+    """
+
+    per_sender: RateLimit
+    per_address_and_sender: int
+    per_address: int
+    open_sessions: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class EmailRequest:
+    """What a client asks for in requestToken, checked for its grammar alone.
+
+    Attributes:
+        send_attempt: a higher number than before asks for another mail.
+        next_link: an http(s) URL to go to afterwards.
+        languages: language tags wanted for the mail, best first.
+        brand: the brand wanted for the mail.
+    """
+
+    email: str
+    client_secret: ClientSecret
+    send_attempt: int
+    next_link: str | None = None
+    languages: tuple[str, ...] = ()
+    brand: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """What a request has written, so that it can be taken back if the mail is refused for good."""
+
+    session: ValidationSession
+    before: ValidationSession | None
+    digest: bytes
+    job: Job
+
+
+class Validation:
+    """Opens, completes and reports validation sessions.
+
+    Args:
+        confirm_link: makes the mailed link from a token.
+        message_id_domain: what stands behind the @ of a Message-ID.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        outbox: Outbox,
+        clock: Clock,
+        randomness: Randomness,
+        limits: ValidationLimits,
+        confirm_link: Callable[[str], str],
+        message_id_domain: str,
+    ) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._clock = clock
+        self._randomness = randomness
+        self._limits = limits
+        self._confirm_link = confirm_link
+        self._message_id_domain = message_id_domain
+
+    # --- requestToken ---------------------------------------------------------------------
+
+    async def request_email_token(self, request: EmailRequest, *, requested_by: UserId) -> SessionId:
+        """Open a session, or find the one of an earlier request, and mail a token if that is due.
+
+        Commits the session, the digest of a fresh token and the mail as a job; then waits a few seconds for
+        the first attempt to deliver it. If the relay refuses for good, what this request wrote is taken back.
+
+        Raises:
+            InvalidEmail: the address can't be an e-mail address.
+            RateLimited: a limit of this account or of the address is used up.
+            EmailRefused: the relay refused the mail.
+        """
+        threepid = Threepid(Medium.EMAIL, canonical_email(request.email))
+        token = opaque(self._randomness, _TOKEN_BYTES)
+        now_ms = self._clock.now_ms()
+
+        async def use_case(tx: Transaction) -> ValidationSession | _Sending:
+            before = await self._live_session(tx, request, threepid, requested_by, now_ms)
+            if before is not None and request.send_attempt <= before.send_attempt:
+                return before
+            await self._take_limits(tx, threepid, requested_by, now_ms, opens=before is None)
+            session = await self._put_session(tx, request, threepid, requested_by, before, now_ms)
+            expires_at_ms = now_ms + MAIL_TOKEN_LIFETIME_MS
+            digest = token_digest(token)
+            await tx.validation_sessions.add_token(session.sid, digest, now_ms=now_ms, expires_at_ms=expires_at_ms)
+            mail = self._verification_mail(request, threepid, token, requested_by)
+            job = await tx.jobs.add_claimed(
+                row_id(self._randomness), MAIL, mail_to_payload(mail), now_ms=now_ms, expires_at_ms=expires_at_ms
+            )
+            return _Sending(session=session, before=before, digest=digest, job=job)
+
+        result = await self._database.transaction(use_case)
+        if isinstance(result, ValidationSession):
+            return result.sid
+        if await self._outbox.attempt(result.job) is Outcome.REFUSED:
+            await self._database.transaction(lambda tx: _take_back(tx, result))
+            raise EmailRefused
+        return result.session.sid
+
+    async def _live_session(
+        self, tx: Transaction, request: EmailRequest, threepid: Threepid, requested_by: UserId, now_ms: int
+    ) -> ValidationSession | None:
+        found = await tx.validation_sessions.find(
+            threepid=threepid, client_secret=request.client_secret, requested_by=requested_by
+        )
+        if found is not None and now_ms >= found.expires_at_ms:
+            # A new one takes its place; the old one goes on saying that it has expired.
+            await tx.validation_sessions.wipe(found.sid)
+            return None
+        return found
+
+    async def _take_limits(
+        self, tx: Transaction, threepid: Threepid, requested_by: UserId, now_ms: int, *, opens: bool
+    ) -> None:
+        sessions = tx.validation_sessions
+        since_ms = now_ms - _DAY_MS
+        if opens and await sessions.count_open(requested_by, now_ms=now_ms) >= self._limits.open_sessions:
+            raise RateLimited(retry_after_ms=_DAY_MS, message="Too many validation sessions are open.")
+        by_sender = await sessions.count_tokens(threepid, since_ms=since_ms, requested_by=requested_by)
+        by_all = await sessions.count_tokens(threepid, since_ms=since_ms)
+        if by_sender >= self._limits.per_address_and_sender or by_all >= self._limits.per_address:
+            raise RateLimited(retry_after_ms=_DAY_MS, message="Too many mails to this address; try again later.")
+        await tx.rate_limits.take("validation mail", requested_by, self._limits.per_sender, now_ms=now_ms)
+
+    async def _put_session(
+        self,
+        tx: Transaction,
+        request: EmailRequest,
+        threepid: Threepid,
+        requested_by: UserId,
+        before: ValidationSession | None,
+        now_ms: int,
+    ) -> ValidationSession:
+        if before is not None:
+            session = replace(before, send_attempt=request.send_attempt, next_link=request.next_link)
+            await tx.validation_sessions.save(session)
+            return session
+        session = ValidationSession(
+            sid=SessionId(opaque(self._randomness, _SID_BYTES)),
+            threepid=threepid,
+            requested_by=requested_by,
+            send_attempt=request.send_attempt,
+            next_link=request.next_link,
+            created_at_ms=now_ms,
+            validated_at_ms=None,
+        )
+        await tx.validation_sessions.add(session, request.client_secret)
+        return session
+
+    def _verification_mail(self, request: EmailRequest, threepid: Threepid, token: str, requested_by: UserId) -> Mail:
+        return Mail(
+            template="verification",
+            to=threepid.address,
+            message_id=f"<{opaque(self._randomness, _MESSAGE_ID_BYTES)}@{self._message_id_domain}>",
+            language=request.languages,
+            brand=request.brand,
+            variables={
+                "address": threepid.address,
+                "user_id": requested_by,
+                "token": token,
+                "confirm_url": self._confirm_link(token),
+                "valid_hours": str(MAIL_TOKEN_LIFETIME_MS // 3_600_000),
+            },
+        )
+
+    # --- submitToken ----------------------------------------------------------------------
+
+    async def submit_token(
+        self, *, medium: Medium, sid: SessionId, client_secret: ClientSecret, token: str
+    ) -> ValidationSession:
+        """Complete a session by the token that was sent for it; doing so again succeeds again.
+
+        Commits the validation.
+
+        Raises:
+            InvalidParameter: there is no such session.
+            SessionExpired: it is over.
+            TokenIncorrect: the token isn't one of this session, or is over.
+        """
+        now_ms = self._clock.now_ms()
+
+        async def use_case(tx: Transaction) -> ValidationSession:
+            session = await tx.validation_sessions.lookup(sid, client_secret)
+            if session is None or (session.threepid is not None and session.threepid.medium is not medium):
+                raise InvalidParameter("No validation session was found for this sid and client_secret.")
+            session.live_threepid(now_ms)
+            found = await tx.validation_sessions.find_by_token(token_digest(token), sid=sid)
+            if found is None or now_ms >= found[1]:
+                raise TokenIncorrect
+            return await _mark_validated(tx, session, now_ms)
+
+        return await self._database.transaction(use_case)
+
+    async def find_by_token(self, token: str) -> ValidationSession:
+        """The live session behind a mailed link, for the page that asks for a confirmation.
+
+        Raises:
+            TokenIncorrect: the link isn't one of ours, or its session is gone.
+            TokenExpired: the link is over.
+        """
+        return await self._database.read(lambda tx: self._live_by_token(tx, token))
+
+    async def confirm(self, token: str) -> ValidationSession:
+        """Complete the session behind a mailed link. Commits the validation.
+
+        Raises:
+            TokenIncorrect, TokenExpired: as `find_by_token`.
+        """
+
+        async def use_case(tx: Transaction) -> ValidationSession:
+            return await _mark_validated(tx, await self._live_by_token(tx, token), self._clock.now_ms())
+
+        return await self._database.transaction(use_case)
+
+    async def _live_by_token(self, tx: Transaction, token: str) -> ValidationSession:
+        now_ms = self._clock.now_ms()
+        found = await tx.validation_sessions.find_by_token(token_digest(token))
+        if found is None:
+            raise TokenIncorrect
+        session, token_expires_at_ms = found
+        try:
+            session.live_threepid(now_ms)
+        except SessionExpired:
+            raise TokenExpired from None
+        # A link that has done its work stays good for as long as its session: mail scanners follow it first.
+        if now_ms >= token_expires_at_ms and session.validated_at_ms is None:
+            raise TokenExpired
+        return session
+
+    # --- getValidated3pid -----------------------------------------------------------------
+
+    async def validated_threepid(self, *, sid: SessionId, client_secret: ClientSecret) -> tuple[Threepid, int]:
+        """The proven address of a session, and the time of the proof in milliseconds.
+
+        Raises:
+            NoSuchSession, SessionExpired, SessionNotValidated: as they say.
+        """
+        session = await self._database.read(lambda tx: tx.validation_sessions.lookup(sid, client_secret))
+        if session is None:
+            raise NoSuchSession
+        return session.validated_threepid(self._clock.now_ms())
+
+    async def cleanup(self) -> int:
+        """Commit the removal of what is over: tokens, addresses of sessions, sessions, whole allowances."""
+        now_ms = self._clock.now_ms()
+
+        async def use_case(tx: Transaction) -> int:
+            return await tx.validation_sessions.cleanup(now_ms=now_ms) + await tx.rate_limits.cleanup(now_ms=now_ms)
+
+        return await self._database.transaction(use_case)
+
+
+async def _mark_validated(tx: Transaction, session: ValidationSession, now_ms: int) -> ValidationSession:
+    if session.validated_at_ms is not None:
+        return session
+    validated = replace(session, validated_at_ms=now_ms)
+    await tx.validation_sessions.save(validated)
+    return validated
+
+
+async def _take_back(tx: Transaction, sending: _Sending) -> None:
+    """Undo a request whose mail was refused; a session that stood before is as it was."""
+    if sending.before is None:
+        await tx.validation_sessions.remove(sending.session.sid)
+        return
+    await tx.validation_sessions.remove_token(sending.digest)
+    now = await tx.validation_sessions.lookup_by_id(sending.session.sid)
+    if now is not None and now.send_attempt == sending.session.send_attempt:
+        await tx.validation_sessions.save(
+            replace(now, send_attempt=sending.before.send_attempt, next_link=sending.before.next_link)
+        )

@@ -1,0 +1,118 @@
+"""Carries out the jobs of the outbox: claim, try, then finish, postpone or give up.
+
+The rule: claim and outcome are short transactions; whatever a job does in between is outside both. A handler
+may run more than once for one job, and must be able to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from identity_server.domain.ports import Clock, DeliveryPostponed, DeliveryRefused
+from identity_server.services.outbox import Outcome
+from identity_server.storage.database import Database
+from identity_server.storage.jobs import Job
+
+Handler = Callable[[Job], Awaitable[None]]
+_log = structlog.get_logger(__name__)
+
+_BACKOFF_MS = (30_000, 120_000, 300_000, 900_000, 1_800_000)
+_AT_ONCE = 20
+_IDLE_SECONDS = 1.0
+
+
+class JobRunner:
+    """Tries jobs; implements the `Outbox` of the services.
+
+    Args:
+        handlers: by kind of job. A handler raises DeliveryRefused or DeliveryPostponed, or succeeds.
+        patience_seconds: how long `attempt` waits for a first try.
+    """
+
+    def __init__(
+        self, *, database: Database, clock: Clock, handlers: Mapping[str, Handler], patience_seconds: float = 5.0
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._handlers = handlers
+        self._patience_seconds = patience_seconds
+        self._under_way: set[asyncio.Task[Outcome]] = set()
+
+    async def attempt(self, job: Job) -> Outcome:
+        """Try a claimed job now; what isn't finished in time goes on by itself and counts as pending."""
+        task = self._start(job)
+        done, _ = await asyncio.wait({task}, timeout=self._patience_seconds)
+        return task.result() if done else Outcome.PENDING
+
+    async def run_due(self) -> int:
+        """Claim what is due and try it; returns how many jobs that were."""
+        now_ms = self._clock.now_ms()
+        free = _AT_ONCE - len(self._under_way)
+        if free <= 0:
+            return 0
+        jobs = await self._database.transaction(lambda tx: tx.jobs.claim(now_ms=now_ms, limit=free))
+        for job in jobs:
+            self._start(job)
+        return len(jobs)
+
+    async def run_until_idle(self) -> None:
+        """Carry out everything that is due now, and wait for it."""
+        while await self.run_due() or self._under_way:
+            await self._wait_for_all()
+
+    async def run_forever(self) -> None:
+        """Look for due jobs once a second, for as long as the process lives."""
+        while True:
+            try:
+                due = await self._database.read(lambda tx: tx.jobs.next_run_at_ms())
+                if due is not None and due <= self._clock.now_ms():
+                    await self.run_due()
+            except Exception:  # noqa: BLE001 - the outbox must outlive a database that is away for a while
+                _log.exception("jobs.not_claimed")
+            await asyncio.sleep(_IDLE_SECONDS)
+
+    async def close(self) -> None:
+        """Let the tries that are under way end."""
+        await self._wait_for_all()
+
+    async def _wait_for_all(self) -> None:
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _start(self, job: Job) -> asyncio.Task[Outcome]:
+        task = asyncio.create_task(self._try(job))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def _try(self, job: Job) -> Outcome:
+        log = _log.bind(job_id=job.id, kind=job.kind, attempt=job.attempts + 1)
+        try:
+            await self._handlers[job.kind](job)
+        except DeliveryRefused as error:
+            log.warning("job.refused", reason=str(error))
+            await self._database.transaction(lambda tx: tx.jobs.finish(job))
+            return Outcome.REFUSED
+        except DeliveryPostponed as error:
+            return await self._postpone(job, str(error))
+        except Exception:  # noqa: BLE001 - a fault of ours must not lose the job
+            log.exception("job.failed")
+            return await self._postpone(job, "an error in this server")
+        await self._database.transaction(lambda tx: tx.jobs.finish(job))
+        log.info("job.done")
+        return Outcome.DONE
+
+    async def _postpone(self, job: Job, reason: str) -> Outcome:
+        log = _log.bind(job_id=job.id, kind=job.kind, attempt=job.attempts + 1, reason=reason)
+        wait_ms = _BACKOFF_MS[min(job.attempts, len(_BACKOFF_MS) - 1)]
+        run_at_ms = self._clock.now_ms() + wait_ms
+        if run_at_ms >= job.expires_at_ms:
+            log.error("job.given_up")
+            await self._database.transaction(lambda tx: tx.jobs.finish(job))
+            return Outcome.REFUSED
+        log.warning("job.postponed", seconds=wait_ms // 1000)
+        await self._database.transaction(lambda tx: tx.jobs.postpone(job, run_at_ms=run_at_ms))
+        return Outcome.PENDING
