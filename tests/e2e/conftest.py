@@ -1,0 +1,206 @@
+"""The surroundings of the stories: started once for all of them, and ended whatever happens.
+
+The one rule: everything listens on loopback and trusts one certificate authority, made for the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import ssl
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import trustme
+
+from tests.e2e import synapse as synapse_program
+from tests.e2e.identity import REPOSITORY, IdentityServer, Place
+from tests.e2e.leaks import Ledger
+from tests.e2e.mailbox import Mailbox
+from tests.e2e.people import Person
+from tests.e2e.processes import Program, reserve_port
+from tests.e2e.sdk import Sdk
+from tests.e2e.synapse import Synapse
+from tests.e2e.web import Web
+
+_HERE = Path(__file__).parent
+_programs = pytest.StashKey[list[Program]]()
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """A certificate for localhost, and the authority that vouches for it."""
+
+    ca_file: Path
+    chain: Path
+    key: Path
+
+
+class Newcomer(Protocol):
+    """Makes a person with a fresh account on the homeserver."""
+
+    def __call__(self, name: str, *, identity_server_url: str = ...) -> Person: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_programs] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show how the programs' logs end, beside a failure."""
+    report = yield
+    if report.failed:
+        # The likeliest culprit last, where the eye falls.
+        report.sections += [(f"log of {program.name}", program.tail()) for program in item.config.stash[_programs]]
+    return report
+
+
+@pytest.fixture(scope="session")
+def programs(request: pytest.FixtureRequest) -> Iterator[list[Program]]:
+    """The programs whose logs a failure shows; none of them outlives the run."""
+    needed = [synapse_program.PYTHON, _HERE / "node_modules" / "matrix-js-sdk"]
+    if not (all(path.exists() for path in needed) and shutil.which("node")):
+        pytest.fail("the end-to-end tests need Node and what tests/install-needs installs (`make test` runs it)")
+    started = request.config.stash[_programs]
+    # A run that is told to end (a CI's time limit) tears down as after Ctrl-C, instead of leaving its programs behind.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield started
+    signal.signal(signal.SIGTERM, before)
+    for program in started:
+        program.kill()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for everything of the run."""
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="session")
+def certificates(home: Path) -> Certificates:
+    authority = trustme.CA()
+    leaf = authority.issue_cert("localhost", "127.0.0.1")
+    made = Certificates(ca_file=home / "ca.pem", chain=home / "localhost.pem", key=home / "localhost.key")
+    authority.cert_pem.write_to_path(str(made.ca_file))
+    leaf.private_key_pem.write_to_path(str(made.key))
+    for part in leaf.cert_chain_pems:
+        part.write_to_path(str(made.chain), append=True)
+    return made
+
+
+@pytest.fixture(scope="session")
+def web(certificates: Certificates) -> Web:
+    return Web(ca=ssl.create_default_context(cafile=certificates.ca_file))
+
+
+@pytest.fixture(scope="session")
+def mailbox() -> Iterator[Mailbox]:
+    box = Mailbox()
+    box.open()
+    yield box
+    box.close()
+
+
+@pytest.fixture(scope="session")
+def booting_synapse(home: Path, certificates: Certificates, web: Web, programs: list[Program]) -> Synapse:
+    """Synapse, started but maybe not ready: it takes the longest, so others start meanwhile."""
+    folder = home / "synapse"
+    folder.mkdir()
+    made = Synapse(
+        folder, certificate=certificates.chain, key=certificates.key, ca_file=certificates.ca_file, web=web
+    )
+    programs.append(made.program)
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="session")
+def identity_server(
+    home: Path,
+    certificates: Certificates,
+    web: Web,
+    mailbox: Mailbox,
+    programs: list[Program],
+    booting_synapse: Synapse,  # only so that it is under way by now
+) -> IdentityServer:
+    """The identity server that most stories use: TLS of its own, and the terms that the repository ships."""
+    port = reserve_port()
+    place = Place(folder=home / "identity", listener=f"https://localhost:{port}")
+    server = IdentityServer(place, _conf(place, port, certificates=certificates, smtp_port=mailbox.port), web=web)
+    programs.append(server.program)
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="session")
+def synapse(booting_synapse: Synapse) -> Synapse:
+    booting_synapse.wait_until_ready()
+    return booting_synapse
+
+
+@pytest.fixture(scope="session")
+def sdk(home: Path, certificates: Certificates, programs: list[Program]) -> Iterator[Sdk]:
+    made = Sdk(ca_file=certificates.ca_file, log=home / "sdk.log")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def ledger() -> Ledger:
+    """Every secret that any story has used."""
+    return Ledger()
+
+
+@pytest.fixture(scope="session")
+def newcomer(identity_server: IdentityServer, synapse: Synapse, sdk: Sdk, web: Web, ledger: Ledger) -> Newcomer:
+    """People for the stories; each gets a name that nobody has had."""
+    numbers = itertools.count(1)
+
+    def make(name: str, *, identity_server_url: str = identity_server.url) -> Person:
+        return Person(
+            f"{name}{next(numbers)}",
+            homeserver=synapse.url,
+            identity_server=identity_server_url,
+            sdk=sdk,
+            web=web,
+            ledger=ledger,
+        )
+
+    return make
+
+
+def _conf(place: Place, port: int, *, certificates: Certificates, smtp_port: int) -> str:
+    return f"""
+[general]
+# Homeservers and people call it by the same name, port included.
+server.name = localhost:{port}
+log.level = DEBUG
+pidfile.path = {place.folder}/identity.pid
+terms.path = {REPOSITORY}/terms
+ip.whitelist = 127.0.0.0/8,::1/128
+
+[db]
+db.file = {place.database}
+
+[http]
+clientapi.http.bind_address = 127.0.0.1
+clientapi.http.port = {port}
+clientapi.https.certfile = {certificates.chain}
+clientapi.https.keyfile = {certificates.key}
+client_http_base = {place.listener}
+federation.ca_file = {certificates.ca_file}
+
+[email]
+email.from = Identity <noreply@example.org>
+email.smtphost = 127.0.0.1
+email.smtpport = {smtp_port}
+email.tlsmode = 0
+
+[crypto]
+key_dir = {place.keys}
+"""

@@ -1,0 +1,86 @@
+"""Looks for secrets where they must not be, in every shape that a careless program would leave them in.
+
+The one rule: what is found is reported by its kind and shape, never by its value.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+# base64 turns 3 bytes into 4 letters, so a value inside a longer one can be written in three ways.
+_BASE64_OFFSETS = range(3)
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The secrets that a run has used, by value, with what each is."""
+
+    _secrets: dict[bytes, str] = field(default_factory=dict, repr=False)
+
+    def note(self, kind: str, secret: str | bytes) -> None:
+        """Remember a secret."""
+        self._secrets[secret.encode() if isinstance(secret, str) else secret] = kind
+
+    def note_address(self, address: str, *, pepper: str) -> None:
+        """Remember an address as typed and as stored, its local part, and the digests that give it away."""
+        canonical = address.casefold()
+        for form in {address, canonical, canonical.partition("@")[0]}:
+            self.note("address", form)
+        self.note("plain digest of an address", hashlib.sha256(canonical.encode()).digest())
+        self.note("lookup hash", hashlib.sha256(f"{canonical} email {pepper}".encode()).digest())
+
+    def find_in(self, haystack: bytes) -> set[str]:
+        """What of it stands in some bytes: "KIND as SHAPE", empty when all is well."""
+        lower = haystack.lower()
+        return {
+            f"{kind} as {shape}"
+            for secret, kind in self._secrets.items()
+            for shape, needle, any_case in _shapes(secret)
+            if (needle.lower() in lower if any_case else needle in haystack)
+        }
+
+
+def _shapes(secret: bytes) -> Iterator[tuple[str, bytes, bool]]:
+    """Each way to write a secret: its name, its bytes, and whether case doesn't matter."""
+    yield "it is", secret, True
+    yield "hex", secret.hex().encode(), True
+    for offset in _BASE64_OFFSETS:
+        letters = _certain_letters(secret, offset)
+        yield "base64", letters, False
+        yield "urlsafe base64", letters.translate(_URLSAFE), False
+    try:
+        text = secret.decode()
+    except UnicodeDecodeError:
+        return
+    yield "URL encoded", quote(text, safe="").encode(), True
+    yield "UTF-16", text.encode("utf-16-le"), True
+
+
+def _certain_letters(secret: bytes, offset: int) -> bytes:
+    """The base64 letters that a secret has wherever it begins `offset` bytes after a group's start.
+
+    Letters that share bits with what stands before or after it are left out.
+    """
+    encoded = base64.b64encode(bytes(offset) + secret)
+    first = -(-offset * 8 // 6)
+    last = (offset + len(secret)) * 8 // 6
+    return encoded[first:last]
+
+
+def everything_in(folder: Path) -> bytes:
+    """The bytes of every file below a folder: databases, write-ahead logs, copies made on the way."""
+    return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def dump(database: Path) -> bytes:
+    """A SQLite database as SQL, what stands in its write-ahead log included; blobs are hex."""
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        return "\n".join(connection.iterdump()).encode()

@@ -1,0 +1,171 @@
+"""People with a Matrix account, who use the identity server as Element lets them.
+
+The one rule: whatever of theirs must stay secret is written into the ledger the moment it exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.e2e.leaks import Ledger
+from tests.e2e.mailbox import Mailbox, link_in
+from tests.e2e.sdk import Sdk
+from tests.e2e.web import Answer, Web, only_form
+
+_V2 = "/_matrix/identity/v2"
+_IDENTITY_SERVICE = "SERVICE_TYPE_IS"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A validation session, which proves an address once the mailed link was followed."""
+
+    sid: str
+    client_secret: str = field(repr=False)
+    address: str = field(repr=False)
+
+
+class Person:
+    """Someone with an account on the homeserver.
+
+    Attributes:
+        user_id: their Matrix ID.
+        token: their access token of the identity server, once registered with it.
+    """
+
+    def __init__(
+        self, name: str, *, homeserver: str, identity_server: str, sdk: Sdk, web: Web, ledger: Ledger
+    ) -> None:
+        self._name = name
+        self._sdk = sdk
+        self._web = web
+        self._ledger = ledger
+        self._identity_server = identity_server
+        self.token = ""
+        sdk.make_client(name, homeserver=homeserver, identity_server=identity_server)
+        session = self._call(
+            "registerRequest",
+            {"username": name, "password": f"password of {name}", "auth": {"type": "m.login.dummy"}},
+        )
+        self.user_id: str = session["user_id"]
+        sdk.make_client(name, homeserver=homeserver, identity_server=identity_server, session=session)
+
+    def register(self) -> None:
+        """Trade an OpenID token of the homeserver for an access token of the identity server."""
+        openid = self._call("getOpenIdToken")
+        self._ledger.note("OpenID token", openid["access_token"])
+        answer = self._call("registerWithIdentityServer", openid)
+        self.token = answer["token"]
+        self._ledger.note("access token", self.token)
+
+    def who_am_i(self) -> str:
+        """The Matrix ID that the identity server knows this person's token by."""
+        user_id: str = self._call("getIdentityAccount", self.token)["user_id"]
+        return user_id
+
+    def terms_urls(self) -> list[str]:
+        """For each policy the URL of one language, the first that the server offers."""
+        policies = self._call("getTerms", _IDENTITY_SERVICE, self._identity_server)["policies"]
+        return [
+            next(text["url"] for language, text in policy.items() if language != "version")
+            for policy in policies.values()
+        ]
+
+    def accept(self, urls: list[str]) -> None:
+        """Agree to the terms at some URLs."""
+        self._call("agreeToTerms", _IDENTITY_SERVICE, self._identity_server, self.token, urls)
+
+    def join_identity_server(self) -> None:
+        """Register and agree to everything that is asked."""
+        self.register()
+        self.accept(self.terms_urls())
+
+    def prove_and_bind(self, address: str, mailbox: Mailbox) -> Proof:
+        """Prove an address by the mailed link, and bind it."""
+        proof = self.ask_for_mail(address)
+        self.confirm(mailbox.take(proof.address))
+        self.bind(proof)
+        return proof
+
+    def ask_for_mail(self, address: str, *, send_attempt: int = 1, again: Proof | None = None) -> Proof:
+        """Have a validation mail sent; `again` names the session to ask in once more."""
+        secret = again.client_secret if again else self._call("generateClientSecret")
+        self._ledger.note("client secret", secret)
+        self._ledger.note_address(address, pepper=self.pepper())
+        answer = self._call("requestEmailToken", address, secret, send_attempt, None, self.token)
+        return Proof(sid=answer["sid"], client_secret=secret, address=address.lower())
+
+    def open_link(self, letter: EmailMessage) -> Answer:
+        """Open the mailed link's page."""
+        link = link_in(letter)
+        (token,) = parse_qs(urlsplit(link).query)["token"]
+        self._ledger.note("mail token", token)
+        return self._web.get(link)
+
+    def press_confirm(self, page: Answer) -> Answer:
+        """Press the one button of a confirm page."""
+        form = only_form(page)
+        assert form.method == "post"
+        return self._web.post_form(form.action, form.fields)
+
+    def confirm(self, letter: EmailMessage) -> None:
+        """Open the mailed link, and press the button."""
+        page = self.open_link(letter)
+        assert page.status == 200, page.text
+        result = self.press_confirm(page)
+        assert result.status == 200, result.text
+
+    def bind(self, proof: Proof) -> None:
+        """Have the homeserver bind a proven address to this person."""
+        self._call(
+            "bindThreePid",
+            {
+                "sid": proof.sid,
+                "client_secret": proof.client_secret,
+                "id_server": urlsplit(self._identity_server).netloc,
+                "id_access_token": self.token,
+            },
+        )
+
+    def bind_directly(self, proof: Proof) -> dict[str, Any]:
+        """Bind a proven address without the homeserver between, and see what it would be given."""
+        answer = self._web.post_json(
+            f"{self._identity_server}{_V2}/3pid/bind",
+            {"sid": proof.sid, "client_secret": proof.client_secret, "mxid": self.user_id},
+            bearer=self.token,
+        )
+        assert answer.status == 200, answer.text
+        association: dict[str, Any] = answer.json()
+        return association
+
+    def unbind_by_session(self, proof: Proof) -> Answer:
+        """Take a binding back, with nothing but the proof of the address."""
+        return self._web.post_json(
+            f"{self._identity_server}{_V2}/3pid/unbind",
+            {
+                "sid": proof.sid,
+                "client_secret": proof.client_secret,
+                "threepid": {"medium": "email", "address": proof.address},
+                "mxid": self.user_id,
+            },
+        )
+
+    def look_up(self, *addresses: str) -> dict[str, str]:
+        """Who the addresses belong to, by address as it was asked for."""
+        pairs = [[address, "email"] for address in addresses]
+        return {found["address"]: found["mxid"] for found in self._call("identityHashedLookup", pairs, self.token)}
+
+    def pepper(self) -> str:
+        """The pepper now in use."""
+        pepper: str = self._call("getIdentityHashDetails", self.token)["lookup_pepper"]
+        return pepper
+
+    def log_out(self) -> None:
+        """End the access token. The SDK has no method of its own for it, so this is its plumbing."""
+        self._call("http.idServerRequest", "POST", "/account/logout", None, _V2, self.token)
+
+    def _call(self, method: str, *args: Any) -> Any:
+        return self._sdk.call(self._name, method, *args)

@@ -1,0 +1,91 @@
+"""A real Synapse on SQLite and loopback, with TLS.
+
+The one rule: it trusts the test's certificate authority and nothing else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import signedjson.key
+import yaml
+
+from tests.e2e.processes import Program, reserve_port
+from tests.e2e.web import Web
+
+PYTHON = Path(__file__).parents[2] / ".venv-synapse" / "bin" / "python"
+_START_SECONDS = 60
+
+
+class Synapse:
+    """One homeserver; its name has an explicit port, so that no .well-known is looked for.
+
+    Attributes:
+        name: the server name, "localhost:PORT".
+        url: the base URL of its client and federation APIs.
+    """
+
+    def __init__(self, folder: Path, *, certificate: Path, key: Path, ca_file: Path, web: Web) -> None:
+        port = reserve_port()
+        self.name = f"localhost:{port}"
+        self.url = f"https://{self.name}"
+        self._web = web
+        config = folder / "homeserver.yaml"
+        tls = {"tls_certificate_path": str(certificate), "tls_private_key_path": str(key)}
+        config.write_text(yaml.safe_dump(_config(self.name, port, folder=folder) | tls))
+        _write_signing_key(folder / "signing.key")
+        self.program = Program(
+            "Synapse",
+            [PYTHON, "-m", "synapse.app.homeserver", "-c", config],
+            log=folder / "synapse.log",
+            home=folder,
+            # How an operator makes Synapse trust a private identity server.
+            env={"SSL_CERT_FILE": str(ca_file)},
+        )
+
+    def start(self) -> None:
+        """Start it, without waiting."""
+        self.program.start()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers clients."""
+        url = f"{self.url}/_matrix/client/versions"
+        self.program.wait_until(lambda: self._web.answers(url), seconds=_START_SECONDS)
+
+
+def _write_signing_key(path: Path) -> None:
+    with path.open("w") as file:
+        signedjson.key.write_signing_keys(file, [signedjson.key.generate_signing_key("a_e2e")])
+
+
+def _config(name: str, port: int, *, folder: Path) -> dict[str, object]:
+    plenty = {"per_second": 1000, "burst_count": 1000}
+    return {
+        "server_name": name,
+        "public_baseurl": f"https://{name}/",
+        "listeners": [
+            {
+                "port": port,
+                "tls": True,
+                "type": "http",
+                "bind_addresses": ["127.0.0.1"],
+                "resources": [{"names": ["client", "federation"]}],
+            }
+        ],
+        "database": {"name": "sqlite3", "args": {"database": str(folder / "synapse.db")}},
+        "media_store_path": str(folder / "media"),
+        "signing_key_path": str(folder / "signing.key"),
+        "pid_file": str(folder / "synapse.pid"),
+        "macaroon_secret_key": "only for this test",
+        "form_secret": "only for this test",
+        "report_stats": False,
+        "trusted_key_servers": [],
+        # The identity server is on loopback, which Synapse otherwise refuses to call.
+        "ip_range_whitelist": ["127.0.0.0/8", "::1/128"],
+        "enable_registration": True,
+        "enable_registration_without_verification": True,
+        "bcrypt_rounds": 4,
+        "rc_registration": plenty,
+        "rc_login": {"address": plenty, "account": plenty, "failed_attempts": plenty},
+        "rc_message": plenty,
+    }
