@@ -26,6 +26,8 @@ _REQUEST_ID_BYTES = 9
 _NOT_LOGGED = frozenset({"/health", "/ready"})
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"})
 
+SERVER: Final = "matrix-identity-server"
+
 CORS_HEADERS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
@@ -34,9 +36,10 @@ CORS_HEADERS: Final = {
 }
 
 
-async def add_cors_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """A signal rather than a middleware, so that no way out goes past it."""
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """CORS, and a Server header that doesn't tell versions. A signal rather than a middleware, so that no way out goes past it."""
     response.headers.update(CORS_HEADERS)
+    response.headers["Server"] = SERVER
 
 
 @web.middleware

@@ -98,7 +98,7 @@ class JobRunner:
             return Outcome.REFUSED
         except DeliveryPostponed as error:
             return await self._postpone(job, str(error))
-        except Exception:  # noqa: BLE001 - a fault of ours must not lose the job
+        except Exception:
             log.exception("job.failed")
             return await self._postpone(job, "an error in this server")
         await self._database.transaction(lambda tx: tx.jobs.finish(job))

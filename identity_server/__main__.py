@@ -1,0 +1,45 @@
+"""The command line: `identity-server`, or `python -m identity_server`."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from identity_server import __version__
+
+# Loaded when asked for: `serve` should not wait for what only the demo needs.
+_COMMANDS = {
+    "serve": "identity_server.commands.serve:serve",
+    "check-config": "identity_server.commands.check_config:check_config",
+    "db": "identity_server.commands.database:db",
+    "pepper": "identity_server.commands.pepper:pepper",
+    "demo": "identity_server.commands.demo:demo",
+}
+
+
+class _Commands(click.Group):
+    """Commands by name, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands)
+@click.version_option(__version__, prog_name="identity-server")
+def main() -> None:
+    """A Matrix identity server that keeps personal data to itself."""
+
+
+if __name__ == "__main__":
+    main(prog_name="identity-server")

@@ -1,0 +1,306 @@
+"""The composition root: configuration and ports become services, services become an application.
+
+The only module, beside the command line, that reads the configuration; every part receives values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from identity_server.api.app_keys import PAGES, RANDOMNESS, SERVICES, SETTINGS, HttpSettings
+from identity_server.api.clients import TrustedProxies
+from identity_server.api.middleware import add_headers, answer_preflights, log_request, render_errors
+from identity_server.api.routes import add_routes
+from identity_server.api.validate import confirm_link
+from identity_server.config import Config, TlsMode
+from identity_server.domain.hashing import Algorithm
+from identity_server.domain.ports import Clock, Homeservers, MailTransport, Randomness
+from identity_server.domain.rate_limits import RateLimit
+from identity_server.index.read_index import ReadIndex
+from identity_server.key_files import Keys, KeySources, load_keys
+from identity_server.outbound import mail as outbound_mail
+from identity_server.outbound.addresses import AddressScreen
+from identity_server.outbound.federation import Federation
+from identity_server.outbound.system import SystemClock, SystemRandomness
+from identity_server.rendering.languages import Languages
+from identity_server.rendering.mails import Mails
+from identity_server.rendering.pages import Pages
+from identity_server.rendering.policies import Policies, load_policies
+from identity_server.rendering.templates import Templates
+from identity_server.services import Services
+from identity_server.services.accounts import Accounts
+from identity_server.services.associations import Associations
+from identity_server.services.client_limits import ClientLimits
+from identity_server.services.health import Health
+from identity_server.services.lookup import Lookup
+from identity_server.services.outbox import Outbox
+from identity_server.services.peppers import Peppers
+from identity_server.services.public_keys import PublicKeys
+from identity_server.services.terms import TermsOfService
+from identity_server.services.validation import Validation, ValidationLimits
+from identity_server.storage.database import Database, database_url, make_engine
+from identity_server.storage.schema import Schema
+from identity_server.storage.sealing import Sealer
+from identity_server.storage.server_keys import add_known_keys, list_known_keys
+from identity_server.workers.deliveries import delivery_handlers
+from identity_server.workers.runner import JobRunner
+from identity_server.workers.upkeep import run_forever, schedule
+
+_DAY_MS = 24 * 3_600_000
+_BODY_TIMEOUT_SECONDS = 15.0
+_REGISTRATIONS = RateLimit(burst=30, interval_ms=60_000 // 30)
+_REGISTRATIONS_AT_ONCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside world."""
+
+    clock: Clock
+    randomness: Randomness
+    homeservers: Homeservers
+    mail: MailTransport
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Everything that runs in one process."""
+
+    app: web.Application
+    services: Services
+    database: Database
+    index: ReadIndex
+    runner: JobRunner
+
+
+@asynccontextmanager
+async def real_ports(config: Config) -> AsyncIterator[Ports]:
+    """The real outside world, as configured."""
+    clock, randomness = SystemClock(), SystemRandomness()
+    federation = Federation(
+        clock=clock,
+        randomness=randomness,
+        screen=AddressScreen(blacklist=config.general.ip_blacklist, whitelist=config.general.ip_whitelist),
+        verify_certs=config.http.federation_verifycerts,
+        ca_file=config.http.federation_ca_file,
+    )
+    try:
+        yield Ports(clock, randomness, federation, _mail_transport(config, clock))
+    finally:
+        await federation.close()
+
+
+@asynccontextmanager
+async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
+    """Open the database, build the index, and wire everything up.
+
+    Raises:
+        SchemaProblem, KeyProblem, PolicyProblems, BrandingProblems: what the operator has to put right.
+    """
+    async with AsyncExitStack() as stack:
+        database, keys = await _open_database(config, ports.clock, ports.randomness, stack)
+        peppers = _peppers(config, ports.clock, ports.randomness, database)
+        await peppers.ensure_one()
+        index = ReadIndex(
+            database=database, root_key=keys.root, offers_plain=Algorithm.NONE in config.lookup.algorithms
+        )
+        database.follow(index.catch_up)
+        stack.push_async_callback(index.close)
+        await index.start()
+        runner = JobRunner(database=database, clock=ports.clock, handlers=delivery_handlers(mail=ports.mail))
+        stack.push_async_callback(runner.close)
+        services = _services(config, ports, database, index, runner, keys, peppers)
+        app = build_app(services, pages=Pages(_templates(config)), settings=_http_settings(config), ports=ports)
+        yield System(app=app, services=services, database=database, index=index, runner=runner)
+
+
+@asynccontextmanager
+async def open_peppers(config: Config) -> AsyncIterator[Peppers]:
+    """The peppers alone, for the command line; a server may be running beside it."""
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        database, _ = await _open_database(config, clock, randomness, stack)
+        yield _peppers(config, clock, randomness, database)
+
+
+@asynccontextmanager
+async def background_work(system: System) -> AsyncIterator[None]:
+    """Deliveries and upkeep, for as long as the block runs."""
+    chores = [run_forever(chore) for chore in schedule(system.services, system.index)]
+    tasks = [asyncio.create_task(work) for work in (system.runner.run_forever(), *chores)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        await system.services.accounts.record_token_uses()
+
+
+def build_app(services: Services, *, pages: Pages, settings: HttpSettings, ports: Ports) -> web.Application:
+    """The application: the route table behind what every answer has."""
+    app = web.Application(middlewares=[log_request, answer_preflights, render_errors])
+    app[SERVICES], app[PAGES], app[SETTINGS], app[RANDOMNESS] = services, pages, settings, ports.randomness
+    app.on_response_prepare.append(add_headers)
+    add_routes(app)
+    return app
+
+
+async def _open_database(
+    config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack
+) -> tuple[Database, Keys]:
+    url = database_url(url=config.db.url, file=config.db.file)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite and url.database:
+        await asyncio.to_thread(_make_private_file, Path(url.database))
+    engine = make_engine(url)
+    stack.push_async_callback(engine.dispose)
+    schema = Schema(engine)
+    if is_sqlite or config.db.auto_upgrade:
+        await schema.upgrade(now_ms=clock.now_ms())
+    else:
+        await schema.require_current()
+    known = await list_known_keys(engine)
+    keys = await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)
+    await add_known_keys(engine, keys.new, now_ms=clock.now_ms())
+    database = Database(engine, Sealer(keys.root, randomness=randomness))
+    stack.push_async_callback(database.close)
+    return database, keys
+
+
+def _make_private_file(file: Path) -> None:
+    """Addresses in it are sealed, Matrix IDs aren't: nobody else needs to read either."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def key_sources(config: Config) -> KeySources:
+    """Where the keys are, as configured."""
+    return KeySources(
+        server_name=config.general.server_name,
+        directory=config.crypto.key_dir,
+        signing_text=config.crypto.ed25519_signingkey,
+        root_text=config.crypto.at_rest_key,
+        root_passphrase=config.crypto.at_rest_passphrase,
+    )
+
+
+def _peppers(config: Config, clock: Clock, randomness: Randomness, database: Database) -> Peppers:
+    return Peppers(
+        database=database,
+        clock=clock,
+        randomness=randomness,
+        rotation_ms=config.lookup.pepper_rotation_days * _DAY_MS,
+        grace_ms=config.lookup.pepper_grace_seconds * 1000,
+    )
+
+
+def _services(
+    config: Config,
+    ports: Ports,
+    database: Database,
+    index: ReadIndex,
+    outbox: Outbox,
+    keys: Keys,
+    peppers: Peppers,
+) -> Services:
+    clock, randomness = ports.clock, ports.randomness
+    return Services(
+        accounts=Accounts(
+            database=database,
+            homeservers=ports.homeservers,
+            clock=clock,
+            randomness=randomness,
+            register_limits=ClientLimits(clock=clock, limit=_REGISTRATIONS, at_once=_REGISTRATIONS_AT_ONCE),
+            allowed_homeservers=frozenset(config.general.homeserver_allow_list),
+            token_lifetime_ms=config.general.access_token_lifetime_days * _DAY_MS,
+        ),
+        associations=Associations(database=database, clock=clock, randomness=randomness, signing_key=keys.signing),
+        health=Health(database=database, index=index),
+        lookup=Lookup(
+            index=index,
+            clock=clock,
+            algorithms=tuple(Algorithm(name) for name in config.lookup.algorithms),
+            max_addresses=config.general.address_lookup_limit,
+            grace_ms=config.lookup.pepper_grace_seconds * 1000,
+        ),
+        peppers=peppers,
+        public_keys=PublicKeys(database=database, clock=clock, signing_key=keys.signing),
+        terms=TermsOfService(database=database, clock=clock, load=lambda: _load_policies(config)),
+        validation=Validation(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            limits=_validation_limits(config),
+            confirm_link=lambda token: confirm_link(config.public_base_url, token),
+            message_id_domain=config.mail_host,
+        ),
+    )
+
+
+def _validation_limits(config: Config) -> ValidationLimits:
+    return ValidationLimits(
+        per_sender=RateLimit.per_second(
+            burst=config.email.ratelimit_sender_burst, rate_hz=config.email.ratelimit_sender_rate_hz
+        ),
+        per_address_and_sender=config.email.ratelimit_address_per_account_and_day,
+        per_address=config.email.ratelimit_address_per_day,
+    )
+
+
+def _load_policies(config: Config) -> Policies:
+    path = config.general.terms_path
+    return Policies() if path is None else load_policies(path, base_url=config.public_base_url)
+
+
+def _http_settings(config: Config) -> HttpSettings:
+    hosts = config.general.next_link_domain_whitelist
+    return HttpSettings(
+        accept_query_token=config.http.accept_query_token,
+        trusted_proxies=TrustedProxies(config.http.proxy_networks),
+        body_timeout_seconds=_BODY_TIMEOUT_SECONDS,
+        next_link_hosts=None if hosts is None else frozenset(hosts),
+    )
+
+
+def _templates(config: Config) -> Templates:
+    return Templates.load(
+        server_name=config.general.server_name,
+        languages=Languages.load(default=config.general.default_language),
+        path=config.general.templates_path,
+        default_brand=config.general.brand_default,
+    )
+
+
+_TLS_MODES = {
+    TlsMode.PLAIN: outbound_mail.TlsMode.NONE,
+    TlsMode.STARTTLS: outbound_mail.TlsMode.STARTTLS,
+    TlsMode.TLS: outbound_mail.TlsMode.IMPLICIT,
+}
+
+
+def _mail_transport(config: Config, clock: Clock) -> MailTransport:
+    mails = Mails(templates=_templates(config), clock=clock, sender=config.email.from_)
+    mails.check()
+    if config.email.transport == "console":
+        return outbound_mail.ConsoleTransport(mails=mails)
+    relay = outbound_mail.SmtpRelay(
+        host=config.email.smtphost,
+        port=config.email.smtpport,
+        ehlo_name=config.mail_host,
+        tls=_TLS_MODES[config.email.tlsmode],
+        username=config.email.smtpusername or "",
+        password=config.email.smtppassword or "",
+        ca_file=config.email.smtp_ca_file,
+    )
+    return outbound_mail.SmtpTransport(mails=mails, relay=relay)

@@ -1,0 +1,112 @@
+"""Runs the server in this process: listens, works, and drains when asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from identity_server.api.protocol import Runner
+from identity_server.app import System, background_work, open_system, real_ports
+from identity_server.config import Config
+
+_log = structlog.get_logger(__name__)
+
+_DRAIN_SECONDS = 15.0
+_BACKLOG = 1024
+
+
+class CannotListen(Exception):
+    """The address can't be listened on; the text says which and why."""
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the terms again.
+
+    Raises:
+        CannotListen: the address is taken or isn't ours.
+        SchemaProblem, KeyProblem, PolicyProblems, BrandingProblems: what the operator has to put right.
+    """
+    with _listening_socket(config.http.clientapi_http_bind_address, config.http.clientapi_http_port) as listener:
+        async with real_ports(config) as ports, open_system(config, ports) as system, background_work(system):
+            runner = Runner(system.app, shutdown_timeout=_DRAIN_SECONDS)
+            await runner.setup()
+            try:
+                await web.SockSite(runner, listener, ssl_context=_tls(config), backlog=_BACKLOG).start()
+                with _pid_file(config.general.pidfile_path):
+                    _log.info("serving", server_name=config.general.server_name, listening=_name_of(listener))
+                    await _until_stopped(system)
+                    _log.info("stopping", drain_seconds=_DRAIN_SECONDS)
+            finally:
+                await runner.cleanup()
+
+
+async def _until_stopped(system: System) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(system.services.terms.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    await stopped.wait()
+
+
+@contextmanager
+def _listening_socket(address: str, port: int) -> Iterator[socket.socket]:
+    try:
+        listener = _open_socket(address, port)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address} port {port}: {error.strerror}") from None
+    with listener:
+        yield listener
+
+
+def _open_socket(address: str, port: int) -> socket.socket:
+    info = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    if address == "::":
+        if not socket.has_dualstack_ipv6():
+            return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - what `::` asks for
+        # Every address of this machine, as operators of Sydent know it: IPv4 included.
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+    return socket.create_server(info[4][:2], family=info[0], backlog=_BACKLOG)
+
+
+def _name_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    certfile = config.http.clientapi_https_certfile
+    if certfile is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certfile, config.http.clientapi_https_keyfile)
+    return context
+
+
+@contextmanager
+def _pid_file(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    path.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()
