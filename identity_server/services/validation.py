@@ -137,7 +137,7 @@ class Validation:
             expires_at_ms = now_ms + MAIL_TOKEN_LIFETIME_MS
             digest = token_digest(token)
             await tx.validation_sessions.add_token(session.sid, digest, now_ms=now_ms, expires_at_ms=expires_at_ms)
-            mail = self._verification_mail(request, threepid, token, requested_by)
+            mail = self._verification_mail(request, threepid, token, requested_by, expires_at_ms)
             job = await tx.jobs.add_claimed(
                 row_id(self._randomness), MAIL, mail_to_payload(mail), now_ms=now_ms, expires_at_ms=expires_at_ms
             )
@@ -201,7 +201,9 @@ class Validation:
         await tx.validation_sessions.add(session, request.client_secret)
         return session
 
-    def _verification_mail(self, request: EmailRequest, threepid: Threepid, token: str, requested_by: UserId) -> Mail:
+    def _verification_mail(
+        self, request: EmailRequest, threepid: Threepid, token: str, requested_by: UserId, expires_at_ms: int
+    ) -> Mail:
         return Mail(
             template="verification",
             to=threepid.address,
@@ -213,7 +215,7 @@ class Validation:
                 "user_id": requested_by,
                 "token": token,
                 "confirm_url": self._confirm_link(token),
-                "valid_hours": str(MAIL_TOKEN_LIFETIME_MS // 3_600_000),
+                "expires_at_ms": str(expires_at_ms),
             },
         )
 
