@@ -68,14 +68,15 @@ async def _until_stopped(system: System) -> None:
 @contextmanager
 def _listening_socket(address: str, port: int) -> Iterator[socket.socket]:
     try:
-        listener = _open_socket(address, port)
+        listener = open_socket(address, port)
     except OSError as error:
         raise CannotListen(f"cannot listen on {address} port {port}: {error.strerror}") from None
     with listener:
         yield listener
 
 
-def _open_socket(address: str, port: int) -> socket.socket:
+def open_socket(address: str, port: int) -> socket.socket:
+    """A listening TCP socket; `::` takes IPv4 too. Raises OSError."""
     info = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     if address == "::":
         if not socket.has_dualstack_ipv6():

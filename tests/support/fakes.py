@@ -1,0 +1,85 @@
+"""Fakes of the ports: the clock, randomness, homeservers and the mail relay's reach."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from identity_server.domain.errors import IdentityServerError, OpenIdTokenRefused
+from identity_server.domain.identifiers import ServerName, UserId, parse_user_id, server_of
+from identity_server.domain.ports import DeliveryError, Mail
+
+START_MS = 1_750_000_000_000
+
+
+class FakeClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.ms = START_MS
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def advance(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
+        self.ms += round(1000 * (seconds + 60 * (minutes + 60 * (hours + 24 * days))))
+
+
+class FakeRandomness:
+    """A stream of bytes that is the same in every run."""
+
+    def __init__(self, seed: str = "seed") -> None:
+        self._seed = seed
+        self._count = 0
+
+    def token_bytes(self, length: int) -> bytes:
+        self._count += 1
+        return hashlib.shake_256(f"{self._seed} {self._count}".encode()).digest(length)
+
+
+class FakeHomeservers:
+    """Homeservers that know the OpenID tokens they were told of."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[tuple[ServerName, str], UserId] = {}
+        self.failure: IdentityServerError | None = None
+        self.on_call: Callable[[], Awaitable[None]] | None = None
+
+    def issue(self, user_id: str) -> str:
+        """An OpenID token for a user."""
+        parsed = parse_user_id(user_id)
+        token = f"openid-{len(self._tokens)}"
+        self._tokens[server_of(parsed), token] = parsed
+        return token
+
+    async def openid_user_id(self, server_name: ServerName, openid_token: str) -> UserId:
+        if self.on_call is not None:
+            await self.on_call()
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return self._tokens[server_name, openid_token]
+        except KeyError:
+            raise OpenIdTokenRefused from None
+
+
+class FakeMail:
+    """A relay that takes everything, unless told what to say next."""
+
+    def __init__(self) -> None:
+        self.sent: list[Mail] = []
+        self.answers: deque[DeliveryError | Awaitable[None]] = deque()
+
+    async def send(self, mail: Mail) -> None:
+        if self.answers:
+            answer = self.answers.popleft()
+            if isinstance(answer, DeliveryError):
+                raise answer
+            await answer
+        self.sent.append(mail)
+
+    @property
+    def last_token(self) -> str:
+        """The token in the newest mail."""
+        return self.sent[-1].variables["token"]

@@ -1,0 +1,215 @@
+"""The whole server on fake ports, with a real database built by the migrations, spoken to over real HTTP."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientResponse, ClientSession
+from aiohttp.web_runner import SockSite
+
+from identity_server.api.protocol import Runner
+from identity_server.app import Ports, System, open_system
+from identity_server.config import Config, load
+from identity_server.domain.hashing import encode_digest, hash_threepid
+from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.server import open_socket
+from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness
+
+ALICE = "@alice:example.org"
+BOB = "@bob:example.org"
+SECRET = "monkeys_are_GREAT"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    json: Any
+
+    @property
+    def errcode(self) -> str | None:
+        return self.json.get("errcode") if isinstance(self.json, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Someone with an account and its token."""
+
+    user_id: str
+    token: str
+
+
+class Harness:
+    """The server and everything around it."""
+
+    def __init__(self, *, config: Config, system: System, session: ClientSession, base: str, fakes: Fakes) -> None:
+        self.config = config
+        self.system = system
+        self.base = base
+        self.clock = fakes.clock
+        self.homeservers = fakes.homeservers
+        self.mail = fakes.mail
+        self._session = session
+
+    async def request(self, method: str, path: str, *, as_: User | None = None, **options: Any) -> Reply:
+        """Send a request; a path without a leading slash is below v2."""
+        path = path if path.startswith("/") else f"/_matrix/identity/v2/{path}".rstrip("/")
+        headers = dict(options.pop("headers", {}))
+        if as_ is not None:
+            headers["Authorization"] = f"Bearer {as_.token}"
+        async with self._session.request(
+            method, self.base + path, headers=headers, allow_redirects=False, **options
+        ) as response:
+            return await _read(response)
+
+    async def get(self, path: str, *, as_: User | None = None, **options: Any) -> Reply:
+        return await self.request("GET", path, as_=as_, **options)
+
+    async def post(self, path: str, json: Any = None, *, as_: User | None = None, **options: Any) -> Reply:
+        if json is not None:
+            options["json"] = json
+        return await self.request("POST", path, as_=as_, **options)
+
+    # --- steps of the story ---------------------------------------------------------------
+
+    async def register(self, user_id: str = ALICE) -> User:
+        """Give a user an account."""
+        server = user_id.partition(":")[2]
+        openid = {
+            "access_token": self.homeservers.issue(user_id),
+            "token_type": "Bearer",
+            "matrix_server_name": server,
+            "expires_in": 3600,
+        }
+        reply = await self.post("account/register", openid)
+        assert reply.status == 200, reply.json
+        return User(user_id, reply.json["token"])
+
+    async def request_token(
+        self, user: User, email: str, *, secret: str = SECRET, attempt: Any = 1, **more: Any
+    ) -> Reply:
+        """Ask for a validation mail."""
+        body = {"client_secret": secret, "email": email, "send_attempt": attempt, **more}
+        return await self.post("validate/email/requestToken", body, as_=user)
+
+    async def submit(self, user: User, sid: str, token: str | None = None, *, secret: str = SECRET) -> Reply:
+        """Submit a token, by default the one in the newest mail."""
+        body = {"sid": sid, "client_secret": secret, "token": token or self.mail.last_token}
+        return await self.post("validate/email/submitToken", body, as_=user)
+
+    async def validated(self, user: User, email: str, *, secret: str = SECRET) -> str:
+        """A validated session; returns its id."""
+        requested = await self.request_token(user, email, secret=secret)
+        assert requested.status == 200, requested.json
+        sid: str = requested.json["sid"]
+        submitted = await self.submit(user, sid, secret=secret)
+        assert submitted.status == 200, submitted.json
+        return sid
+
+    async def bind(self, user: User, sid: str, *, secret: str = SECRET, mxid: str | None = None) -> Reply:
+        """Bind the address of a session."""
+        body = {"sid": sid, "client_secret": secret, "mxid": mxid or user.user_id}
+        return await self.post("3pid/bind", body, as_=user)
+
+    async def bound(self, user: User, email: str, *, secret: str = SECRET) -> str:
+        """Validate and bind; returns the session's id."""
+        sid = await self.validated(user, email, secret=secret)
+        reply = await self.bind(user, sid, secret=secret)
+        assert reply.status == 200, reply.json
+        return sid
+
+    async def pepper(self, user: User) -> str:
+        """The pepper in use."""
+        reply = await self.get("hash_details", as_=user)
+        value: str = reply.json["lookup_pepper"]
+        return value
+
+    async def lookup(self, user: User, *emails: str, pepper: str | None = None) -> Reply:
+        """Look addresses up, hashed as clients do."""
+        pepper = pepper or await self.pepper(user)
+        hashes = [hashed(email, pepper) for email in emails]
+        return await self.post("lookup", {"algorithm": "sha256", "pepper": pepper, "addresses": hashes}, as_=user)
+
+    async def find(self, user: User, email: str) -> str | None:
+        """Who is behind an address, as another user finds out."""
+        reply = await self.lookup(user, email)
+        assert reply.status == 200, reply.json
+        found: str | None = next(iter(reply.json["mappings"].values()), None)
+        return found
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What the database holds, read from outside."""
+        with sqlite3.connect(self.config.db.file) as connection:
+            return connection.execute(query, parameters).fetchall()
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        count: int = self.rows(f"SELECT count(*) FROM {table}")[0][0]
+        return count
+
+
+class Fakes:
+    """The fake ports of one harness."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.randomness = FakeRandomness()
+        self.homeservers = FakeHomeservers()
+        self.mail = FakeMail()
+
+    @property
+    def ports(self) -> Ports:
+        return Ports(self.clock, self.randomness, self.homeservers, self.mail)
+
+
+def make_config(directory: Path, *, settings: Mapping[str, str] | None = None) -> Config:
+    """A configuration in a directory of its own; settings are written `section.key.name`."""
+    variables = {
+        "GENERAL__SERVER_NAME": "id.example.org",
+        "HTTP__CLIENT_HTTP_BASE": "https://id.example.org",
+        "DB__DB_FILE": str(directory / "db" / "identity.db"),
+        "CRYPTO__KEY_DIR": str(directory / "keys"),
+        **(settings or {}),
+    }
+    conf = directory / "sydent.conf"
+    if not conf.exists():
+        conf.write_text("[general]\n")
+    return load(conf, environ={f"IDENTITY_SERVER__{name}": value for name, value in variables.items()})
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, *, settings: Mapping[str, str] | None = None, fakes: Fakes | None = None
+) -> AsyncIterator[Harness]:
+    """A server over a directory; run again over the same one, it is the same server after a restart."""
+    config = make_config(directory, settings=settings)
+    fakes = fakes or Fakes()
+    async with open_system(config, fakes.ports) as system, ClientSession() as session:
+        runner = Runner(system.app, shutdown_timeout=1.0)
+        await runner.setup()
+        listener = open_socket("127.0.0.1", 0)
+        await SockSite(runner, listener).start()
+        port = listener.getsockname()[1]
+        try:
+            yield Harness(config=config, system=system, session=session, base=f"http://127.0.0.1:{port}", fakes=fakes)
+        finally:
+            await runner.cleanup()
+
+
+def hashed(email: str, pepper: str) -> str:
+    """The hash of a canonical address."""
+    return encode_digest(hash_threepid(Threepid(Medium.EMAIL, email), pepper))
+
+
+async def _read(response: ClientResponse) -> Reply:
+    body = await response.read()
+    is_json = response.content_type == "application/json"
+    return Reply(response.status, response.headers, body, await response.json() if is_json else None)
