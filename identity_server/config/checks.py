@@ -1,0 +1,286 @@
+"""What can be said only of several keys together, or of the world around them.
+
+The one rule: each check looks at one matter and reports it; none stops the others.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from identity_server.config.problems import NOWHERE, Origin, Problem, Report
+from identity_server.config.sections import Config, all_sections
+from identity_server.config.values import SERVER_NAME, TlsMode
+
+_REPLICATION = (
+    "this server doesn't do Sydent's replication. To run several servers on the same data, give them one PostgreSQL "
+    "database (`db.url` in [db]); or set `replication.ignore = true` in [http] to start without"
+)
+_ATOM = r"[^\s@<>(){}\[\],;:\\\".]+"
+_WORD = rf"{_ATOM}(?:\.{_ATOM})*"
+_ADDRESS = rf"{_WORD}@(?:{_WORD}|\[[0-9A-Fa-f.:]+\])"
+_SENDER = re.compile(rf'{_ADDRESS}|(?:"(?:[^"\\]|\\.)*"|[^<>"@,;:()\[\]\\]*)\s*<{_ADDRESS}>')
+# Sydent's own sources hold its templates here, and it writes these paths into files that never named them.
+_SYDENT_RESOURCES = "res"
+
+
+class Checker:
+    """Checks one configuration.
+
+    Args:
+        config: every value read on its own.
+        report: takes what is found.
+        origin: tells where the value of a key (by section and name) comes from.
+        hostname: gives the name of the machine.
+    """
+
+    def __init__(
+        self, config: Config, *, report: Report, origin: Callable[[str, str], Origin], hostname: Callable[[], str]
+    ) -> None:
+        self._config = config
+        self._report = report
+        self._origin = origin
+        self._hostname = hostname
+
+    def check(self, *, peers: Iterable[Origin]) -> Config:
+        """Check everything; returns the configuration with what follows from other keys filled in."""
+        self._fill_server_name()
+        self._fill_sender()
+        self._drop_sydents_own_templates()
+        self._check_public_url()
+        self._check_listeners()
+        self._check_tls()
+        self._check_replication(peers)
+        self._check_mail()
+        self._check_keys()
+        self._check_v1()
+        self._check_pairs()
+        self._check_paths()
+        self._check_pending()
+        return self._config
+
+    # --- what follows from other keys -------------------------------------------------------
+
+    def _fill_server_name(self) -> None:
+        general = self._config.general
+        if general.server_name:
+            return
+        name = self._hostname()
+        try:
+            SERVER_NAME.read(name)
+        except ValueError:
+            self._error("general", "server.name", "set it: the name of this machine can't be used instead.")
+            return
+        self._warn(
+            "general",
+            "server.name",
+            f"not set, so the name of this machine is used: `{name}`. Everything signed bears it.",
+        )
+        self._config = replace(self._config, general=replace(general, server_name=name))
+
+    def _fill_sender(self) -> None:
+        host = self._config.mail_host
+        if not host:
+            return  # no server name, and that is reported
+        sender = self._config.email.from_
+        for placeholder in ("{hostname}", "{host}"):
+            sender = sender.replace(placeholder, host)
+        self._config = replace(self._config, email=replace(self._config.email, from_=sender))
+        if not _is_one_sender(sender):
+            # The text isn't repeated: an address doesn't belong into messages.
+            self._error(
+                "email", "email.from", "this must be one address, with or without a name: `Name <user@host>`."
+            )
+
+    def _drop_sydents_own_templates(self) -> None:
+        """Where Sydent's own resources are named but don't exist, ours are meant."""
+        config = self._config
+        general, http, mail = config.general, config.http, config.email
+        self._config = replace(
+            config,
+            general=replace(
+                general, templates_path=self._template("general", "templates.path", general.templates_path)
+            ),
+            http=replace(
+                http,
+                verify_response_template=self._template(
+                    "http", "verify_response_template", http.verify_response_template
+                ),
+            ),
+            email=replace(
+                mail,
+                template=self._template("email", "email.template", mail.template),
+                invite_template=self._template("email", "email.invite_template", mail.invite_template),
+            ),
+        )
+
+    def _template(self, section: str, key: str, path: Path | None) -> Path | None:
+        if path is None or path.exists():
+            return path
+        if _SYDENT_RESOURCES not in path.parts:
+            self._error(section, key, "there is no such file or directory.")
+            return path
+        self._warn(section, key, "Sydent's own templates aren't here, so the ones of this server are used.")
+        return None
+
+    # --- where the server is ------------------------------------------------------------------
+
+    def _check_public_url(self) -> None:
+        base = self._config.http.client_http_base
+        if not base:
+            message = (
+                f"not set, so links in mails begin with {self._config.public_base_url}: set it if that isn't right."
+            )
+            self._warn("http", "client_http_base", message)
+        elif urlsplit(base).scheme == "http" and not _is_loopback(urlsplit(base).hostname or ""):
+            self._warn("http", "client_http_base", "clients refuse identity servers that aren't reached by https.")
+
+    def _check_listeners(self) -> None:
+        general, http = self._config.general, self._config.http
+        listeners = (
+            ("http", "clientapi.http.port", http.clientapi_http_bind_address, http.clientapi_http_port),
+            ("http", "internalapi.http.port", http.internalapi_http_bind_address, http.internalapi_http_port),
+            ("general", "prometheus_port", general.prometheus_addr, general.prometheus_port),
+        )
+        seen: dict[tuple[str, int], str] = {}
+        for section, key, address, port in listeners:
+            if not port or not address:
+                continue
+            if (address, port) in seen:
+                self._error(section, key, f"`{seen[address, port]}` listens on this port of {address} already.")
+            seen[address, port] = key
+
+    def _check_tls(self) -> None:
+        http = self._config.http
+        given = (http.clientapi_https_certfile, http.clientapi_https_keyfile)
+        if any(given) and not all(given):
+            missing, there = ("keyfile", "certfile") if http.clientapi_https_certfile else ("certfile", "keyfile")
+            message = f"it needs `clientapi.https.{missing}`, too."
+            self._error("http", f"clientapi.https.{there}", message)
+        if not http.federation_verifycerts:
+            message = "the certificates of homeservers aren't verified: anybody on the way can pose as any of them."
+            self._warn("http", "federation.verifycerts", message)
+
+    def _check_replication(self, peers: Iterable[Origin]) -> None:
+        http = self._config.http
+        found = [("replication.https.certfile", self._origin("http", "replication.https.certfile"))] * (
+            http.replication_https_certfile is not None
+        )
+        found += [("[peer.NAME]", origin) for origin in peers]
+        for name, origin in found:
+            if http.replication_ignore:
+                self._report.warn(Problem("ignored: nothing is replicated.", None, name, origin))
+            else:
+                self._report.error(Problem(f"{_REPLICATION}.", None, name, origin))
+
+    # --- mail, keys, v1 -----------------------------------------------------------------------
+
+    def _check_mail(self) -> None:
+        mail = self._config.email
+        if mail.transport == "console" and not self._config.http.is_on_loopback:
+            message = (
+                "`console` shows everyone's mail, links and all, on standard output. It is meant for trying things out, "
+                "and refused unless `clientapi.http.bind_address` is a loopback address such as 127.0.0.1."
+            )
+            self._error("email", "email.transport", message)
+        if mail.smtpusername and not mail.smtppassword:
+            self._warn("email", "email.smtpusername", "there is no `email.smtppassword` to log in with.")
+        if mail.smtpusername and mail.tlsmode is TlsMode.PLAIN and not _is_loopback(mail.smtphost):
+            self._warn(
+                "email", "email.tlsmode", "the password for the relay is sent unencrypted: use STARTTLS or TLS."
+            )
+        if mail.ratelimit_address_per_account_and_day >= mail.ratelimit_address_per_day:
+            message = (
+                "not less than `email.ratelimit_address.per_day`: one stranger can lock an address out for the day."
+            )
+            self._warn("email", "email.ratelimit_address.per_account_and_day", message)
+
+    def _check_keys(self) -> None:
+        crypto, db = self._config.crypto, self._config.db
+        if crypto.at_rest_key and crypto.at_rest_passphrase:
+            message = "there is `at_rest_key`, too: keep the one that the data is sealed with."
+            self._error("crypto", "at_rest_passphrase", message)
+        if db.url is None and crypto.key_dir.resolve() == db.file.parent.resolve():
+            # Whichever of the two was chosen by the operator is the one to name.
+            section, key = ("crypto", "key_dir") if ("crypto", "key_dir") in self._config.given else ("db", "db.file")
+            message = (
+                f"the keys would lie in the directory of the database ({crypto.key_dir}), so that whoever copies the one "
+                "gets the other: set `key_dir` in [crypto] to a directory of its own."
+            )
+            self._error(section, key, message)
+        if db.url is None and db.file.is_dir():
+            self._error("db", "db.file", "this is a directory: name a file.")
+
+    def _check_v1(self) -> None:
+        general, lookup = self._config.general, self._config.lookup
+        if general.enable_v1_access:
+            return
+        if lookup.enable_v1:
+            self._warn("lookup", "enable_v1", "without effect unless `enable_v1_access` in [general] is true.")
+        if general.enable_v1_associations:
+            message = "without effect unless `enable_v1_access` is true."
+            self._warn("general", "enable_v1_associations", message)
+
+    def _check_pairs(self) -> None:
+        general, sms = self._config.general, self._config.sms
+        if (general.prometheus_port is None) != (general.prometheus_addr is None):
+            key = "prometheus_addr" if general.prometheus_port is None else "prometheus_port"
+            self._warn("general", key, "without effect: `prometheus_port` and `prometheus_addr` need each other.")
+        if (sms.username is None) != (sms.password is None):
+            key = "password" if sms.username is None else "username"
+            self._warn("sms", key, "without effect: `username` and `password` need each other.")
+
+    # --- paths, and what isn't there yet ----------------------------------------------------------
+
+    def _check_paths(self) -> None:
+        general, http = self._config.general, self._config.http
+        if general.terms_path and not general.terms_path.exists():
+            self._error("general", "terms.path", "there is no such file or directory.")
+        if general.templates_path and general.templates_path.is_file():
+            self._error("general", "templates.path", "this is a file: name the directory with the brands in it.")
+        if general.log_path and not general.log_path.parent.is_dir():
+            self._error("general", "log.path", "the directory of the log file doesn't exist: create it.")
+        files = (
+            ("http", "clientapi.https.certfile", http.clientapi_https_certfile),
+            ("http", "clientapi.https.keyfile", http.clientapi_https_keyfile),
+            ("http", "federation.ca_file", http.federation_ca_file),
+            ("email", "email.smtp_ca_file", self._config.email.smtp_ca_file),
+        )
+        for section, key, path in files:
+            if path is not None and not path.is_file():
+                self._error(section, key, "there is no such file.")
+
+    def _check_pending(self) -> None:
+        """Say which of the operator's decisions this version doesn't act on yet."""
+        for section in all_sections():
+            values = getattr(self._config, section.name)
+            for attribute, key in section.keys.items():
+                if key.pending and getattr(values, attribute) != key.default_value():
+                    self._warn(section.name, key.name, "read, but this version doesn't act on it yet.")
+
+    def _error(self, section: str, key: str, message: str) -> None:
+        self._report.error(Problem(message, section, key, self._origin(section, key)))
+
+    def _warn(self, section: str, key: str, message: str) -> None:
+        origin = self._origin(section, key)
+        self._report.warn(Problem(message, section, key, origin if (section, key) in self._config.given else NOWHERE))
+
+
+def _is_one_sender(text: str) -> bool:
+    """Whether this is `user@host` or `Name <user@host>`; a name with special characters stands in quotes.
+
+    (The standard library's parser takes almost anything, and stumbles over some of the rest.)
+    """
+    match = _SENDER.fullmatch(text)
+    return bool(match) and text.isprintable()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

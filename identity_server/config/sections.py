@@ -1,0 +1,735 @@
+"""The sections of `sydent.conf`, one class each: every key with its reader, default and documentation.
+
+Sydent's keys keep their names, defaults and meanings; where one can't, its declaration says what differs and
+who notices. The one rule: what the declarations say is the documentation (`identity_server/config/documents.py`
+writes the example file and the reference page from them).
+"""
+
+# key() makes a dataclasses.field(); the rule knows only field() itself.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from identity_server.config import values
+from identity_server.config.keys import Section, key, section
+from identity_server.config.problems import Problem
+from identity_server.config.values import Network, Originator, SmsRule, TlsMode
+from identity_server.domain.identifiers import ServerName, split_server_name
+
+_LOCAL_NETWORKS = (
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class General:
+    """Who this server is, what it logs, which terms apply and whom it talks to."""
+
+    server_name: str = key(
+        "server.name",
+        values.SERVER_NAME,
+        doc="""The name of this identity server: what it signs as, and what homeservers address it by. It must be the
+        host that people enter as their identity server. Empty: the name of the machine, with a warning.
+        Also taken from `SYDENT_SERVER_NAME`.""",
+    )
+    server_aliases: tuple[str, ...] = key(
+        "server.aliases",
+        values.listed(values.ALIAS),
+        new=True,
+        pending=True,
+        doc="""Further names under which homeservers may address signed requests to this server, besides
+        `server.name` and the host of `client_http_base`.""",
+    )
+    log_path: Path | None = key(
+        "log.path",
+        values.optional(values.PATH),
+        doc="""The log file; a new one is begun each midnight and 365 are kept. Empty: standard error.""",
+    )
+    log_level: str = key("log.level", values.LOG_LEVEL, "INFO", doc="""The least severe messages that are logged.""")
+    log_format: Literal["console", "json"] = key(
+        "log.format",
+        values.choice("console", "json"),
+        "console",
+        new=True,
+        doc="""How a log line looks: `console` for people, `json` for machines (one object per line).""",
+    )
+    pidfile_path: Path | None = key(
+        "pidfile.path",
+        values.optional(values.PATH),
+        "sydent.pid",
+        doc="""Where the process id is written. Empty: nowhere. Also taken from `SYDENT_PID_FILE`.""",
+    )
+    terms_path: Path | None = key(
+        "terms.path",
+        values.optional(values.PATH),
+        reads_differently="""A directory of Markdown policies is taken as well as Sydent's YAML file. A path that doesn't
+        exist stops the start.""",
+        doc="""The terms of service that everyone must accept: Sydent's YAML file, or a directory of policies in
+        Markdown. Changes count without a restart. Empty: there are no terms.""",
+    )
+    address_lookup_limit: int = key(
+        "address_lookup_limit", values.POSITIVE, "10000", doc="""How many addresses one lookup may hold."""
+    )
+    templates_path: Path | None = key(
+        "templates.path",
+        values.optional(values.PATH),
+        sydent_default="`res`, a directory of its sources",
+        breaks="Whoever edited Sydent's own `res` directory in place: name it here.",
+        doc="""A directory of templates for mails and pages, one subdirectory per brand. Empty: the templates that come with this server.""",
+    )
+    brand_default: str = key(
+        "brand.default",
+        values.BRAND,
+        "matrix-org",
+        doc="""The brand used when a request names none, or one that `templates.path` doesn't have. A brand that isn't
+        there either means the templates that come with this server.""",
+    )
+    default_language: str = key(
+        "default_language",
+        values.LANGUAGE,
+        "en",
+        new=True,
+        doc="""The language of mails and pages for people who asked for none that there is.""",
+    )
+    prometheus_port: int | None = key(
+        "prometheus_port",
+        values.optional(values.PORT),
+        pending=True,
+        doc="""The port of the metrics listener; it needs `prometheus_addr`, too. Empty: off.""",
+    )
+    prometheus_addr: str | None = key(
+        "prometheus_addr",
+        values.optional(values.HOST),
+        pending=True,
+        doc="""The address of the metrics listener; it needs `prometheus_port`, too.""",
+    )
+    sentry_dsn: str | None = key(
+        "sentry_dsn",
+        values.optional(values.DSN),
+        secret=True,
+        pending=True,
+        doc="""Where unexpected errors are reported (Sentry). Empty: nowhere.""",
+    )
+    enable_v1_associations: bool = key(
+        "enable_v1_associations",
+        values.GENERAL_BOOLEAN,
+        "false",
+        sydent_default="`true`",
+        breaks="Clients that bind by the v1 API, which asks for no account: update them, or set this to `true`.",
+        pending=True,
+        doc="""Whether bind is served on the v1 API, where anyone may bind to any Matrix ID. It needs
+        `enable_v1_access`.""",
+    )
+    enable_v1_access: bool = key(
+        "enable_v1_access",
+        values.GENERAL_BOOLEAN,
+        "false",
+        sydent_default="`true`",
+        breaks="""A Synapse with `account_threepid_delegates.msisdn`, which validates phone numbers by the v1 API, and
+        clients older than 2019: set this to `true` for them.""",
+        pending=True,
+        doc="""Whether the v1 API is served, which knows neither accounts nor consent: validation, getValidated3pid and
+        store-invite. Lookups on v1 need `enable_v1` in `[lookup]`, too.""",
+    )
+    delete_tokens_on_bind: bool = key(
+        "delete_tokens_on_bind",
+        values.GENERAL_BOOLEAN,
+        "true",
+        pending=True,
+        doc="""Whether invites to an address are deleted once its owner's homeserver has been told of them.""",
+    )
+    ip_blacklist: tuple[Network, ...] = key(
+        "ip.blacklist",
+        values.listed(values.NETWORK),
+        reads_differently="""The list is added to the private and special networks, which are always refused; for
+        Sydent it replaces them. Whoever listed less than those to reach an internal homeserver must name that one
+        in `ip.whitelist`.""",
+        doc="""Networks that this server never connects to on behalf of others, besides the private and special ones,
+        which are always refused.""",
+    )
+    ip_whitelist: tuple[Network, ...] = key(
+        "ip.whitelist",
+        values.listed(values.NETWORK),
+        doc="""Networks that may be connected to although they are private or stand in `ip.blacklist`: homeservers in
+        your own network.""",
+    )
+    homeserver_allow_list: tuple[ServerName, ...] = key(
+        "homeserver_allow_list",
+        values.listed(values.HOMESERVER),
+        reads_differently="""Case doesn't matter, and `enable_v1_access` doesn't: v1 has no accounts, so there is nobody
+        there to allow or refuse, and what it may do is decided by its own switches.""",
+        doc="""The homeservers whose users may register. Empty: all.""",
+    )
+    next_link_domain_whitelist: tuple[str, ...] | None = key(
+        "next_link_domain_whitelist",
+        values.optional(values.DOMAIN_WHITELIST),
+        new=True,
+        doc="""The hosts that people are redirected to after validation (`next_link`). Any other gets a page that names
+        the target instead; so does every host if this is `none`. Empty: every host is redirected to, as the
+        specification says, and the confirm page names it beforehand.""",
+    )
+    access_token_lifetime_days: int = key(
+        "access_token_lifetime_days",
+        values.DAYS,
+        "60",
+        new=True,
+        sydent_default="tokens live for ever",
+        breaks="Nobody lastingly: a client whose token has gone unused for so long registers anew by itself.",
+        doc="""After how many days without use an access token dies.""",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Db:
+    """Where the data is."""
+
+    file: Path = key(
+        "db.file",
+        values.PATH,
+        "sydent.db",
+        doc="""The SQLite database; created if it isn't there. Also taken from `SYDENT_DB_PATH`. Not used with
+        `db.url`.""",
+    )
+    url: str | None = key(
+        "db.url",
+        values.optional(values.DATABASE_URL),
+        secret=True,
+        new=True,
+        doc="""A PostgreSQL database, `postgresql+asyncpg://user:password@host/name`. Empty: SQLite in `db.file`.""",
+    )
+    auto_upgrade: bool = key(
+        "db.auto_upgrade",
+        values.BOOLEAN,
+        "false",
+        new=True,
+        doc="""Whether a PostgreSQL schema is upgraded at start; otherwise `identity-server db upgrade` does it. SQLite
+        always upgrades itself, after a copy.""",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """Where the server listens, how it is reached from outside, and how it trusts homeservers."""
+
+    clientapi_http_bind_address: str = key(
+        "clientapi.http.bind_address",
+        values.BIND_ADDRESS,
+        "::",
+        doc="""The address that the client API listens on. Empty: every IPv4 address.""",
+    )
+    clientapi_http_port: int = key(
+        "clientapi.http.port",
+        values.PORT,
+        "8090",
+        doc="""The port that the client API listens on; with 0 the system chooses a free one.""",
+    )
+    clientapi_https_certfile: Path | None = key(
+        "clientapi.https.certfile",
+        values.optional(values.PATH),
+        new=True,
+        doc="""The certificate chain (PEM) if the client API itself is to speak TLS. Empty: plain HTTP, for a reverse
+        proxy in front.""",
+    )
+    clientapi_https_keyfile: Path | None = key(
+        "clientapi.https.keyfile",
+        values.optional(values.PATH),
+        new=True,
+        doc="""The private key (PEM) that belongs to `clientapi.https.certfile`.""",
+    )
+    internalapi_http_bind_address: str = key(
+        "internalapi.http.bind_address",
+        values.BIND_ADDRESS,
+        "::1",
+        pending=True,
+        doc="""The address that the internal API listens on. It asks for no password: keep it on loopback.""",
+    )
+    internalapi_http_port: int | None = key(
+        "internalapi.http.port",
+        values.optional(values.PORT),
+        pending=True,
+        doc="""The port of the internal API, which binds and unbinds without proof. Empty: off.""",
+    )
+    replication_https_certfile: Path | None = key(
+        "replication.https.certfile",
+        values.optional(values.PATH),
+        reads_differently="""Sydent's replication between servers isn't offered: with a certificate here the server
+        doesn't start, unless `replication.ignore` is set. Several servers share one PostgreSQL database instead.""",
+        doc="""Sydent's switch for replication, which this server doesn't offer: refused unless empty.""",
+    )
+    replication_https_cacert: Path | None = key(
+        "replication.https.cacert", values.optional(values.PATH), doc="""Part of Sydent's replication; not used."""
+    )
+    replication_https_bind_address: str = key(
+        "replication.https.bind_address", values.BIND_ADDRESS, "::", doc="""Part of Sydent's replication; not used."""
+    )
+    replication_https_port: int | None = key(
+        "replication.https.port",
+        values.optional(values.PORT),
+        "4434",
+        doc="""Part of Sydent's replication; not used.""",
+    )
+    replication_ignore: bool = key(
+        "replication.ignore",
+        values.BOOLEAN,
+        "false",
+        new=True,
+        doc="""Start although the file configures Sydent's replication (`replication.https.certfile` or a `[peer.NAME]`
+        section). Nothing is replicated then.""",
+    )
+    obey_x_forwarded_for: bool = key(
+        "obey_x_forwarded_for",
+        values.BOOLEAN,
+        "False",
+        reads_differently="""Sydent believes the whole header from anybody. Here it counts only if it comes from
+        loopback or a private network, and of its addresses only the right-most that isn't a proxy's. A proxy
+        elsewhere must be named in `trusted_proxies`.""",
+        doc="""Whether proxies on loopback and in private networks are believed about the client's address
+        (`X-Forwarded-For`).""",
+    )
+    trusted_proxies: tuple[Network, ...] = key(
+        "trusted_proxies",
+        values.listed(values.NETWORK),
+        new=True,
+        doc="""The networks of your reverse proxies, which are believed about the client's address. Naming them is
+        better than `obey_x_forwarded_for`: limits count by that address.""",
+    )
+    federation_verifycerts: bool = key(
+        "federation.verifycerts",
+        values.BOOLEAN,
+        "True",
+        reads_differently="""The certificate's name is verified as well as its chain. Whoever talks to a homeserver
+        that shows another name's certificate must mend that.""",
+        doc="""Whether the certificates of homeservers are verified, chain and name. Without it anybody on the way can
+        pose as any homeserver.""",
+    )
+    federation_ca_file: Path | None = key(
+        "federation.ca_file",
+        values.optional(values.PATH),
+        new=True,
+        doc="""Certificate authorities (PEM) trusted for homeservers besides the system's: for a closed network with an
+        authority of its own.""",
+    )
+    verify_response_template: Path | None = key(
+        "verify_response_template",
+        values.optional(values.PATH),
+        pending=True,
+        doc="""Deprecated: one HTML file for the page after validation, whatever the brand.""",
+    )
+    client_http_base: str = key(
+        "client_http_base",
+        values.BASE_URL,
+        sydent_default="links without a host, which lead nowhere",
+        breaks="Nobody: set it nevertheless, or make sure that https://`server.name` leads here.",
+        doc="""The URL under which this server is reached from outside, such as `https://id.example.org`: mails, terms
+        and keys point there. Empty: https://`server.name`, with a warning.""",
+    )
+    accept_query_token: bool = key(
+        "accept_query_token",
+        values.BOOLEAN,
+        "true",
+        new=True,
+        doc="""Whether an access token is also taken from the query (`?access_token=`). The specification has dropped
+        this, but Synapse still does it. It is never logged.""",
+    )
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether the client API can be reached from this machine only."""
+        address = self.clientapi_http_bind_address
+        try:
+            return ipaddress.ip_address(address).is_loopback
+        except ValueError:
+            return address.lower() == "localhost"
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """Every network whose word about the client's address counts."""
+        local = tuple(map(ipaddress.ip_network, _LOCAL_NETWORKS)) if self.obey_x_forwarded_for else ()
+        return tuple(dict.fromkeys((*self.trusted_proxies, *local)))
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """How mail is sent, what invites look like, and how much is sent."""
+
+    template: Path | None = key(
+        "email.template",
+        values.optional(values.PATH),
+        pending=True,
+        doc="""Deprecated: one file for the validation mail, whatever the brand.""",
+    )
+    invite_template: Path | None = key(
+        "email.invite_template",
+        values.optional(values.PATH),
+        pending=True,
+        doc="""Deprecated: one file for the invite mail, whatever the brand.""",
+    )
+    transport: Literal["smtp", "console"] = key(
+        "email.transport",
+        values.choice("smtp", "console"),
+        "smtp",
+        new=True,
+        doc="""`smtp` sends mail; `console` writes it to standard output instead, for trying things out. That is
+        refused unless the client API listens on loopback only.""",
+    )
+    from_: str = key(
+        "email.from",
+        values.LINE,
+        "Sydent Validation <noreply@{hostname}>",
+        reads_differently="""`{hostname}` and `{host}` are replaced, by `email.hostname` or else the host of
+        `server.name`; Sydent sends the braces as they are.""",
+        doc="""The sender of every mail: one address, with or without a name. `{hostname}` is replaced by
+        `email.hostname`, or else by the host of `server.name`.""",
+    )
+    subject: str = key(
+        "email.subject",
+        values.LINE,
+        "Your Validation Token",
+        doc="""Without effect, as it is for Sydent: the subject stands in the template.""",
+    )
+    invite_subject: str = key(
+        "email.invite.subject",
+        values.LINE,
+        "%(sender_display_name)s has invited you to chat",
+        pending=True,
+        doc="""The subject of invites to rooms; the variables of the invite may be used as `%%(name)s`.""",
+    )
+    invite_subject_space: str = key(
+        "email.invite.subject_space",
+        values.LINE,
+        "%(sender_display_name)s has invited you to a space",
+        pending=True,
+        doc="""The subject of invites to spaces; the variables of the invite may be used as `%%(name)s`.""",
+    )
+    smtphost: str = key("email.smtphost", values.HOST, "localhost", doc="""The mail relay.""")
+    smtpport: int = key(
+        "email.smtpport", values.whole(1, values.MAX_PORT), "25", doc="""The port of the mail relay."""
+    )
+    smtpusername: str | None = key(
+        "email.smtpusername",
+        values.optional(values.LINE),
+        doc="""The user to log in as at the mail relay. Empty: no login.""",
+    )
+    smtppassword: str | None = key(
+        "email.smtppassword",
+        values.optional(values.LINE),
+        secret=True,
+        doc="""The password for `email.smtpusername`. A `%` is written `%%`.""",
+    )
+    tlsmode: TlsMode = key(
+        "email.tlsmode",
+        values.TLS_MODE,
+        "0",
+        reads_differently="""Case doesn't matter, and a word that means nothing stops the start. Sydent takes anything
+        but `TLS`, `SSL` and `STARTTLS` in capitals as no encryption at all.""",
+        doc="""How the connection to the relay is protected: `0` not at all, `STARTTLS`, or `TLS` from the first byte
+        (also written `SSL`). The relay's certificate is verified.""",
+    )
+    smtp_ca_file: Path | None = key(
+        "email.smtp_ca_file",
+        values.optional(values.PATH),
+        new=True,
+        doc="""Certificate authorities (PEM) trusted for the mail relay besides the system's.""",
+    )
+    hostname: str | None = key(
+        "email.hostname",
+        values.optional(values.HOST),
+        sydent_default="the name of the machine",
+        breaks="""Relays that insist on the machine's own name in EHLO: set it to that. (Better for most: the name of a
+        machine is seldom known outside.)""",
+        doc="""The name that this server gives itself towards the relay (EHLO) and in message ids. Empty: the host of
+        `server.name`.""",
+    )
+    default_web_client_location: str = key(
+        "email.default_web_client_location",
+        values.WEB_URL,
+        "https://app.element.io",
+        pending=True,
+        doc="""The web client that invite mails lead to when the inviting homeserver names none.""",
+    )
+    third_party_invite_username_obfuscate_characters: int = key(
+        "email.third_party_invite_username_obfuscate_characters",
+        values.COUNT,
+        "3",
+        pending=True,
+        doc="""How many characters of the local part of an invited address the room gets to see.""",
+    )
+    third_party_invite_domain_obfuscate_characters: int = key(
+        "email.third_party_invite_domain_obfuscate_characters",
+        values.COUNT,
+        "3",
+        pending=True,
+        doc="""How many characters of the domain of an invited address the room gets to see.""",
+    )
+    third_party_invite_homeserver_blocklist: tuple[str, ...] = key(
+        "email.third_party_invite_homeserver_blocklist",
+        values.LINES,
+        pending=True,
+        doc="""Homeservers whose users' invites are refused, one per line (indented).""",
+    )
+    third_party_invite_room_blocklist: tuple[str, ...] = key(
+        "email.third_party_invite_room_blocklist",
+        values.LINES,
+        pending=True,
+        doc="""Ids of rooms to which invites are refused, one per line (indented).""",
+    )
+    third_party_invite_keyword_blocklist: tuple[str, ...] = key(
+        "email.third_party_invite_keyword_blocklist",
+        values.LINES,
+        pending=True,
+        doc="""Words for which an invite is refused wherever they stand in it, one per line (indented).""",
+    )
+    ratelimit_sender_burst: int = key(
+        "email.ratelimit_sender.burst",
+        values.POSITIVE,
+        "5",
+        doc="""How many mails one account may cause at once.""",
+    )
+    ratelimit_sender_rate_hz: float = key(
+        "email.ratelimit_sender.rate_hz",
+        values.RATE,
+        "1/300",
+        doc="""How many mails per second one account may cause in the long run; a fraction may be written.""",
+    )
+    ratelimit_address_per_day: int = key(
+        "email.ratelimit_address.per_day",
+        values.POSITIVE,
+        "20",
+        new=True,
+        sydent_default="no limit",
+        breaks="Tests that validate one address over and over: raise it for them.",
+        doc="""How many validation mails one address gets in a day, whoever asks.""",
+    )
+    ratelimit_address_per_account_and_day: int = key(
+        "email.ratelimit_address.per_account_and_day",
+        values.POSITIVE,
+        "5",
+        new=True,
+        sydent_default="no limit",
+        breaks="Tests that validate one address over and over: raise it for them.",
+        doc="""How many validation mails one account can have sent to one address in a day. It is less than
+        `email.ratelimit_address.per_day`, so that a stranger can't lock an address out.""",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sms:
+    """How text messages are sent (OpenMarket)."""
+
+    body_template: str = key(
+        "bodyTemplate",
+        values.BODY_TEMPLATE,
+        "Your code is {token}",
+        pending=True,
+        doc="""The text of a message; `{token}` is replaced by the code.""",
+    )
+    username: str | None = key(
+        "username",
+        values.optional(values.LINE),
+        pending=True,
+        doc="""The user of the OpenMarket account. Empty: phone numbers can't be validated.""",
+    )
+    password: str | None = key(
+        "password",
+        values.optional(values.LINE),
+        secret=True,
+        pending=True,
+        doc="""The password of the OpenMarket account.""",
+    )
+    originators: dict[str, tuple[Originator, ...]] = key(
+        "originators.*",
+        values.ORIGINATORS,
+        "alpha:Matrix",
+        member="default",
+        member_names=values.COUNTRY_PREFIX,
+        has_default_member=True,
+        pending=True,
+        doc="""The senders shown on messages: `originators.44` for numbers of country code 44, `originators.default`
+        for the rest. Each is `long:`, `short:` or `alpha:` and the sender; of several, a number always gets the same
+        one.""",
+    )
+    smsrule: dict[str, SmsRule] = key(
+        "smsrule.*",
+        values.SMS_RULE,
+        "allow",
+        member="1",
+        member_names=values.COUNTRY_PREFIX,
+        pending=True,
+        doc="""Whether numbers of a country code are served, `smsrule.1` for country code 1: `allow` or `reject`.
+        Country codes without a rule are served.""",
+    )
+    msisdn_ratelimit_burst: int = key(
+        "msisdn.ratelimit.burst",
+        values.POSITIVE,
+        "5",
+        pending=True,
+        doc="""How many messages one number gets at once.""",
+    )
+    msisdn_ratelimit_rate_hz: float = key(
+        "msisdn.ratelimit.rate_hz",
+        values.RATE,
+        "1/3600",
+        pending=True,
+        doc="""How many messages per second one number gets in the long run.""",
+    )
+    country_ratelimit_burst: int = key(
+        "country.ratelimit.burst",
+        values.POSITIVE,
+        "50",
+        pending=True,
+        doc="""How many messages the numbers of one country code get at once.""",
+    )
+    country_ratelimit_rate_hz: float = key(
+        "country.ratelimit.rate_hz",
+        values.RATE,
+        "1/60",
+        pending=True,
+        doc="""How many messages per second the numbers of one country code get in the long run.""",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Crypto:
+    """The two keys of the server: the one that signs, and the root key that everything stored is sealed with.
+
+    Losing the root key loses the data: keep a copy of it apart from the copies of the database.
+    """
+
+    ed25519_signingkey: str | None = key(
+        "ed25519.signingkey",
+        values.optional(values.SIGNING_KEY),
+        secret=True,
+        sydent_default="a new key, written into the file",
+        breaks="""Nobody who has a key in the file. A new installation finds its key in `key_dir`: this server never
+        writes to the file, and a hex key stays as it is.""",
+        doc="""The signing key, `ed25519 VERSION SEED`. Empty: the key in `key_dir`, made there at the first start.""",
+    )
+    key_dir: Path = key(
+        "key_dir",
+        values.PATH,
+        "keys",
+        new=True,
+        doc="""The directory of keys that don't stand in this file. When it isn't set, that is `keys` beside this file.
+        It can't be the directory of the database, whose copies must not hold the keys.""",
+    )
+    at_rest_key: str | None = key(
+        "at_rest_key",
+        values.optional(values.ROOT_KEY),
+        secret=True,
+        new=True,
+        doc="""The root key, 32 bytes in base64. Empty: the key in `key_dir`, made there at the first start.""",
+    )
+    at_rest_passphrase: str | None = key(
+        "at_rest_passphrase",
+        values.optional(values.PASSPHRASE),
+        secret=True,
+        new=True,
+        doc="""A passphrase that the root key is derived from, instead of `at_rest_key`.""",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """How addresses are looked up. Sydent has no such section."""
+
+    algorithms: tuple[str, ...] = key(
+        "algorithms",
+        values.ALGORITHMS,
+        "sha256",
+        new=True,
+        sydent_default="`sha256,none`, always",
+        breaks="Home-made clients that look up in plain text (`none`); every known client takes `sha256`.",
+        doc="""The ways of lookup that are offered: `sha256`, or `sha256,none`. With `none` the server sees the
+        addresses.""",
+    )
+    pepper_rotation_days: int = key(
+        "pepper_rotation_days",
+        values.DAYS,
+        "30",
+        new=True,
+        sydent_default="the pepper never changes",
+        breaks="Clients that keep a pepper for good and don't ask again when told that it is over.",
+        doc="""After how many days the pepper of lookups is replaced.""",
+    )
+    pepper_grace_seconds: int = key(
+        "pepper_grace_seconds",
+        values.whole(0, 7 * 86400),
+        "3600",
+        new=True,
+        doc="""For how many seconds the previous pepper is still honoured.""",
+    )
+    enable_v1: bool = key(
+        "enable_v1",
+        values.BOOLEAN,
+        "false",
+        new=True,
+        sydent_default="lookups on v1 are served",
+        breaks="""Clients and bridges that still look up by v1 (`lookup`, `bulk_lookup`): update them, or set this and
+        `enable_v1_access`.""",
+        pending=True,
+        doc="""Whether lookups are served on the v1 API, in plain text and for anybody. It needs
+        `enable_v1_access`.""",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that the operator decided, checked.
+
+    Attributes:
+        path: the file it was read from; None without one.
+        warnings: what the operator should know; safe to log.
+        given: section and key (as documented) of everything that isn't a default.
+    """
+
+    general: General
+    db: Db
+    http: Http
+    email: Email
+    sms: Sms
+    crypto: Crypto
+    lookup: Lookup
+    path: Path | None = None
+    warnings: tuple[Problem, ...] = ()
+    given: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+
+    @property
+    def public_base_url(self) -> str:
+        """The URL under which the world reaches this server, without a slash at its end."""
+        return self.http.client_http_base or f"https://{self.general.server_name}"
+
+    @property
+    def public_host(self) -> str:
+        """The `host[:port]` of `public_base_url`, by which homeservers may address this server, too."""
+        return urlsplit(self.public_base_url).netloc.lower()
+
+    @property
+    def mail_host(self) -> str:
+        """The host that stands for `{hostname}` in `email.from`."""
+        return self.email.hostname or split_server_name(self.general.server_name)[0]
+
+
+def all_sections() -> tuple[Section, ...]:
+    """Every section and its keys, in the order of the documentation."""
+    return (
+        section("general", General),
+        section("db", Db),
+        section("http", Http),
+        section("email", Email),
+        section("sms", Sms),
+        section("crypto", Crypto),
+        section("lookup", Lookup),
+    )
