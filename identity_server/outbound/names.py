@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import dns.asyncresolver
@@ -29,9 +29,13 @@ from identity_server.domain.identifiers import parse_server_name, split_server_n
 from identity_server.domain.ports import Randomness
 
 _CACHED_ANSWERS = 10_000
+_CACHED_ANSWER_BYTES = 4096
+_FOUND_SECONDS = 3600
+_ABSENT_SECONDS = 300
 _TRY_SECONDS = 1.5
 _LOOKUP_SECONDS = 4.0
 _MAX_TARGETS = 8
+_MAX_ADDRESSES = 8
 _WEIGHT_BYTES = 8
 
 
@@ -107,8 +111,12 @@ class Names(AbstractResolver):
             self._resolver.resolve(name, dns.rdatatype.A),
             return_exceptions=True,
         )
+        # A hostile zone can list thousands, and every one of them would be tried.
         addresses = [
-            record.to_text() for answer in answers if isinstance(answer, dns.resolver.Answer) for record in answer
+            record.to_text()
+            for answer in answers
+            if isinstance(answer, dns.resolver.Answer)
+            for record in islice(answer, _MAX_ADDRESSES)
         ]
         if addresses:
             return addresses
@@ -143,6 +151,20 @@ def _draw(weights: Sequence[int], randomness: Randomness) -> int:
     raise AssertionError("the ticket is never above the sum")
 
 
+class _AnswerCache(dns.resolver.LRUCache):
+    """Keeps answers as long as DNS says, but not for ever, and none that is out of proportion.
+
+    Left alone, dnspython keeps "no such name" for 136 years if a name server doesn't say for how long.
+    """
+
+    def put(self, key: dns.resolver.CacheKey, value: dns.resolver.Answer) -> None:
+        if len(value.response.wire or b"") > _CACHED_ANSWER_BYTES:
+            return
+        longest_seconds = _ABSENT_SECONDS if value.rrset is None else _FOUND_SECONDS
+        value.expiration -= max(0, value.chaining_result.minimum_ttl - longest_seconds)
+        super().put(key, value)
+
+
 def _make_resolver(nameservers: Sequence[tuple[str, int]]) -> dns.asyncresolver.Resolver:
     try:
         resolver = dns.asyncresolver.Resolver(configure=not nameservers)
@@ -151,7 +173,7 @@ def _make_resolver(nameservers: Sequence[tuple[str, int]]) -> dns.asyncresolver.
         resolver = dns.asyncresolver.Resolver(configure=False)
     if nameservers:
         resolver.nameservers = [dns.nameserver.Do53Nameserver(address, port) for address, port in nameservers]
-    resolver.cache = dns.resolver.LRUCache(_CACHED_ANSWERS)
+    resolver.cache = _AnswerCache(_CACHED_ANSWERS)
     resolver.use_search_by_default = False
     resolver.domain = dns.name.root
     resolver.timeout = _TRY_SECONDS

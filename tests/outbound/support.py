@@ -58,6 +58,7 @@ class DnsServer(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], list[str]] = {}
+        self.ttl = 300
         self.failing: set[str] = set()
         self.silent: set[str] = set()
         self.queries: Counter[tuple[str, str]] = Counter()
@@ -82,11 +83,11 @@ class DnsServer(asyncio.DatagramProtocol):
         if name in self.failing:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif values := self.records.get((name, kind)):
-            response.answer.append(dns.rrset.from_text_list(question.name, 300, "IN", kind, values))
+            response.answer.append(dns.rrset.from_text_list(question.name, self.ttl, "IN", kind, values))
         elif not any(known == name for known, _ in self.records):
             response.set_rcode(dns.rcode.NXDOMAIN)
         assert self.transport is not None
-        self.transport.sendto(response.to_wire(), addr)
+        self.transport.sendto(response.to_wire(max_size=65535), addr)
 
 
 @dataclass

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
 from collections import Counter
 from pathlib import Path
 
+import dns.resolver
 import pytest
 
 from identity_server.outbound.names import NameLookupFailed, Names, Service, order_services
@@ -54,6 +57,31 @@ async def test_a_silent_name_server_is_not_waited_for_for_long(internet: Interne
     looked_up._resolver.lifetime = 0.05
     with pytest.raises(NameLookupFailed, match="no name server answered in time"):
         await looked_up.resolve("silent.test")
+
+
+@pytest.mark.parametrize(("host", "seconds"), [("hs.test", 3600), ("gone.test", 300)])
+async def test_answers_are_not_kept_for_ever(internet: Internet, host: str, seconds: int) -> None:
+    internet.dns.add("hs.test", "A", "1.2.3.4")
+    internet.dns.add("hs.test", "AAAA", "2606:4700::1")
+    internet.dns.ttl = 2**31 - 1
+    looked_up = names(internet)
+    with contextlib.suppress(NameLookupFailed):
+        await looked_up.resolve(host)
+    cache = looked_up._resolver.cache
+    assert isinstance(cache, dns.resolver.LRUCache)
+    assert cache.data
+    for node in cache.data.values():
+        assert seconds - 5 < node.value.expiration - time.time() <= seconds
+
+
+async def test_of_many_addresses_a_few_are_tried(internet: Internet) -> None:
+    internet.dns.add("many.test", "A", *(f"10.0.0.{last}" for last in range(1, 255)))
+    internet.dns.add("many.test", "AAAA", *(f"fd00::{last}" for last in range(1, 255)))
+    looked_up = names(internet)
+    assert len(await addresses(looked_up, "many.test")) == 16
+    assert len(await addresses(looked_up, "many.test")) == 16
+    assert internet.dns.queries["many.test", "A"] == 1
+    assert internet.dns.queries["many.test", "AAAA"] == 2, "an answer of some 7 KiB is not kept"
 
 
 async def test_the_hosts_file_comes_first(internet: Internet, tmp_path: Path) -> None:
