@@ -45,7 +45,8 @@ _REFERENCE_INTRO = """\
 The server reads Sydent's `sydent.conf`: an INI file in UTF-8. `identity-server serve -c FILE` names it; without
 `-c` it is `$SYDENT_CONF`, else `./sydent.conf`. Without any, the defaults hold and all data lies in `./data`
 (the database in `data/db`, the keys in `data/keys`). [sydent.conf.example](../sydent.conf.example) holds every
-key with its default.
+key with its default. If `$SYDENT_CONF` names a file that doesn't exist, as in a new container, the server starts with
+the defaults, a warning, and its keys in `keys` beside that name.
 
 ## Where a value comes from
 

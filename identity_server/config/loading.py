@@ -105,6 +105,14 @@ class _Given:
     origin: Origin
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a variable is for: a key, whose value it holds or names a file with."""
+
+    name: str
+    names_a_file: bool
+
+
 class _Reader:
     """Gathers what is given for each key, then turns it into the sections' objects."""
 
@@ -170,32 +178,30 @@ class _Reader:
 
     def take_variables(self, environ: Mapping[str, str]) -> None:
         taken: set[tuple[str, str]] = set()
-        for variable, section_name, rest in variables(iter(sorted(environ))):
-            section = self._sections.get(section_name)
-            found = section.find_variable(rest) if section else None
-            from_file = False
-            if section and found is None and rest.endswith(_FILE_SUFFIX):
-                found = section.find_variable(rest.removesuffix(_FILE_SUFFIX))
-                found, from_file = (found, True) if found and found[0].secret else (None, False)
-            if section is None or found is None:
+        for variable, section, rest in variables(iter(sorted(environ))):
+            target = self._target(section, rest)
+            if target is None:
                 self._unknown_variable(variable)
                 continue
-            name = _full_name(*found)
             origin = Origin(variable=variable)
-            if (section.name, name) in taken:
-                self._error("two variables give this key: keep one of the two.", section.name, name, origin)
-            taken.add((section.name, name))
-            if (text := self._variable_text(environ[variable], section.name, name, origin, from_file)) is not None:
-                self._given[section.name, name] = _Given(text, origin)
+            if (section, target.name) in taken:
+                self._error("two variables give this key: keep one of the two.", section, target.name, origin)
+            taken.add((section, target.name))
+            try:
+                text = ini.read_text(Path(environ[variable])) if target.names_a_file else environ[variable]
+            except ValueError as error:
+                self._error(f"{error}.", section, target.name, origin)
+                continue
+            self._given[section, target.name] = _Given(text.strip(), origin)
 
-    def _variable_text(self, text: str, section: str, name: str, origin: Origin, from_file: bool) -> str | None:  # noqa: FBT001 - one private caller
-        if not from_file:
-            return text.strip()
-        try:
-            return ini.read_text(Path(text)).strip()
-        except ValueError as error:
-            self._error(f"{error}.", section, name, origin)
+    def _target(self, section_name: str, rest: str) -> _Target | None:
+        section = self._sections.get(section_name)
+        if section is None:
             return None
+        if found := section.find_variable(rest):
+            return _Target(_full_name(*found), names_a_file=False)
+        found = section.find_variable(rest.removesuffix(_FILE_SUFFIX))
+        return _Target(_full_name(*found), names_a_file=True) if found and found[0].secret else None
 
     # --- names that nobody knows ----------------------------------------------------------
 
