@@ -1,0 +1,159 @@
+"""The languages that mails and pages come in: catalogues, negotiation, dates.
+
+Rule: whatever a client says about languages, the answer is a language that we have; nothing here raises on
+input from the network.
+"""
+
+from __future__ import annotations
+
+import gettext
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+
+from babel import Locale
+from babel.core import UnknownLocaleError
+from babel.dates import format_date, format_time
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+PACKAGED_LANGUAGES = Path(__file__).parent.parent / "templates" / "languages"
+"""Where the catalogues of this package lie."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_HEADER = 1_000
+_MAX_TAGS = 20
+_MAX_TAG = 35
+# A tag (or `*`), then optionally its weight (RFC 9110, section 12.5.4).
+_RANGE = re.compile(
+    r"\s*(?P<tag>\*|[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*)\s*(?:;\s*[qQ]\s*=\s*(?P<q>[01](?:\.[0-9]{0,3})?)\s*)?"
+)
+# Plain `en` would give American dates to everybody.
+_DATE_LOCALES = {"en": "en_001"}
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A language that we have a catalogue for.
+
+    Attributes:
+        tag: its BCP 47 tag, for `lang` attributes and `Content-Language`.
+        name: what its own speakers call it.
+        translations: the catalogue.
+    """
+
+    tag: str
+    name: str
+    translations: gettext.NullTranslations = field(repr=False)
+    _locale: Locale = field(repr=False)
+
+    def moment(self, timestamp_ms: int | str) -> str:
+        """A point of time for people, to the minute, in UTC.
+
+        Args:
+            timestamp_ms: milliseconds since the Unix epoch.
+
+        Raises:
+            ValueError: not a number, or beyond the calendar.
+        """
+        try:
+            when = _EPOCH + timedelta(milliseconds=int(timestamp_ms))
+        except OverflowError:
+            raise ValueError("a time beyond the calendar") from None
+        message = self.translations.gettext("%(date)s at %(time)s UTC")
+        return message % {
+            "date": format_date(when, format="long", locale=self._locale),
+            "time": format_time(when, format="HH:mm", locale=self._locale),
+        }
+
+
+class Languages:
+    """The catalogues at hand, and which of them fits a reader."""
+
+    def __init__(self, languages: Mapping[str, Language], *, default: str) -> None:
+        """Take catalogues by tag.
+
+        Raises:
+            ValueError: there is none for the default language.
+        """
+        if default not in languages:
+            raise ValueError(f"no catalogue for the default language {default!r}; there are: {', '.join(languages)}")
+        self._languages = dict(languages)
+        self._by_folded_tag = {tag.casefold(): language for tag, language in languages.items()}
+        self.default = self._languages[default]
+
+    @classmethod
+    def load(cls, directory: Path = PACKAGED_LANGUAGES, *, default: str = "en") -> Languages:
+        """Read every `<tag>.po` of a directory and compile it in memory.
+
+        Raises:
+            ValueError: a catalogue is broken, or there is none for the default language.
+        """
+        languages = {path.stem: _read(path) for path in sorted(directory.glob("*.po"))}
+        return cls(languages, default=default)
+
+    @property
+    def all(self) -> tuple[Language, ...]:
+        """Every language, in the order of the tags."""
+        return tuple(self._languages.values())
+
+    def find(self, tag: str | None) -> Language | None:
+        """The language for exactly this tag, or for a shorter form of it (`fr-CA` finds `fr`)."""
+        subtags = (tag or "")[:_MAX_TAG].casefold().replace("_", "-").split("-")
+        for length in range(len(subtags), 0, -1):
+            found = self._by_folded_tag.get("-".join(subtags[:length]))
+            if found is not None:
+                return found
+        return None
+
+    def negotiate(self, wanted: Iterable[str]) -> Language:
+        """The first wanted language that we have (RFC 4647, "Lookup"), else the default."""
+        for tag in islice(wanted, _MAX_TAGS):
+            found = self.default if tag == "*" else self.find(tag)
+            if found is not None:
+                return found
+        return self.default
+
+
+def parse_accept_language(header: str | None) -> tuple[str, ...]:
+    """The tags of an `Accept-Language` header, best first; what can't be read is left out.
+
+    >>> parse_accept_language("en;q=0.5, fr-CH, *;q=0.1")
+    ('fr-CH', 'en', '*')
+    """
+    weighted: list[tuple[float, str]] = []
+    for item in (header or "")[:_MAX_HEADER].split(",")[:_MAX_TAGS]:
+        match = _RANGE.fullmatch(item)
+        if match is None or len(match["tag"]) > _MAX_TAG:
+            continue
+        weight = min(float(match["q"] or 1), 1.0)
+        if weight > 0:
+            weighted.append((weight, match["tag"]))
+    weighted.sort(key=lambda pair: -pair[0])
+    return tuple(tag for _, tag in weighted)
+
+
+def native_name(tag: str) -> str:
+    """What its own speakers call a language, or the tag where nobody knows."""
+    try:
+        return str(Locale.parse(tag, sep="-").get_display_name() or tag).capitalize()
+    except (ValueError, UnknownLocaleError):
+        return tag
+
+
+def _read(path: Path) -> Language:
+    with path.open("rb") as file:
+        catalogue = read_po(file, locale=path.stem.replace("-", "_"), abort_invalid=True)
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return Language(
+        tag=path.stem,
+        name=native_name(path.stem),
+        translations=gettext.GNUTranslations(compiled),
+        _locale=Locale.parse(_DATE_LOCALES.get(path.stem, path.stem.replace("-", "_"))),
+    )

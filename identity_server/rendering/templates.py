@@ -1,0 +1,138 @@
+"""The template engine: one sandboxed environment per brand and language.
+
+Rule: HTML templates escape whatever they show, no template sees anything but the values it was handed,
+and a missing value is an error rather than an empty space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from identity_server.rendering.brands import Brand, BrandingProblems, Brands, BrandSource, load_brands
+from identity_server.rendering.colours import Palette
+from identity_server.rendering.languages import Language, Languages
+
+PACKAGED_TEMPLATES = Path(__file__).parent.parent / "templates"
+"""Where the templates of this package lie."""
+
+_SUFFIX = ".j2"
+
+
+class TemplateFault(Exception):
+    """A template could not be rendered. The text names the template and the kind of fault, never a value."""
+
+
+class Templates:
+    """Every template, by brand and language."""
+
+    def __init__(self, *, brands: Brands, languages: Languages, server_name: str) -> None:
+        self.languages = languages
+        self.server_name = server_name
+        self._brands = brands
+        self._environments: dict[tuple[tuple[Path, ...], str], ImmutableSandboxedEnvironment] = {}
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        server_name: str,
+        languages: Languages | None = None,
+        path: Path | None = None,
+        default_brand: str = "matrix-org",
+    ) -> Templates:
+        """Find the brands and compile every template of theirs.
+
+        Args:
+            server_name: the identity server's name; also the name of the plain brand.
+            languages: the catalogues; those of the package by default.
+            path: `templates.path`, or None where it isn't set or doesn't exist.
+            default_brand: `brand.default`.
+
+        Raises:
+            BrandingProblems: everything that is wrong with the brands.
+        """
+        brands = load_brands(path, default_brand=default_brand, server_name=server_name)
+        templates = cls(brands=brands, languages=languages or Languages.load(), server_name=server_name)
+        templates._compile_all()
+        return templates
+
+    def brand(self, name: str | None) -> Brand:
+        """The brand of this name, else the default one."""
+        return self._brands.find(name).brand
+
+    @property
+    def brand_names(self) -> tuple[str | None, ...]:
+        """Every brand that has a name, after None for the default."""
+        return (None, *self._brands.named)
+
+    def exists(self, template: str, *, brand: str | None = None) -> bool:
+        """Whether there is such a template."""
+        environment = self._environment(self._brands.find(brand), self.languages.default)
+        return template in environment.list_templates()
+
+    def render(self, template: str, *, language: Language, brand: str | None, variables: Mapping[str, object]) -> str:
+        """Render one template.
+
+        Besides `variables` it sees `brand`, `footer`, `palette`, `server_name` and `language`.
+
+        Raises:
+            TemplateFault: there is no such template, or it fails.
+        """
+        source = self._brands.find(brand)
+        context = {
+            **variables,
+            "brand": source.brand,
+            "footer": source.brand.footer_in(language.tag),
+            "palette": Palette.of(source.brand.colour),
+            "server_name": self.server_name,
+            "language": language,
+        }
+        try:
+            return self._environment(source, language).get_template(template).render(context)
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            # The text of the error may quote a value, so only its kind is told.
+            raise TemplateFault(f"template {template}: {type(error).__name__}") from None
+
+    def _environment(self, source: BrandSource, language: Language) -> ImmutableSandboxedEnvironment:
+        key = (source.directories, language.tag)
+        if key not in self._environments:
+            self._environments[key] = make_environment((*source.directories, PACKAGED_TEMPLATES), language)
+        return self._environments[key]
+
+    def _compile_all(self) -> None:
+        problems: list[str] = []
+        for directory in sorted({each for name in self.brand_names for each in self._brands.find(name).directories}):
+            environment = make_environment((directory,), self.languages.default)
+            for name in environment.list_templates(filter_func=lambda name: name.endswith(_SUFFIX)):
+                if not name.startswith(("mail/", "pages/")):
+                    continue
+                try:
+                    environment.compile((directory / name).read_text("utf-8"), name)
+                except (TemplateError, UnicodeError) as error:
+                    line = getattr(error, "lineno", None)
+                    where = f"{directory / name}" + (f", line {line}" if line else "")
+                    problems.append(f"{where}: {type(error).__name__}: {error}")
+        if problems:
+            raise BrandingProblems(problems)
+
+
+def make_environment(directories: tuple[Path, ...], language: Language) -> ImmutableSandboxedEnvironment:
+    """An environment that reads from these directories and speaks this language."""
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(directories),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        extensions=["jinja2.ext.i18n"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.policies["ext.i18n.trimmed"] = True
+    environment.filters["moment"] = language.moment
+    # The i18n extension adds this method when it is loaded.
+    environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
+    return environment

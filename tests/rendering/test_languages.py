@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from identity_server.rendering.languages import Languages, native_name, parse_accept_language
+
+LANGUAGES = Languages.load()
+
+
+@pytest.mark.parametrize(
+    ("header", "tags"),
+    [
+        ("en;q=0.5, fr-CH, *;q=0.1", ("fr-CH", "en", "*")),
+        ("fr ; q=0, en", ("en",)),
+        ("de;q=0.8,fr;q=0.8", ("de", "fr")),
+        ("fr;q=2, ,;;q=1, en", ("en",)),
+        (None, ()),
+        ("", ()),
+        ("fr\r\nX: y", ()),
+    ],
+)
+def test_the_header_is_read_best_first(header: str | None, tags: tuple[str, ...]) -> None:
+    assert parse_accept_language(header) == tags
+
+
+@given(st.text(max_size=3_000))
+def test_no_header_raises_or_gives_more_than_is_bounded(header: str) -> None:
+    tags = parse_accept_language(header)
+    assert len(tags) <= 20
+    assert LANGUAGES.negotiate(tags) in LANGUAGES.all
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got"),
+    [
+        (("fr-CH",), "fr"),
+        (("FR",), "fr"),
+        (("de", "fr", "en"), "fr"),
+        (("*", "fr"), "en"),
+        (("de",), "en"),
+        ((), "en"),
+        (("x" * 10_000, "../../etc/passwd", ""), "en"),
+    ],
+)
+def test_the_first_language_that_we_have_wins(wanted: tuple[str, ...], got: str) -> None:
+    assert LANGUAGES.negotiate(wanted).tag == got
+
+
+def test_the_default_can_be_another_one() -> None:
+    assert Languages.load(default="fr").negotiate(["de"]).tag == "fr"
+
+
+def test_a_default_without_a_catalogue_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'de'.*en, fr"):
+        Languages.load(default="de")
+
+
+@pytest.mark.parametrize(
+    ("tag", "text"), [("en", "23 November 2026 at 14:20 UTC"), ("fr", "23 novembre 2026 à 14:20 UTC")]
+)
+def test_moments_are_written_as_the_language_does(tag: str, text: str) -> None:
+    language = LANGUAGES.find(tag)
+    assert language is not None
+    assert language.moment(1_795_443_600_000) == text
+    assert language.moment("1795443600000") == text
+
+
+@pytest.mark.parametrize("beyond", [10**20, "soon", ""])
+def test_what_is_no_moment_is_refused(beyond: int | str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        LANGUAGES.default.moment(beyond)
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"), [("fr", "Français"), ("en", "English"), ("de", "Deutsch"), ("xq-99", "xq-99")]
+)
+def test_languages_are_called_what_their_speakers_call_them(tag: str, name: str) -> None:
+    assert native_name(tag) == name
