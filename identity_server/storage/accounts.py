@@ -108,8 +108,8 @@ class AccessTokens:
         )
 
     async def cleanup(self, *, unused_since_ms: int) -> int:
-        """Remove tokens not used since then; returns how many."""
+        """Remove tokens not used after that moment; returns how many."""
         result = await self._connection.execute(
-            delete(access_tokens).where(access_tokens.c.last_used_at_ms < unused_since_ms)
+            delete(access_tokens).where(access_tokens.c.last_used_at_ms <= unused_since_ms)
         )
         return result.rowcount

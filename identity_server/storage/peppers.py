@@ -42,6 +42,6 @@ class Peppers:
 
     async def cleanup(self, *, retired_before_ms: int) -> int:
         """Remove peppers whose grace time is over; returns how many."""
-        result = await self._connection.execute(delete(peppers).where(peppers.c.retired_at_ms < retired_before_ms))
+        result = await self._connection.execute(delete(peppers).where(peppers.c.retired_at_ms <= retired_before_ms))
         self.changed = self.changed or result.rowcount > 0
         return result.rowcount
