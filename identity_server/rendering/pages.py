@@ -9,16 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import email_validator
 from markupsafe import Markup
 
+from identity_server.rendering.brands import BrandingProblems
 from identity_server.rendering.languages import Language, native_name, parse_accept_language
 from identity_server.rendering.policies import PolicyDocument
-from identity_server.rendering.templates import Templates
+from identity_server.rendering.templates import TemplateFault, Templates
 
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]+\]")
 _MAX_LINK = 2_000
@@ -26,6 +28,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
 _SERVER_ERROR = 500
+_STATUSES_WITH_WORDS = (404, _TOO_MANY_REQUESTS, _SERVER_ERROR, _UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,46 @@ class Pages:
             indexable=True,
         )
 
+    def check(self) -> None:
+        """Make every page for every brand and language with sample values, for a start that finds faults early.
+
+        Raises:
+            BrandingProblems: lists what failed.
+        """
+        problems = [
+            f"brand {brand or 'default'}, language {language.tag}: {fault}"
+            for brand in self._templates.brand_names
+            for language in self._templates.languages.all
+            for fault in self._faults(Reader(lang=language.tag, brand=brand))
+        ]
+        if problems:
+            raise BrandingProblems(problems)
+
+    def _faults(self, reader: Reader) -> Iterator[TemplateFault]:
+        link = "https://chat.example.org/"
+        document = PolicyDocument(id="p", version="1", language="en", title="Policy", url=link, html="<p>Text.</p>")
+        samples: tuple[Callable[[], Page], ...] = (
+            lambda: self.confirm(
+                reader,
+                here="?token=t",
+                action="",
+                token="t",  # noqa: S106 - a sample
+                address="alice@example.org",
+                user_id="@alice:example.org",
+                next_link=link,
+                expires_at_ms=1_800_000_000_000,
+            ),
+            lambda: self.confirmed(reader, continue_to=link),
+            lambda: self.failed(reader),
+            *(partial(self.error, reader, status=status) for status in _STATUSES_WITH_WORDS),
+            lambda: self.policy(reader, document=document, translations=(document,)),
+        )
+        for sample in samples:
+            try:
+                sample()
+            except TemplateFault as fault:
+                yield fault
+
     def _page(
         self,
         name: str,
@@ -207,6 +250,8 @@ class Pages:
             },
         )
         headers = page_headers(style=style, language=language.tag, form_targets=form_targets, indexable=indexable)
+        # A lone surrogate from a query could not be encoded; a question mark can.
+        html = html.encode("utf-8", "replace").decode("utf-8")
         return Page(status=status, html=html, headers={**headers, **(extra or {})})
 
     def _language(self, reader: Reader) -> Language:
@@ -313,4 +358,4 @@ def _with_port(scheme: str, host: str, port: int | None) -> str:
 def _with_language(url: str, tag: str) -> str:
     parts = urlsplit(url)
     query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key != "lang"]
-    return urlunsplit(parts._replace(query=urlencode([*query, ("lang", tag)])))
+    return urlunsplit(parts._replace(query=urlencode([*query, ("lang", tag)], errors="replace")))

@@ -69,11 +69,6 @@ class Templates:
         """Every brand that has a name, after None for the default."""
         return (None, *self._brands.named)
 
-    def exists(self, template: str, *, brand: str | None = None) -> bool:
-        """Whether there is such a template."""
-        environment = self._environment(self._brands.find(brand), self.languages.default)
-        return template in environment.list_templates()
-
     def render(self, template: str, *, language: Language, brand: str | None, variables: Mapping[str, object]) -> str:
         """Render one template.
 

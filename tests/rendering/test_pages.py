@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from identity_server.rendering.brands import BrandingProblems
 from identity_server.rendering.pages import Page, Pages, Reader, host_of, origin_of
 from identity_server.rendering.policies import load_policies
 from identity_server.rendering.templates import Templates
@@ -250,3 +251,19 @@ def test_where_a_link_leads(url: str | None, origin: str | None, host: str | Non
 def test_no_link_breaks_out_of_the_header(url: str) -> None:
     origin = origin_of(url)
     assert origin is None or re.fullmatch(r"https?:(//[a-z0-9._-]+(:\d+)?)?", origin)
+
+
+def test_what_cannot_be_encoded_does_not_break_a_page() -> None:
+    page = confirm(token="\udc80", here="?token=\udc80", address="a\ud800@example.org")
+    assert "a?@example.org" in page.html
+    assert page.html.encode("utf-8")
+
+
+def test_the_check_finds_a_page_that_fails(tmp_path: Path) -> None:
+    PAGES.check()
+    write(tmp_path, {"shop/pages/error.html.j2": "{% if kind == 'busy' %}{{ nothing }}{% endif %}"})
+    with pytest.raises(BrandingProblems) as caught:
+        Pages(Templates.load(server_name=SERVER, path=tmp_path)).check()
+    assert list(caught.value.problems) == [
+        f"brand shop, language {tag}: template pages/error.html.j2: UndefinedError" for tag in ("en", "fr")
+    ]
