@@ -29,6 +29,11 @@ class Ledger:
         """Remember a secret."""
         self._secrets[secret.encode() if isinstance(secret, str) else secret] = kind
 
+    def note_token(self, kind: str, token: str) -> None:
+        """Remember a long random string; its first half alone is too much as well."""
+        self.note(kind, token)
+        self.note(f"half of a {kind}", token[: len(token) // 2])
+
     def note_address(self, address: str, *, pepper: str) -> None:
         """Remember an address as typed and as stored, its local part, and the digests that give it away."""
         canonical = address.casefold()

@@ -56,10 +56,10 @@ class Person:
     def register(self) -> None:
         """Trade an OpenID token of the homeserver for an access token of the identity server."""
         openid = self._call("getOpenIdToken")
-        self._ledger.note("OpenID token", openid["access_token"])
+        self._ledger.note_token("OpenID token", openid["access_token"])
         answer = self._call("registerWithIdentityServer", openid)
         self.token = answer["token"]
-        self._ledger.note("access token", self.token)
+        self._ledger.note_token("access token", self.token)
 
     def who_am_i(self) -> str:
         """The Matrix ID that the identity server knows this person's token by."""
@@ -93,7 +93,7 @@ class Person:
     def ask_for_mail(self, address: str, *, send_attempt: int = 1, again: Proof | None = None) -> Proof:
         """Have a validation mail sent; `again` names the session to ask in once more."""
         secret = again.client_secret if again else self._call("generateClientSecret")
-        self._ledger.note("client secret", secret)
+        self._ledger.note_token("client secret", secret)
         self._ledger.note_address(address, pepper=self.pepper())
         answer = self._call("requestEmailToken", address, secret, send_attempt, None, self.token)
         return Proof(sid=answer["sid"], client_secret=secret, address=address.lower())
@@ -102,7 +102,7 @@ class Person:
         """Open the mailed link's page."""
         link = link_in(letter)
         (token,) = parse_qs(urlsplit(link).query)["token"]
-        self._ledger.note("mail token", token)
+        self._ledger.note_token("mail token", token)
         return self._web.get(link)
 
     def press_confirm(self, page: Answer) -> Answer:

@@ -47,6 +47,12 @@ def test_every_disguise_is_seen_through(ledger: Ledger, disguise: bytes) -> None
     assert ledger.find_in(b"before " + disguise + b" after")
 
 
+def test_half_of_a_token_is_found() -> None:
+    ledger = Ledger()
+    ledger.note_token("mail token", "k3J9x0qWzP4rT7vB2nM8")
+    assert "half of a mail token as it is" in ledger.find_in(b"token=k3J9x0qWzP4r...")
+
+
 def test_what_is_no_secret_is_not_reported(ledger: Ledger) -> None:
     assert ledger.find_in(b"@walter:example.org asked for a mail to somebody at example.org") == set()
 

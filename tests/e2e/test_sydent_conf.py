@@ -118,25 +118,29 @@ def test_its_key_signs_bindings(user: Person, old_install: IdentityServer, mailb
     assert published == signedjson.key.encode_verify_key_base64(key)
 
 
-def test_its_conf_is_left_as_it_is(install: Install, mailbox: Mailbox) -> None:
+def test_its_conf_is_left_as_it_is(old_install: IdentityServer, mailbox: Mailbox) -> None:
     """Sydent rewrites the file at its first start; this server promises never to."""
-    server = install(Settings())
-
-    port = int(server.url.rpartition(":")[2])
-    assert server.place.conf.read_text() == _old_conf(server.place, port, Settings(), smtp_port=mailbox.port)
+    place, port = old_install.place, int(old_install.url.rpartition(":")[2])
+    assert place.conf.read_text() == _old_conf(place, port, Settings(), smtp_port=mailbox.port)
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "reason"),
     [
         # Synapse's certificate is vouched for by an authority that nobody told the server of.
-        pytest.param(replace(Settings(), verify_certificates=True), id="federation.verifycerts"),
+        pytest.param(
+            replace(Settings(), verify_certificates=True),
+            "the certificate was not accepted",
+            id="federation.verifycerts",
+        ),
         # Synapse is on loopback, which is refused unless listed.
-        pytest.param(replace(Settings(), whitelist=""), id="ip.whitelist"),
+        pytest.param(
+            replace(Settings(), whitelist=""), "does not connect to addresses of this kind", id="ip.whitelist"
+        ),
     ],
 )
 def test_its_settings_decide_which_homeservers_are_trusted(
-    newcomer: Newcomer, install: Install, settings: Settings
+    newcomer: Newcomer, install: Install, settings: Settings, reason: str
 ) -> None:
     """The other tests show that registration works with the settings as they are there."""
     person = newcomer("stranger", identity_server_url=install(settings).url)
@@ -144,8 +148,8 @@ def test_its_settings_decide_which_homeservers_are_trusted(
     with pytest.raises(SdkError) as refusal:
         person.register()
 
-    assert refusal.value.status == 503
-    assert refusal.value.errcode is not None
+    assert (refusal.value.status, refusal.value.errcode) == (503, "M_UNKNOWN")
+    assert reason in str(refusal.value)
 
 
 def _public_url(place: Place) -> str:
