@@ -1,0 +1,168 @@
+"""Transactions: all or nothing, run again when a race is lost, never half done."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from identity_server.domain.errors import Unavailable
+from identity_server.domain.identifiers import UserId
+from identity_server.storage.database import Database, Transaction, database_url
+from tests.support import make
+from tests.support.databases import open_database
+from tests.support.fakes import START_MS
+
+ALICE = UserId("@alice:example.org")
+
+
+async def add_alice(tx: Transaction) -> None:
+    await tx.accounts.add_if_new(ALICE, now_ms=START_MS)
+
+
+async def accounts(database: Database) -> int:
+    async def use_case(tx: Transaction) -> int:
+        result = await tx.accounts._connection.execute(text("SELECT count(*) FROM accounts"))
+        return int(result.scalar_one())
+
+    return await database.read(use_case)
+
+
+async def test_failing_use_case_leaves_nothing(database: Database) -> None:
+    async def use_case(tx: Transaction) -> None:
+        await add_alice(tx)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await database.transaction(use_case)
+    assert await accounts(database) == 0
+
+
+async def test_cancelled_caller_does_not_stop_a_transaction(database: Database) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def use_case(tx: Transaction) -> None:
+        await add_alice(tx)
+        begun.set()
+        await go_on.wait()
+
+    caller = asyncio.create_task(database.transaction(use_case))
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    go_on.set()
+    await database.close()
+    async with open_database(Path(str(database._engine.url.database)).parent) as again:
+        assert await accounts(again) == 1
+
+
+def busy() -> OperationalError:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return OperationalError("BEGIN", {}, error)
+
+
+async def test_lost_race_is_run_again(database: Database) -> None:
+    runs = 0
+
+    async def use_case(tx: Transaction) -> str:
+        nonlocal runs
+        runs += 1
+        await add_alice(tx)
+        if runs < 3:
+            raise busy()
+        return "done"
+
+    assert await database.transaction(use_case) == "done"
+    assert runs == 3
+    assert await accounts(database) == 1
+
+
+async def test_database_that_stays_busy_is_unavailable(database: Database) -> None:
+    runs = 0
+
+    async def use_case(_tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        raise busy()
+
+    with pytest.raises(Unavailable):
+        await database.transaction(use_case)
+    assert runs == 4
+
+
+async def test_other_database_errors_are_not_repeated(database: Database) -> None:
+    runs = 0
+
+    async def use_case(tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        await tx.accounts._connection.execute(text("SELECT nonsense"))
+
+    with pytest.raises(DBAPIError) as error:
+        await database.transaction(use_case)
+    assert runs == 1
+    assert "hidden" in str(error.value) or "parameters" not in str(error.value)
+
+
+async def test_writers_of_one_process_queue(database: Database) -> None:
+    inside = 0
+
+    async def use_case(tx: Transaction) -> None:
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        await add_alice(tx)
+        await asyncio.sleep(0.001)
+        inside -= 1
+
+    await asyncio.gather(*(database.transaction(use_case) for _ in range(20)))
+
+
+async def test_readers_go_on_while_someone_writes(database: Database) -> None:
+    async def use_case(tx: Transaction) -> None:
+        await add_alice(tx)
+        assert await accounts(database) == 0, "a reader sees what is committed"
+
+    await database.transaction(use_case)
+    assert await accounts(database) == 1
+
+
+async def test_follower_that_fails_does_not_undo_a_commit(database: Database) -> None:
+    async def follower() -> None:
+        raise RuntimeError
+
+    database.follow(follower)
+    await database.transaction(lambda tx: tx.associations.put(1, make.association()))
+    assert await database.read(lambda tx: tx.associations.find(make.email())) == make.association()
+
+
+async def test_generation_moves_with_the_commits_of_others(database: Database, tmp_path: Path) -> None:
+    before = database.generation()
+    assert database.generation() == before
+    async with open_database(tmp_path) as other:
+        await other.transaction(add_alice)
+    assert database.generation() != before
+
+
+async def test_sqlite_is_durable_and_forgets_what_is_deleted(database: Database) -> None:
+    async def use_case(tx: Transaction) -> dict[str, object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+        return {name: (await tx.accounts._connection.execute(text(f"PRAGMA {name}"))).scalar_one() for name in names}
+
+    assert await database.read(use_case) == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "secure_delete": 1,
+    }
+
+
+def test_url_of_postgresql_is_taken_as_it_is() -> None:
+    url = database_url(url="postgresql+asyncpg://db.example/identity", file=Path("unused"))
+    assert url.get_backend_name() == "postgresql"

@@ -1,0 +1,128 @@
+"""Migrations: they build what tables.py says, keep what is there, and know when not to touch a database."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from identity_server.shipped import shipped
+from identity_server.storage.schema import Schema, SchemaProblem
+from identity_server.storage.tables import metadata
+from tests.support.databases import engine_at, open_database
+from tests.support.fakes import START_MS
+
+NEXT_MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "test_next"
+down_revision = {head!r}
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("accounts", sa.Column("nickname", sa.String(20)))
+    {then}
+"""
+
+
+async def test_migrations_build_exactly_the_tables_of_the_code(tmp_path: Path) -> None:
+    async with open_database(tmp_path) as database, database._engine.connect() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
+        )
+    assert differences == []
+
+
+def test_tables_suit_postgresql() -> None:
+    for table in metadata.sorted_tables:
+        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+
+
+async def _head(tmp_path: Path) -> str:
+    engine = engine_at(tmp_path)
+    expected = (await Schema(engine).status()).expected
+    await engine.dispose()
+    return expected
+
+
+async def _with_next_migration(tmp_path: Path, *, then: str = "pass") -> Path:
+    scripts = tmp_path / "scripts"
+    shutil.copytree(shipped("migrations"), scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    body = NEXT_MIGRATION.format(head=await _head(tmp_path), then=then)
+    (scripts / "versions" / "test_next.py").write_text(body)
+    return scripts
+
+
+async def _populate(tmp_path: Path) -> None:
+    async with open_database(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / "identity.db") as connection:
+        connection.execute("INSERT INTO accounts (user_id, created_at_ms) VALUES ('@alice:example.org', 1)")
+
+
+async def test_upgrade_keeps_the_data_and_a_copy_of_the_file(tmp_path: Path) -> None:
+    await _populate(tmp_path)
+    scripts = await _with_next_migration(tmp_path)
+    engine = engine_at(tmp_path)
+    schema = Schema(engine, scripts=scripts)
+    assert not (await schema.status()).up_to_date
+    with pytest.raises(SchemaProblem, match="db upgrade"):
+        await schema.require_current()
+    await schema.upgrade(now_ms=START_MS)
+    await schema.require_current()
+    await engine.dispose()
+    with sqlite3.connect(tmp_path / "identity.db") as connection:
+        assert connection.execute("SELECT user_id, nickname FROM accounts").fetchall() == [
+            ("@alice:example.org", None)
+        ]
+    (copy,) = tmp_path.glob("*.before-upgrade-*")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with sqlite3.connect(copy) as connection:
+        assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
+        assert "nickname" not in str(connection.execute("SELECT sql FROM sqlite_schema").fetchall())
+
+
+async def test_failing_migration_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+    await _populate(tmp_path)
+    scripts = await _with_next_migration(tmp_path, then="op.drop_table('there_is_no_such_table')")
+    engine = engine_at(tmp_path)
+    with pytest.raises(Exception, match="there_is_no_such_table"):
+        await Schema(engine, scripts=scripts).upgrade(now_ms=START_MS)
+    status = await Schema(engine, scripts=scripts).status()
+    await engine.dispose()
+    assert not status.up_to_date
+    with sqlite3.connect(tmp_path / "identity.db") as connection:
+        assert "nickname" not in str(connection.execute("SELECT sql FROM sqlite_schema").fetchall())
+
+
+async def test_newer_database_is_refused_untouched(tmp_path: Path) -> None:
+    await _populate(tmp_path)
+    with sqlite3.connect(tmp_path / "identity.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    before = (tmp_path / "identity.db").read_bytes()
+    engine = engine_at(tmp_path)
+    with pytest.raises(SchemaProblem, match="newer"):
+        await Schema(engine).upgrade(now_ms=START_MS)
+    await engine.dispose()
+    assert (tmp_path / "identity.db").read_bytes() == before
+
+
+async def test_database_of_sydent_is_refused_untouched(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "identity.db") as connection:
+        connection.execute("CREATE TABLE threepid_validation_sessions (id INTEGER PRIMARY KEY)")
+        connection.execute("CREATE TABLE threepid_token_auths (id INTEGER PRIMARY KEY)")
+    engine = engine_at(tmp_path)
+    with pytest.raises(SchemaProblem, match="Sydent"):
+        await Schema(engine).upgrade(now_ms=START_MS)
+    await engine.dispose()
+    with sqlite3.connect(tmp_path / "identity.db") as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'accounts'").fetchone() == (0,)
