@@ -39,11 +39,14 @@ check: $(VENV)/.dev ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fast: $(VENV)/.dev ## The fast tests alone
-	$(BIN)/python -m pytest -m "not e2e"
+fast: tests-need ## All tests but the end-to-end ones, in under a minute
+	$(BIN)/python -m pytest -n auto -m "not e2e"
 
-test: check tests-need ## Everything: checks, fast tests, and the end-to-end tests
-	$(BIN)/python -m pytest
+# In one process, because its tests share one Synapse.
+e2e: tests-need ## The end-to-end tests: a real Synapse, the real matrix-js-sdk
+	$(BIN)/python -m pytest -m e2e
+
+test: check fast e2e ## Everything: format, lint, types, tests
 
 .PHONY: tests-need
 tests-need: $(VENV)/.dev

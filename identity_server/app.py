@@ -117,7 +117,9 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
         runner = JobRunner(database=database, clock=ports.clock, handlers=delivery_handlers(mail=ports.mail))
         stack.push_async_callback(runner.close)
         services = _services(config, ports, database, index, runner, keys, peppers)
-        app = build_app(services, pages=Pages(_templates(config)), settings=_http_settings(config), ports=ports)
+        pages = Pages(_templates(config))
+        pages.check()
+        app = build_app(services, pages=pages, settings=_http_settings(config), ports=ports)
         yield System(app=app, services=services, database=database, index=index, runner=runner)
 
 

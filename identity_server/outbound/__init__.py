@@ -1,0 +1,1 @@
+"""The only code that leaves the process: homeservers, mail, the clock and randomness. Implements the ports."""

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import structlog
 
-from identity_server.observability import redact_text, set_up_logging
 from identity_server.domain.ports import DeliveryPostponed
+from identity_server.observability import redact_text, set_up_logging
 from tests.support.harness import SECRET, Harness, running
 
 EMAIL = "alice.in.wonderland@example.com"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signedjson.key
 import signedjson.sign
+from unpaddedbase64 import decode_base64
 
 from tests.support.harness import SECRET, Harness, User
 
@@ -39,7 +40,7 @@ async def test_association_is_signed_by_the_published_key(server: Harness, alice
     sid = await server.validated(alice, "alice@example.com")
     association = (await server.bind(alice, sid)).json
     public = (await server.get("pubkey/ed25519:0")).json["public_key"]
-    key = signedjson.key.decode_verify_key_bytes("ed25519:0", signedjson.key.decode_base64(public))
+    key = signedjson.key.decode_verify_key_bytes("ed25519:0", decode_base64(public))
     signedjson.sign.verify_signed_json(association, "id.example.org", key)
 
 

@@ -30,7 +30,11 @@ async def test_only_what_was_asked_and_is_bound_is_answered(server: Harness, ali
     await server.bound(bob, "bob@example.com", secret="b")
     pepper = await server.pepper(bob)
     known, unknown = hashed("alice@example.com", pepper), hashed("nobody@example.com", pepper)
-    body = {"algorithm": "sha256", "pepper": pepper, "addresses": [known, unknown, "", "x", known + "=", "é" * 43]}
+    body: dict[str, object] = {
+        "algorithm": "sha256",
+        "pepper": pepper,
+        "addresses": [known, unknown, "", "x", known + "=", "é" * 43],
+    }
     assert (await server.post("lookup", body, as_=bob)).json == {"mappings": {known: alice.user_id}}
 
 
@@ -51,7 +55,7 @@ async def test_unknown_pepper_names_the_right_one(server: Harness, alice: User) 
 
 async def test_algorithms_that_are_not_offered(server: Harness, alice: User) -> None:
     for algorithm in ("none", "md5", ""):
-        body = {"algorithm": algorithm, "pepper": await server.pepper(alice), "addresses": []}
+        body: dict[str, object] = {"algorithm": algorithm, "pepper": await server.pepper(alice), "addresses": []}
         reply = await server.post("lookup", body, as_=alice)
         assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -135,13 +135,13 @@ async def test_changes_while_a_table_is_built_reach_it(
     reading, go_on = asyncio.Event(), asyncio.Event()
     in_thread = asyncio.to_thread
 
-    async def slow(*args: object) -> object:
-        result = await in_thread(*args)  # type: ignore[arg-type]
+    async def slow(work: Callable[..., object], *args: object) -> object:
+        result = await in_thread(work, *args)
         reading.set()
         await go_on.wait()
         return result
 
-    monkeypatch.setattr(read_index.asyncio, "to_thread", slow)
+    monkeypatch.setattr(asyncio, "to_thread", slow)
     await database.transaction(lambda tx: tx.peppers.add("second", now_ms=START_MS))
     await reading.wait()
     assert index.pepper.value == "first", "the old one serves while the new table is built"

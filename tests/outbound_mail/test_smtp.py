@@ -68,7 +68,7 @@ async def shut(server: asyncio.Server) -> None:
     """Close a server and see its connections off; before Python 3.12 `wait_closed` doesn't wait for them."""
     server.close()
     async with asyncio.timeout(2):
-        while getattr(server, "_active_count", 0):  # noqa: ASYNC110 - the server has no event for this
+        while getattr(server, "_active_count", 0):
             await asyncio.sleep(0)
     await server.wait_closed()
 

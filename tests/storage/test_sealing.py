@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from identity_server.storage.sealing import RootKey, Sealer, SealBroken, same_digest, token_digest
+from identity_server.storage.sealing import RootKey, SealBroken, Sealer, same_digest, token_digest
 from tests.support import make
 from tests.support.fakes import FakeRandomness
 

@@ -1,0 +1,88 @@
+"""Imports point one way, so that a part can be understood without what stands to its right."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import identity_server
+
+PACKAGE = Path(identity_server.__file__).parent
+
+_NONE: frozenset[str] = frozenset()
+_DOMAIN = frozenset({"domain"})
+_MIDDLE = frozenset({"domain", "storage", "index", "rendering", "services"})
+MAY_IMPORT = {
+    "domain": _NONE,
+    "config": _DOMAIN,
+    "shipped": _NONE,
+    "observability": _NONE,
+    "storage": _DOMAIN | {"shipped"},
+    "rendering": _DOMAIN,
+    "index": _DOMAIN | {"storage"},
+    "outbound": _DOMAIN | {"rendering"},
+    "services": _DOMAIN | {"storage", "index", "rendering"},
+    "workers": _MIDDLE,
+    "api": _MIDDLE - {"storage", "index"},
+    "key_files": _DOMAIN | {"storage"},
+    "app": _MIDDLE | {"api", "workers", "outbound", "config", "key_files"},
+    "server": frozenset({"app", "api", "config"}),
+}
+# The command line and the demo may use everything.
+FREE = {"commands", "demo", "__main__", "__init__"}
+
+# The only folder each of these may be used in.
+ONLY_IN = {
+    "aiohttp": {"api", "outbound", "app", "server", "demo"},
+    "sqlalchemy": {"storage", "config"},
+    "click": {"commands"},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "identity_server":
+                yield from (f"identity_server.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def test_nothing_imports_to_its_right() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for part, path in modules()
+        if part not in FREE
+        for name in imported(path)
+        if name.startswith("identity_server.") and name.split(".")[1] not in MAY_IMPORT[part] | {part, "__version__"}
+    ]
+    assert wrong == []
+
+
+def test_every_part_has_its_place() -> None:
+    assert {part for part, _ in modules()} <= MAY_IMPORT.keys() | FREE
+
+
+def test_libraries_stay_where_they_belong() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for part, path in modules()
+        for name in imported(path)
+        if (library := name.partition(".")[0]) in ONLY_IN and part not in ONLY_IN[library] | {"__main__"}
+    ]
+    assert wrong == []
+
+
+def test_every_module_says_why_it_exists() -> None:
+    silent = [
+        str(path.relative_to(PACKAGE)) for _, path in modules() if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []

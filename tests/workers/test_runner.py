@@ -1,0 +1,137 @@
+"""The outbox: tried at once, tried again, given up; never lost and never held by a lost lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
+from identity_server.services.outbox import Outcome
+from identity_server.storage.database import Database
+from identity_server.storage.jobs import Job
+from identity_server.workers.runner import JobRunner
+from tests.support.databases import open_database
+from tests.support.fakes import FakeClock
+
+HOUR_MS = 3_600_000
+
+
+class Handler:
+    """Does what it is told, and remembers having been called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.failures: list[Exception] = []
+        self.wait: asyncio.Event | None = None
+        self.called = asyncio.Event()
+
+    async def __call__(self, _job: Job) -> None:
+        self.calls += 1
+        self.called.set()
+        if self.wait is not None:
+            await self.wait.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+class Bench:
+    """A runner with one handler, a clock and a database."""
+
+    def __init__(self, database: Database) -> None:
+        self.clock = FakeClock()
+        self.handler = Handler()
+        self.database = database
+        self.runner = JobRunner(
+            database=database, clock=self.clock, handlers={"test": self.handler}, patience_seconds=0.05
+        )
+
+    async def add(self, *, expires_in_ms: int = 24 * HOUR_MS) -> Job:
+        now_ms = self.clock.now_ms()
+        return await self.database.transaction(
+            lambda tx: tx.jobs.add_claimed(1, "test", {}, now_ms=now_ms, expires_at_ms=now_ms + expires_in_ms)
+        )
+
+    async def due_in_seconds(self) -> float | None:
+        due = await self.database.read(lambda tx: tx.jobs.next_run_at_ms())
+        return None if due is None else (due - self.clock.now_ms()) / 1000
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_database(tmp_path) as database:
+        bench = Bench(database)
+        yield bench
+        await bench.runner.close()
+
+
+async def test_done_and_refused_jobs_are_gone(bench: Bench) -> None:
+    assert await bench.runner.attempt(await bench.add()) is Outcome.DONE
+    assert await bench.due_in_seconds() is None
+    bench.handler.failures = [DeliveryRefused("RCPT: 550")]
+    assert await bench.runner.attempt(await bench.add()) is Outcome.REFUSED
+    assert await bench.due_in_seconds() is None
+
+
+async def test_pauses_grow(bench: Bench) -> None:
+    bench.handler.failures = [DeliveryPostponed("connect: refused")] * 7
+    assert await bench.runner.attempt(await bench.add()) is Outcome.PENDING
+    pauses = []
+    for _ in range(7):
+        pause = await bench.due_in_seconds()
+        assert pause is not None
+        pauses.append(pause)
+        bench.clock.advance(seconds=pause)
+        await bench.runner.run_until_idle()
+    assert pauses == [30, 120, 300, 900, 1800, 1800, 1800]
+    assert bench.handler.calls == 8
+    assert await bench.due_in_seconds() is None
+
+
+async def test_job_is_given_up_when_its_time_is_over(bench: Bench) -> None:
+    bench.handler.failures = [DeliveryPostponed("connect: refused")] * 9
+    await bench.runner.attempt(await bench.add(expires_in_ms=60_000))
+    bench.clock.advance(seconds=30)
+    await bench.runner.run_until_idle()
+    assert await bench.due_in_seconds() is None
+    assert bench.handler.calls == 2
+
+
+async def test_fault_of_ours_does_not_lose_the_job(bench: Bench) -> None:
+    bench.handler.failures = [KeyError("bug")]
+    assert await bench.runner.attempt(await bench.add()) is Outcome.PENDING
+    bench.clock.advance(seconds=30)
+    await bench.runner.run_until_idle()
+    assert bench.handler.calls == 2
+    assert await bench.due_in_seconds() is None
+
+
+async def test_impatient_maker_leaves_the_try_to_itself(bench: Bench) -> None:
+    bench.handler.wait = asyncio.Event()
+    assert await bench.runner.attempt(await bench.add()) is Outcome.PENDING
+    assert await bench.due_in_seconds() is not None
+    bench.handler.wait.set()
+    await bench.runner.close()
+    assert bench.handler.calls == 1
+    assert await bench.due_in_seconds() is None
+
+
+async def test_abandoned_lease_is_taken_over(bench: Bench) -> None:
+    await bench.add()
+    assert await bench.runner.run_due() == 0
+    bench.clock.advance(seconds=60)
+    await bench.runner.run_until_idle()
+    assert bench.handler.calls == 1
+
+
+async def test_loop_runs_what_is_due(bench: Bench) -> None:
+    await bench.add()
+    bench.clock.advance(seconds=60)
+    loop = asyncio.create_task(bench.runner.run_forever())
+    await asyncio.wait_for(bench.handler.called.wait(), 5)
+    await bench.runner.close()
+    assert await bench.due_in_seconds() is None
+    loop.cancel()
+    await asyncio.wait({loop})
