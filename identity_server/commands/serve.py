@@ -28,20 +28,29 @@ def _welcome(config: Config) -> str:
     """For someone who is trying the server out: where everything is, and what to do next."""
     sources = key_sources(config)
     base = config.public_base_url
-    database = config.db.url or config.db.file.resolve()
+    # The URL of a database holds its password.
+    database = config.db.file.resolve() if config.db.url is None else "PostgreSQL, as db.url says"
+    listens = f"{config.http.clientapi_http_bind_address} port {config.http.clientapi_http_port}"
+    terms = config.general.terms_path
     return f"""
   Matrix identity server {config.general.server_name}
 
     API        {base}/_matrix/identity/v2
+    listens    on {listens}, for this machine only
     database   {database}
-    keys       {sources.directory.resolve()}  (keep a copy apart from the database's)
-    mails      are printed here, in this terminal; nothing is sent
+    keys       {sources.directory.resolve()}
+               (without them the data can't be read: keep a copy of them,
+               apart from the copies of the database)
+    terms      {"none" if terms is None else f"{terms.resolve()}  (everyone must accept these)"}
+    mails      are shown in this terminal; none is sent
 
   Try in another terminal:
-    curl {base}/_matrix/identity/versions
-    curl {base}/_matrix/identity/v2/terms
-    make demo      tells the whole story, with a sample homeserver
+    curl -w '\\n' {base}/_matrix/identity/versions
+    curl -w '\\n' {base}/_matrix/identity/v2/terms
+    make demo
+               tells the whole story, from registering to being found by e-mail,
+               with a server and a sample homeserver of its own
 
-  Next: docs/configuration.md, and a sydent.conf from sydent.conf.example.
-  Stop with Ctrl-C.
+  For a server of your own: docs/configuration.md, and sydent.conf.example to begin with.
+  Stop this one with Ctrl-C.
 """
