@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,10 +63,8 @@ class Database:
         self._sealer = sealer
         self._followers: list[Callable[[], Awaitable[None]]] = []
         self._running: set[asyncio.Task[Any]] = set()
-        # SQLite has one writer at a time: queueing here is fairer and cheaper than being refused there.
-        self._writers: AbstractAsyncContextManager[Any] = (
-            asyncio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
-        )
+        self._one_writer = engine.dialect.name == "sqlite"
+        self._turn = asyncio.Lock()
         self._generation_reader = _SqliteGeneration(engine.url) if engine.dialect.name == "sqlite" else None
 
     def follow(self, follower: Callable[[], Awaitable[None]]) -> None:
@@ -124,10 +122,11 @@ class Database:
     async def _run(self, use_case: Callable[[Transaction], Awaitable[T]], *, writes: bool) -> T:
         for run in range(1, _RUNS + 1):
             try:
-                if not writes:
-                    return await self._once(use_case, writes=False)
-                async with self._writers:
-                    return await self._once(use_case, writes=True)
+                # SQLite has one writer at a time, and queueing here is fairer than being refused there;
+                # elsewhere only those queue that have lost a race, so that they don't lose it to each other again.
+                takes_turns = writes and (self._one_writer or run > 1)
+                async with self._turn if takes_turns else nullcontext():
+                    return await self._once(use_case, writes=writes)
             except DBAPIError as error:
                 if not _worth_another_run(error):
                     raise
