@@ -29,6 +29,7 @@ run: $(VENV)/.run ## Start a server on SQLite in ./data, for a first look
 	IDENTITY_SERVER__HTTP__CLIENTAPI_HTTP_BIND_ADDRESS=127.0.0.1 \
 	IDENTITY_SERVER__HTTP__CLIENT_HTTP_BASE=http://localhost:8090 \
 	IDENTITY_SERVER__EMAIL__EMAIL_TRANSPORT=console \
+	IDENTITY_SERVER__EMAIL__EMAIL_FROM="Identity server <noreply@localhost>" \
 	$(BIN)/python -m identity_server serve
 
 demo: $(VENV)/.dev ## Watch the whole story, from registration to unbinding
