@@ -85,6 +85,10 @@ validation_sessions = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("validated_at_ms", BigInteger),
     Column("expires_at_ms", BigInteger, nullable=False, index=True),
+    # Of a phone session: codes are short, so they are hashed slowly, tried rarely, and only the newest counts.
+    Column("code_hash", String(255), comment="argon2id; NULL for e-mail, and once the session is over"),
+    Column("code_expires_at_ms", BigInteger),
+    Column("code_tries", Integer, nullable=False, server_default="0", comment="counted before comparing"),
     UniqueConstraint("address_blind", "client_secret_digest", "requested_by"),
     Index(None, "requested_by", "expires_at_ms"),
 )
@@ -127,6 +131,7 @@ jobs = Table(
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False, comment="random"),
     Column("kind", String(32), nullable=False),
+    Column("queue", String(255), nullable=False, server_default="", comment="jobs of one queue go one by one"),
     Column("key_id", String(16), nullable=False),
     Column("sealed_payload", LargeBinary, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -160,4 +165,31 @@ ephemeral_keys = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("valid_until_ms", BigInteger, nullable=False, index=True),
     Column("revoked", Boolean, nullable=False),
+)
+
+invites = Table(
+    "invites",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="random"),
+    Column("medium", String(16), nullable=False),
+    Column("address_blind", LargeBinary, nullable=False, index=True),
+    Column("token_digest", LargeBinary, nullable=False, unique=True, comment="SHA-256"),
+    Column("public_key", LargeBinary, nullable=False, comment="its ephemeral key, which outlives it"),
+    Column("sender", String(255), nullable=False, index=True, comment="Matrix ID"),
+    Column("key_id", String(16), nullable=False),
+    Column("sealed_address", LargeBinary, nullable=False),
+    Column("sealed_details", LargeBinary, nullable=False, comment="room, token, private key, what the mail shows"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False, index=True),
+    Column("taken_at_ms", BigInteger, comment="when a binding took it along; NULL while it waits"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Counter, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("server_name", String(255), comment="of the homeserver concerned; never a person"),
+    sqlite_autoincrement=True,
 )

@@ -185,4 +185,3 @@ def upgrade() -> None:
     with op.batch_alter_table("validation_tokens", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_validation_tokens_expires_at_ms"), ["expires_at_ms"], unique=False)
         batch_op.create_index(batch_op.f("ix_validation_tokens_sid"), ["sid"], unique=False)
-
