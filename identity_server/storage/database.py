@@ -21,7 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from identity_server.domain.errors import Unavailable
 from identity_server.storage.accounts import AccessTokens, Accounts
 from identity_server.storage.associations import Associations
+from identity_server.storage.audit import Audit
 from identity_server.storage.ephemeral_keys import EphemeralKeys
+from identity_server.storage.invites import Invites
 from identity_server.storage.jobs import Jobs
 from identity_server.storage.peppers import Peppers
 from identity_server.storage.rate_limits import RateLimits
@@ -49,6 +51,8 @@ class Transaction:
         self.jobs = Jobs(connection, sealer)
         self.rate_limits = RateLimits(connection, sealer)
         self.ephemeral_keys = EphemeralKeys(connection)
+        self.invites = Invites(connection, sealer)
+        self.audit = Audit(connection)
 
 
 class Database:

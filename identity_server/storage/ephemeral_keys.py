@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.storage.tables import ephemeral_keys
@@ -13,6 +13,24 @@ class EphemeralKeys:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    async def add(self, public_key: bytes, *, now_ms: int, valid_until_ms: int) -> None:
+        """Give out a key."""
+        await self._connection.execute(
+            insert(ephemeral_keys).values(
+                public_key=public_key, created_at_ms=now_ms, valid_until_ms=valid_until_ms, revoked=False
+            )
+        )
+
+    async def remove(self, public_key: bytes) -> None:
+        """Take back a key that nobody has seen."""
+        await self._connection.execute(delete(ephemeral_keys).where(ephemeral_keys.c.public_key == public_key))
+
+    async def revoke(self, public_key: bytes) -> None:
+        """From now on the key isn't valid any more."""
+        await self._connection.execute(
+            update(ephemeral_keys).where(ephemeral_keys.c.public_key == public_key).values(revoked=True)
+        )
 
     async def is_valid(self, public_key: bytes, *, now_ms: int) -> bool:
         """Whether this key was given out here, isn't revoked and isn't over."""

@@ -1,0 +1,124 @@
+"""Invites that wait for their address to be bound, sealed but for who sent them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.domain.identifiers import Medium, Threepid, UserId
+from identity_server.domain.invite import Invite
+from identity_server.storage.sealing import Sealer, token_digest
+from identity_server.storage.tables import invites
+
+_ADDRESS = "invites.sealed_address"
+_DETAILS = "invites.sealed_details"
+
+
+class Invites:
+    """Invites by address and by token."""
+
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self._connection = connection
+        self._sealer = sealer
+
+    async def add(self, invite: Invite) -> None:
+        """Store a new invite."""
+        details = {
+            "room_id": invite.room_id,
+            "token": invite.token,
+            "private_key": invite.private_key,
+            "details": dict(invite.details),
+            "brand": invite.brand,
+            "languages": list(invite.languages),
+        }
+        await self._connection.execute(
+            insert(invites).values(
+                id=invite.id,
+                medium=invite.threepid.medium.value,
+                address_blind=self._sealer.blind(invite.threepid),
+                token_digest=token_digest(invite.token),
+                public_key=invite.public_key,
+                sender=invite.sender,
+                key_id=self._sealer.key_id,
+                sealed_address=self._sealer.seal(_ADDRESS, invite.id, invite.threepid.address),
+                sealed_details=self._sealer.seal(_DETAILS, invite.id, json.dumps(details)),
+                created_at_ms=invite.created_at_ms,
+                expires_at_ms=invite.expires_at_ms,
+            )
+        )
+
+    async def find_by_token(self, token: str, *, now_ms: int) -> Invite | None:
+        """The invite of a token, taken along by a binding or not."""
+        row = (
+            await self._connection.execute(
+                select(invites).where(invites.c.token_digest == token_digest(token), invites.c.expires_at_ms > now_ms)
+            )
+        ).first()
+        return None if row is None else self._from_row(row)
+
+    async def lookup(self, invite_id: int) -> Invite | None:
+        """The invite of this id."""
+        row = (await self._connection.execute(select(invites).where(invites.c.id == invite_id))).first()
+        return None if row is None else self._from_row(row)
+
+    async def list_all(self, *, now_ms: int, limit: int) -> list[tuple[Invite, bool]]:
+        """Live invites, the newest first, and whether a binding has taken each along."""
+        rows = await self._connection.execute(
+            select(invites)
+            .where(invites.c.expires_at_ms > now_ms)
+            .order_by(invites.c.created_at_ms.desc())
+            .limit(limit)
+        )
+        return [(self._from_row(row), row.taken_at_ms is not None) for row in rows]
+
+    async def take(self, threepid: Threepid, *, now_ms: int) -> list[Invite]:
+        """The waiting invites of an address, which from now on belong to the binding that takes them."""
+        waiting = [
+            invites.c.address_blind == self._sealer.blind(threepid),
+            invites.c.taken_at_ms.is_(None),
+            invites.c.expires_at_ms > now_ms,
+        ]
+        rows = (
+            await self._connection.execute(
+                select(invites).where(*waiting).order_by(invites.c.created_at_ms, invites.c.id)
+            )
+        ).all()
+        if rows:
+            await self._connection.execute(update(invites).where(*waiting).values(taken_at_ms=now_ms))
+        return [self._from_row(row) for row in rows]
+
+    async def release(self, ids: Collection[int]) -> None:
+        """Let invites wait again: their homeserver was never told."""
+        await self._connection.execute(update(invites).where(invites.c.id.in_(list(ids))).values(taken_at_ms=None))
+
+    async def remove(self, ids: Collection[int]) -> int:
+        """Remove invites, private keys and all; their public keys live on. Returns how many."""
+        result = await self._connection.execute(delete(invites).where(invites.c.id.in_(list(ids))))
+        return result.rowcount
+
+    async def cleanup(self, *, now_ms: int) -> int:
+        """Remove invites that are over; returns how many."""
+        result = await self._connection.execute(delete(invites).where(invites.c.expires_at_ms <= now_ms))
+        return result.rowcount
+
+    def _from_row(self, row: Row[Any]) -> Invite:
+        address = self._sealer.open(_ADDRESS, row.id, row.key_id, row.sealed_address)
+        details = json.loads(self._sealer.open(_DETAILS, row.id, row.key_id, row.sealed_details))
+        return Invite(
+            id=row.id,
+            threepid=Threepid(Medium(row.medium), address),
+            room_id=details["room_id"],
+            sender=UserId(row.sender),
+            token=details["token"],
+            private_key=details["private_key"],
+            public_key=row.public_key,
+            details=details["details"],
+            brand=details["brand"],
+            languages=tuple(details["languages"]),
+            created_at_ms=row.created_at_ms,
+            expires_at_ms=row.expires_at_ms,
+        )
