@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from identity_server.domain.errors import (
     EmailRefused,
@@ -24,7 +24,7 @@ from identity_server.domain.identifiers import (
 )
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import opaque, row_id
-from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL, Outbox, Outcome
@@ -45,7 +45,8 @@ class ValidationLimits:
     Attributes:
         per_sender: by one account, to whatever addresses.
         per_address_and_sender: to one address, by one account, in 24 h.
-        per_address: to one address, by all accounts, in 24 h.
+        per_address: to one address, by all accounts, in 24 h; also what one mailbox takes at once under all
+            its addresses (`name+anything@host`), and gets back in 24 h.
         open_sessions: sessions of one account that are neither over nor validated.
     """
 
@@ -66,10 +67,10 @@ class EmailRequest:
         brand: the brand wanted for the mail.
     """
 
-    email: str
-    client_secret: ClientSecret
+    email: str = field(repr=False)
+    client_secret: ClientSecret = field(repr=False)
     send_attempt: int
-    next_link: str | None = None
+    next_link: str | None = field(default=None, repr=False)
     languages: tuple[str, ...] = ()
     brand: str | None = None
 
@@ -175,6 +176,8 @@ class Validation:
         if by_sender >= self._limits.per_address_and_sender or by_all >= self._limits.per_address:
             raise RateLimited(retry_after_ms=_DAY_MS, message="Too many mails to this address; try again later.")
         await tx.rate_limits.take("validation mail", requested_by, self._limits.per_sender, now_ms=now_ms)
+        per_mailbox = RateLimit(burst=self._limits.per_address, interval_ms=_DAY_MS // self._limits.per_address)
+        await tx.rate_limits.take("mailbox", mailbox_of(threepid.address), per_mailbox, now_ms=now_ms)
 
     async def _put_session(
         self,
@@ -315,13 +318,14 @@ async def _mark_validated(tx: Transaction, session: ValidationSession, now_ms: i
 
 
 async def _take_back(tx: Transaction, sending: _Sending) -> None:
-    """Undo a request whose mail was refused; a session that stood before is as it was."""
-    if sending.before is None:
-        await tx.validation_sessions.remove(sending.session.sid)
-        return
+    """Undo a request whose mail was refused; a session that stood before, or was taken further since, stays."""
     await tx.validation_sessions.remove_token(sending.digest)
     now = await tx.validation_sessions.lookup_by_id(sending.session.sid)
-    if now is not None and now.send_attempt == sending.session.send_attempt:
-        await tx.validation_sessions.save(
-            replace(now, send_attempt=sending.before.send_attempt, next_link=sending.before.next_link)
-        )
+    if now is None or now.send_attempt != sending.session.send_attempt:
+        return
+    if sending.before is None:
+        await tx.validation_sessions.remove(now.sid)
+        return
+    await tx.validation_sessions.save(
+        replace(now, send_attempt=sending.before.send_attempt, next_link=sending.before.next_link)
+    )
