@@ -6,6 +6,7 @@ The rule: a use case has no effect outside its transaction, so that losing a rac
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ import structlog
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from identity_server.domain.errors import Unavailable
@@ -135,7 +137,7 @@ class Database:
                 if not _worth_another_run(error):
                     raise
                 _log.info("transaction.rerun", run=run, reason=type(error.orig).__name__)
-            except OSError as error:
+            except (OSError, PoolTimeout) as error:
                 raise Unavailable from error
         raise Unavailable
 
@@ -172,13 +174,27 @@ def database_url(*, url: str | None, file: Path) -> URL:
 
 
 def make_engine(url: URL) -> AsyncEngine:
-    """An engine with the durability and privacy settings that this server relies on."""
+    """An engine with the durability and privacy settings that this server relies on.
+
+    A SQLite file that doesn't exist is made, because SQLite itself would let everyone on the machine read it.
+    """
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url, isolation_level="SERIALIZABLE", hide_parameters=True, pool_pre_ping=True)
+    if url.database and url.database != ":memory:":
+        make_private_file(Path(url.database))
     engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def make_private_file(file: Path) -> None:
+    """Make sure that a file exists; a new one, and a new folder for it, can be read by nobody else.
+
+    Addresses in it are sealed, Matrix IDs aren't. SQLite gives its WAL the mode of the database.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.shipped import shipped
+from identity_server.storage.database import make_private_file
 
 _log = structlog.get_logger(__name__)
 
@@ -104,11 +105,12 @@ class Schema:
         if self._engine.dialect.name != "sqlite":
             return
         copy = f"{self._engine.url.database}.before-upgrade-{suffix}"
+        # Private before anything is in it; VACUUM takes an empty file for none.
+        await asyncio.to_thread(make_private_file, Path(copy))
         async with self._engine.connect() as connection:
             # VACUUM can't run inside the transaction that a connection opens by itself.
             outside = await connection.execution_options(isolation_level="AUTOCOMMIT", no_begin=True)
             await outside.execute(text("VACUUM INTO :copy"), {"copy": copy})
-        await asyncio.to_thread(Path(copy).chmod, 0o600)
         _log.info("schema.copied", copy=copy)
 
     def _run_migrations(self, connection: Connection) -> None:
