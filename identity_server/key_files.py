@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -41,9 +41,9 @@ class KeySources:
 
     server_name: str
     directory: Path
-    signing_text: str | None = None
-    root_text: str | None = None
-    root_passphrase: str | None = None
+    signing_text: str | None = field(default=None, repr=False)
+    root_text: str | None = field(default=None, repr=False)
+    root_passphrase: str | None = field(default=None, repr=False)
 
     @property
     def signing_file(self) -> Path:
@@ -135,6 +135,7 @@ def _read_or_make(file: Path, fresh: str, *, title: str, may_make: bool) -> str:
 
 
 def _write_secret(file: Path, text: str) -> None:
+    """Write a file that wasn't there; it lasts before the database is told of the key."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -142,6 +143,12 @@ def _write_secret(file: Path, text: str) -> None:
             handle.write(text + "\n")
             handle.flush()
             os.fsync(handle.fileno())
+        # The file's name is in the folder, which a power cut would otherwise forget.
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise KeyProblem(f"no key can be written to {file}: {error.strerror}") from None
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import structlog
 
-_EMAIL = re.compile(r"[^\s@<>\"'(),;:=]+@[^\s@<>\"'(),;:=]+\.[^\s@<>\"'(),;:=]+")
+_ADDRESS_CHARACTER = r"[^\s@<>\"'(),;:=]"
+# Tried where a word begins and nowhere else, so that a long text takes time in proportion to its length.
+_EMAIL = re.compile(rf"(?<!{_ADDRESS_CHARACTER}){_ADDRESS_CHARACTER}++@{_ADDRESS_CHARACTER}+\.{_ADDRESS_CHARACTER}+")
 # Digests, tokens and sealed values are at least this long; ids and revisions are shorter.
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]{32,}")
 _KEPT_FILES = 365
