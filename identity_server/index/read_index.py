@@ -193,8 +193,9 @@ class ReadIndex:
         async def head(tx: Transaction) -> tuple[int, list[Pepper]]:
             return (await tx.associations.feed_bounds())[1], await tx.peppers.list()
 
-        # The feed's head comes first: what changes while pages are read is applied again afterwards.
-        self._applied_seq, self._peppers = await self._database.read(head)
+        # The feed's head comes first: what changes while pages are read is applied again afterwards. It is taken
+        # over with the entries and not before: if reading fails, the old ones must not count as caught up.
+        applied_seq, self._peppers = await self._database.read(head)
         if not self._peppers:
             raise RuntimeError("the database has no pepper")
         entries: dict[int, _Entry] = {}
@@ -204,6 +205,7 @@ class ReadIndex:
             for table_id, pairs in hashed:
                 tables[table_id].update(pairs)
         self._entries, self._tables, self._in_use = entries, tables, self._peppers[-1]
+        self._applied_seq = applied_seq
         await self._follow_feed()
         _log.info("index.built", associations=len(self._entries), tables=len(self._tables))
 

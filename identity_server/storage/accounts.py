@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import islice
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,6 +12,8 @@ from identity_server.domain.account import Account
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
 from identity_server.storage.tables import accepted_terms, access_tokens, accounts
+
+_AT_ONCE = 1_000
 
 
 class Accounts:
@@ -101,11 +104,12 @@ class AccessTokens:
 
     async def record_use(self, digests: Collection[bytes], *, now_ms: int) -> None:
         """Note that these tokens were used today."""
-        await self._connection.execute(
-            update(access_tokens)
-            .where(access_tokens.c.token_digest.in_(list(digests)))
-            .values(last_used_at_ms=now_ms)
-        )
+        left = iter(digests)
+        # No database takes any number of parameters in one statement.
+        while some := list(islice(left, _AT_ONCE)):
+            await self._connection.execute(
+                update(access_tokens).where(access_tokens.c.token_digest.in_(some)).values(last_used_at_ms=now_ms)
+            )
 
     async def cleanup(self, *, unused_since_ms: int) -> int:
         """Remove tokens not used after that moment; returns how many."""
