@@ -35,6 +35,8 @@ async def serve(config: Config) -> None:
         CannotListen: the address is taken or isn't ours.
         SchemaProblem, KeyProblem, PolicyProblems, BrandingProblems: what the operator has to put right.
     """
+    # Until there is something to read again, a SIGHUP (a log rotation's, say) would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with _listening_socket(config.http.clientapi_http_bind_address, config.http.clientapi_http_port) as listener:
         async with real_ports(config) as ports, open_system(config, ports) as system, background_work(system):
             runner = Runner(system.app, shutdown_timeout=_DRAIN_SECONDS)
@@ -105,7 +107,10 @@ def _pid_file(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    path.write_text(f"{os.getpid()}\n")
+    # A new file in place of whatever is there: a link that someone left in /run or /tmp is not written through.
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
+        file.write(f"{os.getpid()}\n")
     try:
         yield
     finally:
