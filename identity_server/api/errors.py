@@ -21,6 +21,7 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
     errors.InvalidParameter: (400, "M_INVALID_PARAM"),
     errors.BodyTooLarge: (413, "M_TOO_LARGE"),
     errors.BodyTooSlow: (408, "M_UNKNOWN"),
+    errors.BodyIncomplete: (400, "M_NOT_JSON"),
     errors.UnknownEndpoint: (404, "M_UNRECOGNIZED"),
     errors.MethodNotAllowed: (405, "M_UNRECOGNIZED"),
     errors.UnsupportedRequest: (404, "M_UNRECOGNIZED"),
@@ -75,8 +76,8 @@ def error_response(error: errors.IdentityServerError) -> web.Response:
         body["lookup_pepper"] = error.lookup_pepper
     response = json_response(body, status=status)
     response.headers.update(headers)
-    if isinstance(error, errors.BodyTooLarge | errors.BodyTooSlow):
-        # The rest of the body is not waited for.
+    if isinstance(error, errors.BodyTooLarge | errors.BodyTooSlow | errors.BodyIncomplete):
+        # The rest of the body is not waited for, so no request can follow on this connection.
         response.force_close()
     return response
 

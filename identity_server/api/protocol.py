@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from identity_server.api.errors import INTERNAL_MESSAGE, json_response
 from identity_server.api.middleware import CORS_HEADERS
 
+Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger(__name__)
 
 KEEPALIVE_SECONDS: Final = 75
@@ -28,11 +31,12 @@ _INTERNAL = 500
 class _Protocol(RequestHandler):
     """A connection that answers its own errors like the application would."""
 
-    __slots__ = ("_silence_timer",)
+    __slots__ = ("_newest_body", "_silence_timer")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._silence_timer: asyncio.TimerHandle | None = None
+        self._newest_body: StreamReader = EMPTY_PAYLOAD
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -42,6 +46,15 @@ class _Protocol(RequestHandler):
         if self._silence_timer is not None:
             self._silence_timer.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        for message, body in self._messages:
+            if not isinstance(message, _ErrInfo):
+                self._newest_body = body
+            elif not self._newest_body.is_eof():
+                # aiohttp would leave whoever reads this body to wait for the rest of it.
+                self._newest_body.set_exception(web.RequestPayloadError("The body lost its framing."))
 
     def _close_if_silent(self) -> None:
         if self._request_count == 0 and self.transport is not None:
@@ -63,10 +76,33 @@ class _Protocol(RequestHandler):
             raise ConnectionError("an answer is already on its way")
         errcode = "M_UNKNOWN" if ours else _ERRCODES.get(status, "M_UNRECOGNIZED")
         body = {"errcode": errcode, "error": INTERNAL_MESSAGE if ours else _CLIENT_MESSAGE}
-        response = json_response(body, status=status)
-        response.headers.update(CORS_HEADERS)
-        response.force_close()
-        return response
+        return _closing_response(body, status)
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Faults of a connection once its request is answered; those of the other side are no news."""
+        del args
+        error = kwargs.get("exc_info")
+        if not isinstance(error, web.RequestPayloadError | HttpProcessingError | ConnectionError):
+            _log.error("connection.failed", error=type(error).__name__)
+
+
+def _closing_response(body: dict[str, str], status: int) -> web.Response:
+    response = json_response(body, status=status)
+    response.headers.update(CORS_HEADERS)
+    response.force_close()
+    return response
+
+
+def _with_json_errors(handler: Handler) -> Handler:
+    """What aiohttp itself refuses before it calls the middlewares (an unknown `Expect`), in JSON too."""
+
+    async def handle(request: BaseRequest) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as refusal:
+            return _closing_response({"errcode": "M_UNRECOGNIZED", "error": _CLIENT_MESSAGE}, refusal.status)
+
+    return handle
 
 
 class _Server(Server):
@@ -83,12 +119,15 @@ class Runner(web.AppRunner):
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=shutdown_timeout,
+            # api/requests.py decompresses, within the limit of the endpoint and after the guard: done here,
+            # it would be done for anyone, and go on for as long as someone sends.
+            auto_decompress=False,
         )
 
     async def _make_server(self) -> Server:
         plain = await super()._make_server()
         return _Server(
-            plain.request_handler,
+            _with_json_errors(plain.request_handler),
             request_factory=plain.request_factory,
             loop=asyncio.get_running_loop(),
             **plain._kwargs,  # noqa: SLF001 - aiohttp offers no other way to choose the connection's class

@@ -22,6 +22,7 @@ from identity_server.api.app_keys import SETTINGS
 from identity_server.api.route import ROUTE
 from identity_server.domain.errors import (
     BadJson,
+    BodyIncomplete,
     BodyTooLarge,
     BodyTooSlow,
     InvalidParameter,
@@ -32,6 +33,9 @@ from identity_server.domain.identifiers import parse_client_secret, parse_server
 
 _LARGEST_INTEGER = 2**53 - 1
 _MAX_FORM_FIELDS = 20
+_ZLIB_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+"""Tells zlib to find out by itself which of the two forms it has."""
 Wire = TypeVar("Wire", bound="WireModel")
 
 
@@ -42,7 +46,7 @@ class WireModel(BaseModel):
 
 
 def _no_controls(value: str) -> str:
-    if any(character < " " or character == "\x7f" for character in value):
+    if any(character < " " or "\x7f" <= character <= "\x9f" for character in value):
         raise ValueError("control characters are not allowed")
     return value
 
@@ -78,7 +82,7 @@ async def read_json(request: web.Request, model: type[Wire]) -> Wire:
     """The JSON object in the body, whatever its Content-Type says.
 
     Raises:
-        BodyTooLarge, BodyTooSlow, NotJson, BadJson, MissingParameters, InvalidParameter: as they say.
+        BodyTooLarge, BodyTooSlow, BodyIncomplete, NotJson, BadJson, MissingParameters, InvalidParameter: as they say.
     """
     body = await _read_body(request, request[ROUTE].max_body)
     try:
@@ -94,7 +98,7 @@ async def read_form(request: web.Request, model: type[Wire]) -> Wire:
     """The fields of a form that a page of ours has posted.
 
     Raises:
-        BodyTooLarge, BodyTooSlow, MissingParameters, InvalidParameter: as they say.
+        BodyTooLarge, BodyTooSlow, BodyIncomplete, MissingParameters, InvalidParameter: as they say.
     """
     body = await _read_body(request, request[ROUTE].max_body)
     try:
@@ -150,13 +154,31 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(request.app[SETTINGS].body_timeout_seconds):
-            # Counted as it comes out of decompression, so that a small gzip can't become a large body.
             async for chunk in request.content.iter_any():
                 body += chunk
                 if len(body) > limit:
                     raise BodyTooLarge
     except TimeoutError:
         raise BodyTooSlow from None
-    except (ClientPayloadError, HttpProcessingError, web.RequestPayloadError, zlib.error):
-        raise NotJson("The body cannot be read.") from None
-    return bytes(body)
+    except (ClientPayloadError, HttpProcessingError, web.RequestPayloadError, ConnectionError):
+        raise BodyIncomplete from None
+    return _decoded(bytes(body), request.headers.get("Content-Encoding", ""), limit)
+
+
+def _decoded(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo the body's Content-Encoding, but never into more than the limit: a small gzip can be a large body."""
+    name = encoding.strip().lower()
+    if name in {"", "identity"}:
+        return body
+    if name not in _ZLIB_ENCODINGS:
+        raise NotJson("The body has a Content-Encoding that is not taken here.")
+    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        plain = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        raise NotJson("The body cannot be decompressed.") from None
+    if len(plain) > limit:
+        raise BodyTooLarge
+    if not inflater.eof or inflater.unused_data:
+        raise NotJson("The body cannot be decompressed.")
+    return plain

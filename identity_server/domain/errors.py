@@ -61,6 +61,12 @@ class BodyTooSlow(IdentityServerError):
     default_message = "The body did not arrive in time."
 
 
+class BodyIncomplete(IdentityServerError):
+    """The body broke off, or lost its framing on the way."""
+
+    default_message = "The body did not arrive whole."
+
+
 class UnknownEndpoint(IdentityServerError):
     """No such path."""
 
