@@ -6,7 +6,7 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from aiohttp import web
-from pydantic import AfterValidator
+from pydantic import AfterValidator, StrictStr
 
 from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
 from identity_server.api.errors import json_response
@@ -33,8 +33,8 @@ CONFIRM_PATH = "/_matrix/identity/confirm"
 _FOUND = 302
 _SEE_OTHER = 303
 
-# Longer than any address, so that a long one is told from a missing one by its errcode.
-_Email = Annotated[str, Text(1024)]
+# Whatever string isn't an address is refused as an address, by `canonical_email`: its length and characters too.
+_Email = StrictStr
 _Link = Annotated[str, Text(2000, min_length=0)]
 _Language = Annotated[str, Text(64, min_length=0)]
 

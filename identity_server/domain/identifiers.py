@@ -172,6 +172,9 @@ def canonical_email(value: str) -> str:
     # The checked form would turn `xn--` labels into Unicode; searchers hash what they typed, so keep that.
     if folded != unicodedata.normalize("NFC", folded.casefold()) or len(folded.encode()) > _MAX_EMAIL:
         raise InvalidEmail
+    # No top-level domain is a number: this is an IP address without its brackets.
+    if folded.rpartition(".")[2].isdecimal():
+        raise InvalidEmail
     return folded
 
 
