@@ -45,6 +45,7 @@ class Route:
 
     Attributes:
         max_body: the largest body that is read, in bytes.
+        answers_head: for GET, whether HEAD is answered as well; not where asking changes something.
     """
 
     method: str
@@ -53,6 +54,12 @@ class Route:
     access: Access
     answers: Answers = Answers.JSON
     max_body: int = 64 * _KIB
+    answers_head: bool = True
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that lead to the handler."""
+        return ("GET", "HEAD") if self.method == "GET" and self.answers_head else (self.method,)
 
 
 ROUTE: web.RequestKey[Route] = web.RequestKey("route", Route)

@@ -39,7 +39,15 @@ ROUTES: Final = (
     Route("POST", f"{_V2}/validate/email/requestToken", validate.request_email_token, TERMS),
     Route("POST", f"{_V2}/validate/email/submitToken", validate.submit_email_token, TERMS),
     # The link in a mail carries no token; session id, client secret and mail token are the proof.
-    Route("GET", f"{_V2}/validate/email/submitToken", validate.follow_email_link, OPEN, Answers.PAGE),
+    Route(
+        "GET",
+        f"{_V2}/validate/email/submitToken",
+        validate.follow_email_link,
+        OPEN,
+        Answers.PAGE,
+        # Whoever only asks what is there has not followed the link.
+        answers_head=False,
+    ),
     Route("GET", f"{_V2}/3pid/getValidated3pid", threepid.get_validated_threepid, TERMS),
     Route("POST", f"{_V2}/3pid/bind", threepid.bind, TERMS),
     # Homeservers unbind without an account; who asks proves it by a session.
@@ -62,4 +70,5 @@ ROUTES: Final = (
 def add_routes(app: web.Application) -> None:
     """Put every row behind its guard."""
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, guarded(route))
+        for method in route.methods:
+            app.router.add_route(method, route.path, guarded(route))
