@@ -6,28 +6,30 @@ The only module, beside the command line, that reads the configuration; every pa
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from identity_server.api.app_keys import PAGES, RANDOMNESS, SERVICES, SETTINGS, HttpSettings
 from identity_server.api.clients import TrustedProxies
+from identity_server.api.invitations import sign_link
 from identity_server.api.middleware import add_headers, answer_preflights, log_request, render_errors
 from identity_server.api.routes import add_routes
 from identity_server.api.validate import confirm_link
 from identity_server.config import Config, TlsMode
 from identity_server.domain.hashing import Algorithm
-from identity_server.domain.ports import Clock, Homeservers, MailTransport, Randomness
+from identity_server.domain.invite import Obfuscation
+from identity_server.domain.ports import Clock, Homeservers, MailTransport, OriginKeys, Randomness
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.index.read_index import ReadIndex
 from identity_server.key_files import Keys, KeySources, load_keys
 from identity_server.outbound import mail as outbound_mail
 from identity_server.outbound.addresses import AddressScreen
 from identity_server.outbound.federation import Federation
+from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.rendering.languages import Languages
 from identity_server.rendering.mails import Mails
@@ -37,8 +39,11 @@ from identity_server.rendering.templates import Templates
 from identity_server.services import Services
 from identity_server.services.accounts import Accounts
 from identity_server.services.associations import Associations
+from identity_server.services.bind_notices import BindNotices
 from identity_server.services.client_limits import ClientLimits
 from identity_server.services.health import Health
+from identity_server.services.homeserver_requests import HomeserverRequests
+from identity_server.services.invitations import Invitations, InvitePolicy
 from identity_server.services.lookup import Lookup
 from identity_server.services.outbox import Outbox
 from identity_server.services.peppers import Peppers
@@ -49,7 +54,7 @@ from identity_server.storage.database import Database, database_url, make_engine
 from identity_server.storage.schema import Schema
 from identity_server.storage.sealing import Sealer
 from identity_server.storage.server_keys import add_known_keys, list_known_keys
-from identity_server.workers.deliveries import delivery_handlers
+from identity_server.workers.deliveries import job_kinds
 from identity_server.workers.runner import JobRunner
 from identity_server.workers.upkeep import run_forever, schedule
 
@@ -57,6 +62,8 @@ _DAY_MS = 24 * 3_600_000
 _BODY_TIMEOUT_SECONDS = 15.0
 _REGISTRATIONS = RateLimit(burst=30, interval_ms=60_000 // 30)
 _REGISTRATIONS_AT_ONCE = 10
+_KEY_FETCHES = RateLimit(burst=30, interval_ms=60_000 // 30)
+_KEY_FETCHES_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ class Ports:
     clock: Clock
     randomness: Randomness
     homeservers: Homeservers
+    origin_keys: OriginKeys
     mail: MailTransport
 
 
@@ -91,9 +99,11 @@ async def real_ports(config: Config) -> AsyncIterator[Ports]:
         verify_certs=config.http.federation_verifycerts,
         ca_file=config.http.federation_ca_file,
     )
+    origin_keys = PublishedKeys(federation=federation, clock=clock)
     try:
-        yield Ports(clock, randomness, federation, _mail_transport(config, clock))
+        yield Ports(clock, randomness, federation, origin_keys, _mail_transport(config, clock))
     finally:
+        await origin_keys.close()
         await federation.close()
 
 
@@ -114,9 +124,17 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
         database.follow(index.catch_up)
         stack.push_async_callback(index.close)
         await index.start()
-        runner = JobRunner(database=database, clock=ports.clock, handlers=delivery_handlers(mail=ports.mail))
+        bind_notices = BindNotices(
+            homeservers=ports.homeservers,
+            clock=ports.clock,
+            randomness=ports.randomness,
+            signing_key=keys.signing,
+            keep_delivered_invites=not config.general.delete_tokens_on_bind,
+        )
+        kinds = job_kinds(mail=ports.mail, bind_notices=bind_notices)
+        runner = JobRunner(database=database, clock=ports.clock, kinds=kinds)
         stack.push_async_callback(runner.close)
-        services = _services(config, ports, database, index, runner, keys, peppers)
+        services = _services(config, ports, database, index, runner, keys, peppers, bind_notices)
         pages = Pages(_templates(config))
         pages.check()
         app = build_app(services, pages=pages, settings=_http_settings(config), ports=ports)
@@ -162,8 +180,6 @@ async def _open_database(
 ) -> tuple[Database, Keys]:
     url = database_url(url=config.db.url, file=config.db.file)
     is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite and url.database:
-        await asyncio.to_thread(_make_private_file, Path(url.database))
     engine = make_engine(url)
     stack.push_async_callback(engine.dispose)
     schema = Schema(engine)
@@ -177,12 +193,6 @@ async def _open_database(
     database = Database(engine, Sealer(keys.root, randomness=randomness))
     stack.push_async_callback(database.close)
     return database, keys
-
-
-def _make_private_file(file: Path) -> None:
-    """Addresses in it are sealed, Matrix IDs aren't: nobody else needs to read either."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def key_sources(config: Config) -> KeySources:
@@ -214,6 +224,7 @@ def _services(
     outbox: Outbox,
     keys: Keys,
     peppers: Peppers,
+    bind_notices: BindNotices,
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
     return Services(
@@ -226,8 +237,25 @@ def _services(
             allowed_homeservers=frozenset(config.general.homeserver_allow_list),
             token_lifetime_ms=config.general.access_token_lifetime_days * _DAY_MS,
         ),
-        associations=Associations(database=database, clock=clock, randomness=randomness, signing_key=keys.signing),
+        associations=Associations(
+            database=database, outbox=outbox, clock=clock, randomness=randomness, bind_notices=bind_notices
+        ),
         health=Health(database=database, index=index),
+        homeserver_requests=HomeserverRequests(
+            origin_keys=ports.origin_keys,
+            names=_own_names(config),
+            fetch_limits=ClientLimits(clock=clock, limit=_KEY_FETCHES, at_once=_KEY_FETCHES_AT_ONCE),
+        ),
+        invitations=Invitations(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            signing_key=keys.signing,
+            policy=_invite_policy(config),
+            sign_link=lambda token, key: sign_link(config.public_base_url, token, key),
+            message_id_domain=config.mail_host,
+        ),
         lookup=Lookup(
             index=index,
             clock=clock,
@@ -250,6 +278,12 @@ def _services(
     )
 
 
+def _own_names(config: Config) -> tuple[str, ...]:
+    """What homeservers may call this server: the URL that people enter for it, without the scheme, or an alias."""
+    base = urlsplit(config.public_base_url)
+    return (config.general.server_name, base.netloc, base.netloc + base.path, *config.general.server_aliases)
+
+
 def _validation_limits(config: Config) -> ValidationLimits:
     return ValidationLimits(
         per_sender=RateLimit.per_second(
@@ -257,6 +291,24 @@ def _validation_limits(config: Config) -> ValidationLimits:
         ),
         per_address_and_sender=config.email.ratelimit_address_per_account_and_day,
         per_address=config.email.ratelimit_address_per_day,
+    )
+
+
+def _invite_policy(config: Config) -> InvitePolicy:
+    email = config.email
+    return InvitePolicy(
+        obfuscation=Obfuscation(
+            local_letters=email.third_party_invite_username_obfuscate_characters,
+            domain_letters=email.third_party_invite_domain_obfuscate_characters,
+        ),
+        blocked_servers=frozenset(name.lower() for name in email.third_party_invite_homeserver_blocklist),
+        blocked_rooms=frozenset(email.third_party_invite_room_blocklist),
+        blocked_keywords=tuple(word.casefold() for word in email.third_party_invite_keyword_blocklist),
+        web_client=email.default_web_client_location,
+        per_sender=RateLimit.per_second(burst=email.ratelimit_sender_burst, rate_hz=email.ratelimit_sender_rate_hz),
+        subject=email.invite_subject,
+        subject_space=email.invite_subject_space,
+        subject_is_set=("email", "email.invite.subject") in config.given,
     )
 
 
@@ -268,6 +320,7 @@ def _load_policies(config: Config) -> Policies:
 def _http_settings(config: Config) -> HttpSettings:
     hosts = config.general.next_link_domain_whitelist
     return HttpSettings(
+        public_base_url=config.public_base_url,
         accept_query_token=config.http.accept_query_token,
         trusted_proxies=TrustedProxies(config.http.proxy_networks),
         body_timeout_seconds=_BODY_TIMEOUT_SECONDS,

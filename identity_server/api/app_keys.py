@@ -17,12 +17,14 @@ class HttpSettings:
     """What the configuration says about HTTP.
 
     Attributes:
+        public_base_url: where the world reaches this server; without a slash at its end.
         accept_query_token: whether GET takes `?access_token=`, which Synapse still sends.
         trusted_proxies: whose X-Forwarded-For is believed.
         body_timeout_seconds: how long a body may take to arrive.
         next_link_hosts: hosts that a finished validation may redirect to; None means any.
     """
 
+    public_base_url: str
     accept_query_token: bool
     trusted_proxies: TrustedProxies
     body_timeout_seconds: float

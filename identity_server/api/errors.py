@@ -44,6 +44,10 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
     errors.SessionNotValidated: (400, "M_SESSION_NOT_VALIDATED"),
     errors.TokenIncorrect: (400, "M_TOKEN_INCORRECT"),
     errors.TokenExpired: (400, "M_SESSION_EXPIRED"),
+    errors.UnsupportedMedium: (400, "M_UNRECOGNIZED"),
+    errors.ThreepidInUse: (400, "M_THREEPID_IN_USE"),
+    errors.InviteBlocked: (403, "M_FORBIDDEN"),
+    errors.NoSuchInvite: (404, "M_UNRECOGNIZED"),
     errors.InvalidPepper: (400, "M_INVALID_PEPPER"),
     errors.TooManyAddresses: (400, "M_TOO_LARGE"),
     errors.NoSuchKey: (404, "M_NOT_FOUND"),
@@ -71,6 +75,8 @@ def error_response(error: errors.IdentityServerError) -> web.Response:
     if isinstance(error, errors.RateLimited):
         body["retry_after_ms"] = error.retry_after_ms
         headers["Retry-After"] = str(retry_after_seconds(error))
+    if isinstance(error, errors.ThreepidInUse):
+        body["mxid"] = error.user_id
     if isinstance(error, errors.InvalidPepper):
         body["algorithm"] = error.algorithm
         body["lookup_pepper"] = error.lookup_pepper

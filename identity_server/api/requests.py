@@ -84,6 +84,17 @@ async def read_json(request: web.Request, model: type[Wire]) -> Wire:
     Raises:
         BodyTooLarge, BodyTooSlow, BodyIncomplete, NotJson, BadJson, MissingParameters, InvalidParameter: as they say.
     """
+    return validate(model, await read_json_object(request))
+
+
+async def read_json_object(request: web.Request) -> dict[str, Any]:
+    """The JSON object in the body as it is; for whoever needs all of it, to check a signature.
+
+    Of a name that stands twice the last counts.
+
+    Raises:
+        BodyTooLarge, BodyTooSlow, BodyIncomplete, NotJson, BadJson: as they say.
+    """
     body = await _read_body(request, request[ROUTE].max_body)
     try:
         value = orjson.loads(body)
@@ -91,7 +102,7 @@ async def read_json(request: web.Request, model: type[Wire]) -> Wire:
         raise NotJson from None
     if not isinstance(value, dict):
         raise BadJson
-    return validate(model, value)
+    return value
 
 
 async def read_form(request: web.Request, model: type[Wire]) -> Wire:

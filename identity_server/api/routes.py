@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from identity_server.api import account, lookup, pubkey, status, terms, threepid, validate
+from identity_server.api import account, invitations, lookup, pubkey, status, terms, threepid, validate
 from identity_server.api.route import Access, Answers, Route, guarded
 from identity_server.domain.errors import UnsupportedRequest
 from identity_server.rendering.policies import TERMS_PATH
@@ -55,8 +55,8 @@ ROUTES: Final = (
     Route("POST", f"{_V2}/validate/msisdn/requestToken", _not_offered, TERMS),
     Route("POST", f"{_V2}/validate/msisdn/submitToken", _not_offered, TERMS),
     Route("GET", f"{_V2}/validate/msisdn/submitToken", _not_offered, OPEN),
-    Route("POST", f"{_V2}/store-invite", _not_offered, TERMS),
-    Route("POST", f"{_V2}/sign-ed25519", _not_offered, TERMS),
+    Route("POST", f"{_V2}/store-invite", invitations.store_invite, TERMS),
+    Route("POST", f"{_V2}/sign-ed25519", invitations.sign, TERMS),
     # Pages for people, below the prefix that every proxy already forwards.
     Route("GET", validate.CONFIRM_PATH, validate.show_confirm_page, OPEN, Answers.PAGE),
     Route("POST", validate.CONFIRM_PATH, validate.confirm, OPEN, Answers.PAGE),

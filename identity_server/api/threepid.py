@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 from aiohttp import web
 
-from identity_server.api.app_keys import SERVICES
+from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.api.clients import network_of
 from identity_server.api.errors import json_response
 from identity_server.api.requests import (
     ClientSecretField,
@@ -15,13 +17,17 @@ from identity_server.api.requests import (
     UserIdField,
     WireModel,
     read_json,
+    read_json_object,
     read_query,
+    validate,
 )
 from identity_server.api.route import ACCOUNT
-from identity_server.domain.errors import Forbidden, InvalidEmail, InvalidParameter, MissingParameters
+from identity_server.domain import x_matrix
+from identity_server.domain.errors import InvalidEmail, InvalidParameter, MissingParameters
 from identity_server.domain.identifiers import (
     ClientSecret,
     Medium,
+    ServerName,
     SessionId,
     Threepid,
     UserId,
@@ -30,6 +36,7 @@ from identity_server.domain.identifiers import (
 
 _Medium = Annotated[str, Text(32)]
 _Address = Annotated[str, Text(512)]
+_MSISDN = re.compile(r"[0-9]{1,15}")
 
 
 class _Session(WireModel):
@@ -76,18 +83,31 @@ async def bind(request: web.Request) -> web.Response:
 
 async def unbind(request: web.Request) -> web.Response:
     """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv23pidunbind."""
-    body = await read_json(request, _Unbind)
+    content = await read_json_object(request)
+    body = validate(_Unbind, content)
+    user_id, threepid = UserId(body.mxid), _canonical(body.threepid)
+    associations = request.app[SERVICES].associations
     if body.sid is None and body.client_secret is None:
-        raise Forbidden("Show the session id and client secret of a validation session for this address.")
+        origin = await _signing_homeserver(request, content)
+        await associations.unbind_by_homeserver(origin=origin, user_id=user_id, threepid=threepid)
+        return json_response({})
     if body.sid is None or body.client_secret is None:
         raise MissingParameters(["sid" if body.sid is None else "client_secret"])
-    await request.app[SERVICES].associations.unbind_by_session(
+    await associations.unbind_by_session(
         sid=SessionId(body.sid),
         client_secret=ClientSecret(body.client_secret),
-        user_id=UserId(body.mxid),
-        threepid=_canonical(body.threepid),
+        user_id=user_id,
+        threepid=threepid,
     )
     return json_response({})
+
+
+async def _signing_homeserver(request: web.Request, content: dict[str, Any]) -> ServerName:
+    return await request.app[SERVICES].homeserver_requests.authenticate(
+        x_matrix.Request(method=request.method, uri=request.raw_path, content=content),
+        authorization=request.headers.getall("Authorization", []),
+        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+    )
 
 
 def _canonical(threepid: _Threepid) -> Threepid:
@@ -97,5 +117,7 @@ def _canonical(threepid: _Threepid) -> Threepid:
         except InvalidEmail:
             raise InvalidParameter("threepid.address is not a valid address of its medium.") from None
     if threepid.medium == Medium.MSISDN:
+        if not _MSISDN.fullmatch(threepid.address):
+            raise InvalidParameter("threepid.address must be the digits of a phone number, country code first.")
         return Threepid(Medium.MSISDN, threepid.address)
     raise InvalidParameter("threepid.medium must be email or msisdn.")

@@ -211,6 +211,41 @@ class TokenExpired(IdentityServerError):
     default_message = "This validation link has expired; start again."
 
 
+# --- invites ------------------------------------------------------------------------------
+
+
+class UnsupportedMedium(IdentityServerError):
+    """An invitation to an address that isn't an e-mail address."""
+
+    default_message = "Only e-mail addresses can be invited."
+
+
+class ThreepidInUse(IdentityServerError):
+    """The address is bound already.
+
+    Attributes:
+        user_id: to whom.
+    """
+
+    default_message = "This address belongs to a Matrix user already: invite them by their Matrix ID."
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__()
+        self.user_id = user_id
+
+
+class InviteBlocked(Forbidden):
+    """The operator doesn't let this homeserver, room or wording send invites."""
+
+    default_message = "This invitation is not allowed here."
+
+
+class NoSuchInvite(IdentityServerError):
+    """No invite has this token."""
+
+    default_message = "No invitation with this token was found."
+
+
 # --- lookup and keys ----------------------------------------------------------------------
 
 

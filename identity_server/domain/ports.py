@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from identity_server.domain.identifiers import ServerName, UserId
 
@@ -38,6 +38,29 @@ class Homeservers(Protocol):
             OpenIdTokenRefused: the homeserver doesn't know the token.
             HomeserverUnreachable: it could not be found, reached or trusted within the time limit.
             HomeserverMisbehaved: it answered with something else than the specification says.
+        """
+
+    async def notify_bind(self, server_name: ServerName, association: Mapping[str, Any]) -> None:
+        """Tell a homeserver that an address was bound to one of its users (server-server API, "3PID onbind").
+
+        Raises:
+            DeliveryRefused: it will not take this notice, now or later.
+            DeliveryPostponed: a passing failure; worth another try.
+        """
+
+
+class OriginKeys(Protocol):
+    """The keys that homeservers publish, each for its own signatures (server-server API, "Publishing Keys")."""
+
+    def known(self, origin: ServerName, key_id: str) -> bytes | None:
+        """The public key under an id (`ed25519:VERSION`), if that is known without asking the homeserver."""
+
+    async def find(self, origin: ServerName, key_id: str) -> bytes | None:
+        """The public key under an id; None if the homeserver publishes no such key.
+
+        Raises:
+            HomeserverUnreachable: it could not be asked.
+            HomeserverMisbehaved: its answer can't be used.
         """
 
 
@@ -77,6 +100,44 @@ class MailTransport(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class TextMessage:
+    """A text message to be sent to a phone.
+
+    Attributes:
+        to: the number, E.164 digits without `+`.
+        country_code: the calling code that `to` begins with, such as "44".
+        body: the whole text.
+        reference: the same on every repeat and for no other message, so that a provider that keeps references
+            sends the message once; letters, digits, `-` and `_`, at most 64. It tells nothing about the receiver.
+    """
+
+    to: str
+    country_code: str
+    body: str
+    reference: str
+
+    def __repr__(self) -> str:
+        return f"TextMessage(country_code={self.country_code!r}, reference={self.reference!r}, to=<hidden>)"
+
+
+class SmsTransport(Protocol):
+    """Delivers text messages to whoever sends them on."""
+
+    async def send(self, message: TextMessage) -> None:
+        """Hand over one message; returns once it has been taken.
+
+        Raises:
+            DeliveryRefused: it was refused for good, and nothing was sent.
+            DeliveryPostponed: a passing failure, and nothing was sent; worth another try.
+            DeliveryUnknown: it may have been sent, so it must not be tried again.
+        """
+
+
+SMS_PROVIDER_GROUP = "identity_server.sms_providers"
+"""The entry-point group by which other packages offer an `SmsTransport` (docs/sms.md)."""
+
+
 class DeliveryError(Exception):
     """A message was not taken. The text names the step and the reply code, never an address or a token."""
 
@@ -86,4 +147,16 @@ class DeliveryRefused(DeliveryError):
 
 
 class DeliveryPostponed(DeliveryError):
-    """Not taken now; try again."""
+    """Not taken now; try again.
+
+    Attributes:
+        retry_after_seconds: how long the other side asked to be left alone, if it said.
+    """
+
+    def __init__(self, text: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeliveryUnknown(DeliveryError):
+    """It may or may not have been taken. Must never be tried again: the owner of the phone would get it twice."""

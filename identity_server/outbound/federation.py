@@ -23,7 +23,7 @@ from identity_server.domain.errors import (
     OpenIdTokenRefused,
 )
 from identity_server.domain.identifiers import ServerName, UserId, parse_user_id, server_of
-from identity_server.domain.ports import Clock, Randomness
+from identity_server.domain.ports import Clock, DeliveryPostponed, DeliveryRefused, Randomness
 from identity_server.outbound.addresses import AddressScreen
 from identity_server.outbound.discovery import SPECIFIED_PORTS, Discovery, Ports, Route, Target
 from identity_server.outbound.https import (
@@ -40,6 +40,11 @@ from identity_server.outbound.single_flight import FetchAbandoned
 
 _USERINFO_PATH = "/_matrix/federation/v1/openid/userinfo"
 _USERINFO_BYTES = 64 * 1024
+_ONBIND_PATH = "/_matrix/federation/v1/3pid/onbind"
+_ONBIND_BYTES = 64 * 1024
+
+# Words about this one notice; everything else may be a proxy's, or pass.
+_FINAL_REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 # A 401 has only one thing to object to. A 403 may as well come from something in front of the homeserver.
 _TOKEN_ERRCODES = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_FORBIDDEN", "M_UNAUTHORIZED"})
@@ -137,6 +142,27 @@ class Federation:
         if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
             raise _misbehaved(server_name, f"it does not offer OpenID user info (HTTP status {answer.status})")
         raise _misbehaved(server_name, f"HTTP status {answer.status}")
+
+    async def notify_bind(self, server_name: ServerName, association: Mapping[str, Any]) -> None:
+        """Tell a homeserver of a binding: by POST, as homeservers take it, and by PUT where it wants that.
+
+        Raises:
+            DeliveryRefused: it refuses this notice for good.
+            DeliveryPostponed: not found, reached or trusted, or not able to take it now.
+        """
+        answer = await self._send_notice("POST", server_name, association)
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            answer = await self._send_notice("PUT", server_name, association)
+        if answer.status in _FINAL_REFUSALS:
+            raise DeliveryRefused(f"{server_name}: HTTP status {answer.status}")
+        if answer.status != HTTPStatus.OK:
+            raise DeliveryPostponed(f"{server_name}: HTTP status {answer.status}")
+
+    async def _send_notice(self, method: str, server_name: ServerName, body: Mapping[str, Any]) -> Answer:
+        try:
+            return await self.request(server_name, method, _ONBIND_PATH, body=body, max_bytes=_ONBIND_BYTES)
+        except (HomeserverUnreachable, HomeserverMisbehaved) as error:
+            raise DeliveryPostponed(error.message) from None
 
     async def request(
         self,

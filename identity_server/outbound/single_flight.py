@@ -56,8 +56,20 @@ class SingleFlightCache(Generic[_Key, _Value]):
         Raises:
             FetchAbandoned: the cache was closed meanwhile.
         """
-        if (kept := self._kept.get(key)) is not None:
-            return kept.value
+        kept = self._kept.get(key)
+        return await self.refresh(key) if kept is None else kept.value
+
+    def peek(self, key: _Key) -> _Value | None:
+        """The value as it is kept, or None; fetches nothing."""
+        kept = self._kept.get(key)
+        return None if kept is None else kept.value
+
+    async def refresh(self, key: _Key) -> _Value:
+        """The value as it is fetched now, whether one is kept or not; one that is stays if the fetch fails.
+
+        Raises:
+            FetchAbandoned: the cache was closed meanwhile.
+        """
         flight = self._flights.get(key) or self._take_off(key)
         # Unlike awaiting the task, waiting for it doesn't pass a cancellation on to it.
         await asyncio.wait([flight])

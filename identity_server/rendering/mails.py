@@ -39,13 +39,30 @@ SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "token": "sample",
                 "expires_at_ms": "1800000000000",
             }
-        )
+        ),
+        "invite": MappingProxyType(
+            {
+                "address": "alice@example.org",
+                "sender": "@bob:example.org",
+                "sender_display_name": "Bob",
+                "room_id": "!room:example.org",
+                "room_name": "The garden",
+                "room_type": "",
+                "subject_header_value": "Bob has invited you",
+                "subject_is_set": "",
+                "invite_url": "https://app.example.org/#/room/!room:example.org?email=alice%40example.org",
+            }
+        ),
     }
 )
 """Every mail there is, with the variables that its templates are given.
 
 `verification`: `address` to be confirmed; `user_id` that asked, "" where none did (v1); `confirm_url`, the link;
 `token` in it; `expires_at_ms`, when the link stops working.
+
+`invite`: `address` that is invited; `sender`, the Matrix ID of who invites; `sender_display_name`, `room_name` and
+`room_type`, "" where unknown; `invite_url`, the link; `subject_header_value`, the subject by the configuration, which
+counts where `subject_is_set`.
 """
 
 

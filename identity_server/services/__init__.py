@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from identity_server.services.accounts import Accounts
 from identity_server.services.associations import Associations
 from identity_server.services.health import Health
+from identity_server.services.homeserver_requests import HomeserverRequests
+from identity_server.services.invitations import Invitations
 from identity_server.services.lookup import Lookup
 from identity_server.services.peppers import Peppers
 from identity_server.services.public_keys import PublicKeys
@@ -24,6 +26,8 @@ class Services:
     accounts: Accounts
     associations: Associations
     health: Health
+    homeserver_requests: HomeserverRequests
+    invitations: Invitations
     lookup: Lookup
     peppers: Peppers
     public_keys: PublicKeys

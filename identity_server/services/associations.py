@@ -6,11 +6,13 @@ from typing import Any
 
 from identity_server.domain.association import Association
 from identity_server.domain.errors import Forbidden, NoSuchSession, NotYourMatrixId
-from identity_server.domain.identifiers import ClientSecret, SessionId, Threepid, UserId
+from identity_server.domain.identifiers import ClientSecret, ServerName, SessionId, Threepid, UserId, server_of
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
-from identity_server.domain.signing import SigningKey
+from identity_server.services.bind_notices import BindNotices
+from identity_server.services.outbox import Outbox
 from identity_server.storage.database import Database, Transaction
+from identity_server.storage.jobs import Job
 
 _CHANGES_KEPT_MS = 3_600_000
 
@@ -18,18 +20,28 @@ _CHANGES_KEPT_MS = 3_600_000
 class Associations:
     """Makes and removes associations."""
 
-    def __init__(self, *, database: Database, clock: Clock, randomness: Randomness, signing_key: SigningKey) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        outbox: Outbox,
+        clock: Clock,
+        randomness: Randomness,
+        bind_notices: BindNotices,
+    ) -> None:
         self._database = database
+        self._outbox = outbox
         self._clock = clock
         self._randomness = randomness
-        self._signing_key = signing_key
+        self._bind_notices = bind_notices
 
     async def bind(
         self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, account_id: UserId
     ) -> dict[str, Any]:
-        """Bind the proven address of a session to a Matrix ID; returns the signed association.
+        """Bind the proven address of a session to a Matrix ID; returns the signed association with its invites.
 
-        Commits the association in place of the address's earlier one: the newest proof wins.
+        Commits the association in place of the address's earlier one (the newest proof wins), and a notice to
+        the homeserver, which is then sent without being waited for: the homeserver may be asking for this bind.
 
         Raises:
             NotYourMatrixId: the Matrix ID isn't the account's own.
@@ -39,19 +51,20 @@ class Associations:
         if user_id != account_id:
             raise NotYourMatrixId
         now_ms = self._clock.now_ms()
-        association_id = row_id(self._randomness)
 
-        async def use_case(tx: Transaction) -> Association:
+        async def use_case(tx: Transaction) -> tuple[dict[str, Any], Job]:
             session = await tx.validation_sessions.lookup(sid, client_secret)
             # Whoever followed the link was told which Matrix ID had asked; it can't be given to another one.
             if session is None or session.requested_by not in {account_id, None}:
                 raise NoSuchSession
             threepid, _ = session.validated_threepid(now_ms)
             association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
-            await tx.associations.put(association_id, association)
-            return association
+            await tx.associations.put(row_id(self._randomness), association)
+            return await self._bind_notices.add(tx, association, now_ms=now_ms)
 
-        return self._signing_key.sign((await self._database.transaction(use_case)).to_wire())
+        signed, notice = await self._database.transaction(use_case)
+        self._outbox.start(notice)
+        return signed
 
     async def unbind_by_session(
         self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, threepid: Threepid
@@ -73,13 +86,31 @@ class Associations:
             proven, _ = session.validated_threepid(now_ms)
             if proven != threepid:
                 raise Forbidden("This session is for another address.")
-            bound = await tx.associations.find(threepid)
-            if bound is not None and bound.user_id == user_id:
-                await tx.associations.remove(threepid, now_ms=now_ms)
+            await _unbind(tx, threepid, user_id, now_ms=now_ms)
 
         await self._database.transaction(use_case)
+
+    async def unbind_by_homeserver(self, *, origin: ServerName, user_id: UserId, threepid: Threepid) -> None:
+        """Remove the binding of an address to a Matrix ID, because the homeserver of that Matrix ID says so.
+
+        Commits the removal. An address that isn't bound, or is bound to someone else, is left as it is: an
+        account can be given up long after its address has gone to another one.
+
+        Raises:
+            Forbidden: the Matrix ID is not one of the homeserver's.
+        """
+        if server_of(user_id) != origin:
+            raise Forbidden("This Matrix ID does not belong to the homeserver that signed the request.")
+        now_ms = self._clock.now_ms()
+        await self._database.transaction(lambda tx: _unbind(tx, threepid, user_id, now_ms=now_ms))
 
     async def cleanup(self) -> int:
         """Commit the removal of feed entries that every reader has long seen."""
         before_ms = self._clock.now_ms() - _CHANGES_KEPT_MS
         return await self._database.transaction(lambda tx: tx.associations.trim_changes(before_ms=before_ms))
+
+
+async def _unbind(tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int) -> None:
+    bound = await tx.associations.find(threepid)
+    if bound is not None and bound.user_id == user_id:
+        await tx.associations.remove(threepid, now_ms=now_ms)

@@ -11,6 +11,10 @@ MAIL = "mail"
 """A mail; the payload is made and read in `services/mail_jobs.py`."""
 
 
+BIND_NOTICE = "bind-notice"
+"""A notice to a homeserver; made and sent by `services/bind_notices.py`."""
+
+
 class Outcome(Enum):
     """How the first attempt at a job went, as far as it is known."""
 
@@ -21,6 +25,9 @@ class Outcome(Enum):
 
 class Outbox(Protocol):
     """Carries out jobs."""
+
+    def start(self, job: Job) -> object:
+        """Try a claimed job now, without waiting for it."""
 
     async def attempt(self, job: Job) -> Outcome:
         """Try a claimed job now, and wait a few seconds at most; an unfinished attempt goes on by itself."""

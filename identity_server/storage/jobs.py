@@ -6,11 +6,11 @@ A claim is a lease: whoever holds it works outside any transaction, and if it di
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.storage.sealing import Sealer
@@ -26,6 +26,7 @@ class Job:
 
     Attributes:
         kind: which handler it is for.
+        queue: what it waits in line with; empty for nothing.
         payload: what the handler needs; sealed in the database.
         attempts: how often it was tried before.
         lease: the claim; the outcome is only recorded while it is still held.
@@ -34,6 +35,7 @@ class Job:
 
     id: int
     kind: str
+    queue: str
     payload: Mapping[str, Any]
     attempts: int
     lease: int
@@ -51,13 +53,17 @@ class Jobs:
         self._sealer = sealer
 
     async def add_claimed(
-        self, job_id: int, kind: str, payload: Mapping[str, Any], *, now_ms: int, expires_at_ms: int
+        self, job_id: int, kind: str, payload: Mapping[str, Any], *, now_ms: int, expires_at_ms: int, queue: str = ""
     ) -> Job:
-        """Add a job that its maker will try at once; should it die, the lease runs out and others take over."""
+        """Add a job that its maker will try at once; should it die, the lease runs out and others take over.
+
+        Jobs of one named queue are claimed one at a time, so that a slow one holds up no other queue's.
+        """
         await self._connection.execute(
             insert(jobs).values(
                 id=job_id,
                 kind=kind,
+                queue=queue,
                 key_id=self._sealer.key_id,
                 sealed_payload=self._sealer.seal(_PAYLOAD, job_id, json.dumps(payload)),
                 attempts=0,
@@ -67,13 +73,23 @@ class Jobs:
                 expires_at_ms=expires_at_ms,
             )
         )
-        return Job(job_id, kind, payload, attempts=0, lease=1, expires_at_ms=expires_at_ms)
+        return Job(job_id, kind, queue, payload, attempts=0, lease=1, expires_at_ms=expires_at_ms)
 
-    async def claim(self, *, now_ms: int, limit: int) -> list[Job]:
-        """Take a lease on the jobs that are due."""
+    async def claim(self, *, now_ms: int, limit: int, busy_queues: Collection[str] = ()) -> list[Job]:
+        """Take a lease on jobs that are due: the earliest of each queue, and none of a queue that is busy."""
+        place = func.row_number().over(partition_by=jobs.c.queue, order_by=(jobs.c.run_at_ms, jobs.c.id))
+        due = (
+            select(jobs.c.id, place.label("place"))
+            .where(jobs.c.run_at_ms <= now_ms, jobs.c.queue.not_in(list(busy_queues)))
+            .subquery()
+        )
         rows = (
             await self._connection.execute(
-                select(jobs).where(jobs.c.run_at_ms <= now_ms).order_by(jobs.c.run_at_ms).limit(limit)
+                select(jobs)
+                .join(due, due.c.id == jobs.c.id)
+                .where(or_(jobs.c.queue == "", due.c.place == 1))
+                .order_by(jobs.c.run_at_ms)
+                .limit(limit)
             )
         ).all()
         for row in rows:
@@ -82,9 +98,10 @@ class Jobs:
             )
         return [self._from_row(row, lease=row.lease + 1) for row in rows]
 
-    async def finish(self, job: Job) -> None:
-        """The job is done, or given up: nothing of it stays."""
-        await self._connection.execute(delete(jobs).where(jobs.c.id == job.id, jobs.c.lease == job.lease))
+    async def finish(self, job: Job) -> bool:
+        """The job is done, or given up: nothing of it stays. False if the lease was lost."""
+        result = await self._connection.execute(delete(jobs).where(jobs.c.id == job.id, jobs.c.lease == job.lease))
+        return result.rowcount > 0
 
     async def postpone(self, job: Job, *, run_at_ms: int) -> None:
         """Give the lease back and try again then."""
@@ -101,4 +118,4 @@ class Jobs:
 
     def _from_row(self, row: Row[Any], *, lease: int) -> Job:
         payload = json.loads(self._sealer.open(_PAYLOAD, row.id, row.key_id, row.sealed_payload))
-        return Job(row.id, row.kind, payload, row.attempts, lease, row.expires_at_ms)
+        return Job(row.id, row.kind, row.queue, payload, row.attempts, lease, row.expires_at_ms)

@@ -8,42 +8,59 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import structlog
 
 from identity_server.domain.ports import Clock, DeliveryPostponed, DeliveryRefused
 from identity_server.services.outbox import Outcome
-from identity_server.storage.database import Database
+from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
 Handler = Callable[[Job], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
-_BACKOFF_MS = (30_000, 120_000, 300_000, 900_000, 1_800_000)
-_AT_ONCE = 20
+_AT_ONCE = 100
 _IDLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobKind:
+    """How jobs of one kind are carried out.
+
+    Attributes:
+        handler: raises DeliveryRefused or DeliveryPostponed, or succeeds.
+        pause_ms: how long to wait after a number of failed tries.
+        give_up: what is left to do, in the transaction that ends the job, when it was refused or took too long.
+        succeed: what is left to do in the transaction that ends the job when it is done.
+    """
+
+    handler: Handler
+    pause_ms: Callable[[int], int]
+    give_up: Callable[[Transaction, Job], Awaitable[None]] | None = None
+    succeed: Callable[[Transaction, Job], Awaitable[None]] | None = None
 
 
 class JobRunner:
     """Tries jobs; implements the `Outbox` of the services.
 
     Args:
-        handlers: by kind of job. A handler raises DeliveryRefused or DeliveryPostponed, or succeeds.
+        kinds: how to carry out each kind of job.
         patience_seconds: how long `attempt` waits for a first try.
     """
 
     def __init__(
-        self, *, database: Database, clock: Clock, handlers: Mapping[str, Handler], patience_seconds: float = 5.0
+        self, *, database: Database, clock: Clock, kinds: Mapping[str, JobKind], patience_seconds: float = 5.0
     ) -> None:
         self._database = database
         self._clock = clock
-        self._handlers = handlers
+        self._kinds = kinds
         self._patience_seconds = patience_seconds
-        self._under_way: set[asyncio.Task[Outcome]] = set()
+        self._under_way: dict[asyncio.Task[Outcome], Job] = {}
 
     async def attempt(self, job: Job) -> Outcome:
         """Try a claimed job now; what isn't finished in time goes on by itself and counts as pending."""
-        task = self._start(job)
+        task = self.start(job)
         done, _ = await asyncio.wait({task}, timeout=self._patience_seconds)
         return task.result() if done else Outcome.PENDING
 
@@ -53,9 +70,10 @@ class JobRunner:
         free = _AT_ONCE - len(self._under_way)
         if free <= 0:
             return 0
-        jobs = await self._database.transaction(lambda tx: tx.jobs.claim(now_ms=now_ms, limit=free))
+        busy = {job.queue for job in self._under_way.values()} - {""}
+        jobs = await self._database.transaction(lambda tx: tx.jobs.claim(now_ms=now_ms, limit=free, busy_queues=busy))
         for job in jobs:
-            self._start(job)
+            self.start(job)
         return len(jobs)
 
     async def run_until_idle(self) -> None:
@@ -82,37 +100,53 @@ class JobRunner:
         if self._under_way:
             await asyncio.wait(self._under_way)
 
-    def _start(self, job: Job) -> asyncio.Task[Outcome]:
+    def start(self, job: Job) -> asyncio.Task[Outcome]:
+        """Try a claimed job without waiting for it."""
         task = asyncio.create_task(self._try(job))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._under_way[task] = job
+        task.add_done_callback(lambda done: self._under_way.pop(done, None))
         return task
 
     async def _try(self, job: Job) -> Outcome:
         log = _log.bind(job_id=job.id, kind=job.kind, attempt=job.attempts + 1)
+        kind = self._kinds[job.kind]
+        if self._clock.now_ms() >= job.expires_at_ms:
+            # The server was away for long: what the job is about is over.
+            log.warning("job.too_late")
+            await self._finish(job, kind.give_up)
+            return Outcome.REFUSED
         try:
-            await self._handlers[job.kind](job)
+            await kind.handler(job)
         except DeliveryRefused as error:
             log.warning("job.refused", reason=str(error))
-            await self._database.transaction(lambda tx: tx.jobs.finish(job))
+            await self._finish(job, kind.give_up)
             return Outcome.REFUSED
         except DeliveryPostponed as error:
             return await self._postpone(job, str(error))
         except Exception:
             log.exception("job.failed")
             return await self._postpone(job, "an error in this server")
-        await self._database.transaction(lambda tx: tx.jobs.finish(job))
+        await self._finish(job, kind.succeed)
         log.info("job.done")
         return Outcome.DONE
 
+    async def _finish(self, job: Job, last: Callable[[Transaction, Job], Awaitable[None]] | None) -> None:
+        async def use_case(tx: Transaction) -> None:
+            # A lost lease means that someone else carries the job out; so its end is theirs, too.
+            if await tx.jobs.finish(job) and last is not None:
+                await last(tx, job)
+
+        await self._database.transaction(use_case)
+
     async def _postpone(self, job: Job, reason: str) -> Outcome:
         log = _log.bind(job_id=job.id, kind=job.kind, attempt=job.attempts + 1, reason=reason)
-        wait_ms = _BACKOFF_MS[min(job.attempts, len(_BACKOFF_MS) - 1)]
-        run_at_ms = self._clock.now_ms() + wait_ms
+        kind = self._kinds[job.kind]
+        pause_ms = kind.pause_ms(job.attempts)
+        run_at_ms = self._clock.now_ms() + pause_ms
         if run_at_ms >= job.expires_at_ms:
             log.error("job.given_up")
-            await self._database.transaction(lambda tx: tx.jobs.finish(job))
+            await self._finish(job, kind.give_up)
             return Outcome.REFUSED
-        log.warning("job.postponed", seconds=wait_ms // 1000)
+        log.warning("job.postponed", seconds=pause_ms // 1000)
         await self._database.transaction(lambda tx: tx.jobs.postpone(job, run_at_ms=run_at_ms))
         return Outcome.PENDING

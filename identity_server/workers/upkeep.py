@@ -75,7 +75,16 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             "Addresses that were not validated are nobody's business after a day.",
         ),
         Chore(
-            "sweep access tokens", _HOUR, services.accounts.cleanup, "Unused tokens are a risk to those who left them."
+            "sweep access tokens",
+            _HOUR,
+            services.accounts.cleanup,
+            "Unused tokens are a risk to those who left them.",
+        ),
+        Chore(
+            "sweep invites",
+            _HOUR,
+            services.invitations.cleanup,
+            "An invite that nobody took up holds an address that nobody proved.",
         ),
         Chore(
             "sweep ephemeral keys", _HOUR, services.public_keys.cleanup, "Keys of invites are kept until their time."

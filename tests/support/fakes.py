@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
-from identity_server.domain.errors import IdentityServerError, OpenIdTokenRefused
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from identity_server.domain.errors import HomeserverUnreachable, IdentityServerError, OpenIdTokenRefused
 from identity_server.domain.identifiers import ServerName, UserId, parse_user_id, server_of
 from identity_server.domain.ports import DeliveryError, Mail
+from identity_server.outbound.https import Answer
+from identity_server.outbound.origin_keys import KEYS_PATH
+from tests.support.homeserver import SigningHomeserver
 
 START_MS = 1_750_000_000_000
 
@@ -39,12 +46,19 @@ class FakeRandomness:
 
 
 class FakeHomeservers:
-    """Homeservers that know the OpenID tokens they were told of."""
+    """Homeservers that know the OpenID tokens they were told of, and sign if they were told to."""
 
     def __init__(self) -> None:
         self._tokens: dict[tuple[ServerName, str], UserId] = {}
         self.failure: IdentityServerError | None = None
         self.on_call: Callable[[], Awaitable[None]] | None = None
+        self.notices = FakeNotices()
+        self.signing: dict[str, SigningHomeserver] = {}
+        self.keys_asked: list[ServerName] = []
+
+    def add_signing(self, name: str) -> SigningHomeserver:
+        """A homeserver that publishes its keys."""
+        return self.signing.setdefault(name, SigningHomeserver(name))
 
     def issue(self, user_id: str) -> str:
         """An OpenID token for a user."""
@@ -62,6 +76,34 @@ class FakeHomeservers:
             return self._tokens[server_name, openid_token]
         except KeyError:
             raise OpenIdTokenRefused from None
+
+    async def request(self, server_name: ServerName, method: str, path: str, *, max_bytes: int) -> Answer:
+        """Answer as a homeserver does that is asked for its keys."""
+        assert (method, path) == ("GET", KEYS_PATH)
+        self.keys_asked.append(server_name)
+        if self.on_call is not None:
+            await self.on_call()
+        if self.failure is not None:
+            raise self.failure
+        if server_name not in self.signing:
+            raise HomeserverUnreachable
+        body = json.dumps(self.signing[server_name].published_keys()).encode()
+        return Answer(status=200, headers=CIMultiDictProxy(CIMultiDict()), body=body)
+
+    async def notify_bind(self, server_name: ServerName, association: Mapping[str, Any]) -> None:
+        self.notices.tries += 1
+        if self.notices.answers:
+            raise self.notices.answers.popleft()
+        self.notices.delivered.append((server_name, association))
+
+
+class FakeNotices:
+    """What homeservers were told, and what they say next."""
+
+    def __init__(self) -> None:
+        self.delivered: list[tuple[ServerName, Mapping[str, Any]]] = []
+        self.tries = 0
+        self.answers: deque[DeliveryError] = deque()
 
 
 class FakeMail:

@@ -11,12 +11,14 @@ from typing import Any
 
 from aiohttp import ClientResponse, ClientSession
 from aiohttp.web_runner import SockSite
+from multidict import CIMultiDict
 
 from identity_server.api.protocol import Runner
 from identity_server.app import Ports, System, open_system
 from identity_server.config import Config, load
 from identity_server.domain.hashing import encode_digest, hash_threepid
 from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.server import open_socket
 from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness
 
@@ -62,7 +64,7 @@ class Harness:
     async def request(self, method: str, path: str, *, as_: User | None = None, **options: Any) -> Reply:
         """Send a request; a path without a leading slash is below v2."""
         path = path if path.startswith("/") else f"/_matrix/identity/v2/{path}".rstrip("/")
-        headers = dict(options.pop("headers", {}))
+        headers = CIMultiDict(options.pop("headers", {}))
         if as_ is not None:
             headers["Authorization"] = f"Bearer {as_.token}"
         async with self._session.request(
@@ -163,11 +165,12 @@ class Fakes:
         self.clock = FakeClock()
         self.randomness = FakeRandomness()
         self.homeservers = FakeHomeservers()
+        self.origin_keys = PublishedKeys(federation=self.homeservers, clock=self.clock)
         self.mail = FakeMail()
 
     @property
     def ports(self) -> Ports:
-        return Ports(self.clock, self.randomness, self.homeservers, self.mail)
+        return Ports(self.clock, self.randomness, self.homeservers, self.origin_keys, self.mail)
 
 
 def make_config(directory: Path, *, settings: Mapping[str, str] | None = None) -> Config:

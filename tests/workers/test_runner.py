@@ -12,7 +12,8 @@ from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
 from identity_server.services.outbox import Outcome
 from identity_server.storage.database import Database
 from identity_server.storage.jobs import Job
-from identity_server.workers.runner import JobRunner
+from identity_server.workers.deliveries import message_pause_ms
+from identity_server.workers.runner import JobKind, JobRunner
 from tests.support.databases import open_database
 from tests.support.fakes import FakeClock
 
@@ -45,7 +46,10 @@ class Bench:
         self.handler = Handler()
         self.database = database
         self.runner = JobRunner(
-            database=database, clock=self.clock, handlers={"test": self.handler}, patience_seconds=0.05
+            database=database,
+            clock=self.clock,
+            kinds={"test": JobKind(self.handler, pause_ms=message_pause_ms)},
+            patience_seconds=0.05,
         )
 
     async def add(self, *, expires_in_ms: int = 24 * HOUR_MS) -> Job:

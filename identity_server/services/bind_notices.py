@@ -1,0 +1,105 @@
+"""Telling a homeserver that an address was bound to one of its users (server-server API, "3PID onbind").
+
+The notice is a job, written with the binding; the invites that it carries are taken with it and gone when it
+has been delivered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from identity_server.domain.association import Association
+from identity_server.domain.identifiers import ServerName, server_of
+from identity_server.domain.invite import Invite
+from identity_server.domain.ports import Clock, Homeservers, Randomness
+from identity_server.domain.random_values import row_id
+from identity_server.domain.signing import SigningKey
+from identity_server.services.outbox import BIND_NOTICE
+from identity_server.storage.database import Transaction
+from identity_server.storage.jobs import Job
+
+_log = structlog.get_logger(__name__)
+
+_MINUTE_MS = 60_000
+_LONGEST_PAUSE_MS = 6 * 60 * _MINUTE_MS
+_LIFETIME_MS = 14 * 24 * 60 * _MINUTE_MS
+_JITTER_BITS = 16
+
+GIVEN_UP = "on-bind notice given up"
+
+
+class BindNotices:
+    """Writes notices, sends them, and clears up after them.
+
+    Args:
+        keep_delivered_invites: leave invites until they expire, even though their homeserver knows of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        homeservers: Homeservers,
+        clock: Clock,
+        randomness: Randomness,
+        signing_key: SigningKey,
+        keep_delivered_invites: bool,
+    ) -> None:
+        self._homeservers = homeservers
+        self._clock = clock
+        self._randomness = randomness
+        self._signing_key = signing_key
+        self._keep_delivered_invites = keep_delivered_invites
+
+    async def add(self, tx: Transaction, association: Association, *, now_ms: int) -> tuple[dict[str, Any], Job]:
+        """Take the address's waiting invites along, and write the notice.
+
+        Returns:
+            The signed association with its invites, as the binder gets it too, and the notice's claimed job.
+        """
+        invites = await tx.invites.take(association.threepid, now_ms=now_ms)
+        body = association.to_wire()
+        if invites:
+            body["invites"] = [self._invite(invite, association) for invite in invites]
+        signed = self._signing_key.sign(body)
+        server_name = server_of(association.user_id)
+        job = await tx.jobs.add_claimed(
+            row_id(self._randomness),
+            BIND_NOTICE,
+            {"server_name": server_name, "body": signed, "invites": [invite.id for invite in invites]},
+            now_ms=now_ms,
+            expires_at_ms=now_ms + _LIFETIME_MS,
+            queue=server_name,
+        )
+        return signed, job
+
+    def _invite(self, invite: Invite, association: Association) -> dict[str, Any]:
+        signed = self._signing_key.sign({"mxid": association.user_id, "token": invite.token})
+        return invite.for_homeserver(association.user_id, signed)
+
+    async def send(self, job: Job) -> None:
+        """Deliver a notice; at least once.
+
+        Raises:
+            DeliveryRefused, DeliveryPostponed: as the homeserver answers.
+        """
+        await self._homeservers.notify_bind(ServerName(job.payload["server_name"]), job.payload["body"])
+
+    async def delivered(self, tx: Transaction, job: Job) -> None:
+        """The homeserver knows: its invites have done their work."""
+        if not self._keep_delivered_invites:
+            await tx.invites.remove(job.payload["invites"])
+
+    async def given_up(self, tx: Transaction, job: Job) -> None:
+        """The homeserver will never know: its invites wait again, and the operator can see it."""
+        server_name = ServerName(job.payload["server_name"])
+        _log.error("bind_notice.given_up", server_name=server_name, invites=len(job.payload["invites"]))
+        await tx.invites.release(job.payload["invites"])
+        await tx.audit.add(GIVEN_UP, now_ms=self._clock.now_ms(), server_name=server_name)
+
+    def pause_ms(self, attempts: int) -> int:
+        """One minute, doubling up to six hours, and up to a fifth more so that they don't all come at once."""
+        pause_ms = min(_MINUTE_MS << min(attempts, _JITTER_BITS), _LONGEST_PAUSE_MS)
+        share = int.from_bytes(self._randomness.token_bytes(_JITTER_BITS // 8), "big")
+        return pause_ms + pause_ms * share // (5 << _JITTER_BITS)
