@@ -31,6 +31,15 @@ class Change:
     added: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StoredAssociation:
+    """What is stored for an address that is known only by its blind."""
+
+    id: int
+    user_id: str
+    ts: int
+
+
 class Associations:
     """The live associations; at most one per address.
 
@@ -51,19 +60,7 @@ class Associations:
     async def put(self, association_id: int, association: Association) -> None:
         """Store an association under a fresh random id, in place of the address's earlier one."""
         await self.remove(association.threepid, now_ms=association.ts)
-        await self._connection.execute(
-            insert(associations).values(
-                id=association_id,
-                medium=association.threepid.medium.value,
-                address_blind=self._sealer.blind(association.threepid),
-                key_id=self._sealer.key_id,
-                sealed_address=self._sealer.seal(_ADDRESS, association_id, association.threepid.address),
-                user_id=association.user_id,
-                ts=association.ts,
-                not_before=association.not_before,
-                not_after=association.not_after,
-            )
-        )
+        await self._connection.execute(insert(associations).values(**self._to_row(association_id, association)))
         await self._record(association_id, _ADDED, association.ts)
 
     async def remove(self, threepid: Threepid, *, now_ms: int) -> None:
@@ -72,6 +69,30 @@ class Associations:
         if row is not None:
             await self._connection.execute(delete(associations).where(associations.c.id == row.id))
             await self._record(row.id, _REMOVED, now_ms)
+
+    async def put_all(
+        self, rows: Sequence[tuple[int, Association]], *, replaced: Sequence[int] = (), now_ms: int
+    ) -> None:
+        """Store many associations under fresh random ids; `replaced` are the ids of those whose place they take."""
+        await self.remove_all(replaced, now_ms=now_ms)
+        if rows:
+            await self._connection.execute(insert(associations), [self._to_row(*row) for row in rows])
+            await self._record_all([association_id for association_id, _ in rows], _ADDED, now_ms)
+
+    async def remove_all(self, ids: Sequence[int], *, now_ms: int) -> None:
+        """Remove many associations."""
+        if ids:
+            await self._connection.execute(delete(associations).where(associations.c.id.in_(ids)))
+            await self._record_all(ids, _REMOVED, now_ms)
+
+    async def list_blinds(self, first: bytes, last: bytes) -> dict[bytes, StoredAssociation]:
+        """What is bound, by blinded address, from one to another; for who compares many addresses in their order."""
+        rows = await self._connection.execute(
+            select(associations.c.address_blind, associations.c.id, associations.c.user_id, associations.c.ts).where(
+                associations.c.address_blind.between(first, last)
+            )
+        )
+        return {row.address_blind: StoredAssociation(row.id, row.user_id, row.ts) for row in rows}
 
     async def list_page(self, *, after_id: int, limit: int) -> list[tuple[int, Association]]:
         """The next associations in the order of their ids."""
@@ -125,6 +146,24 @@ class Associations:
         await self._connection.execute(
             insert(association_changes).values(association_id=association_id, kind=kind, at_ms=now_ms)
         )
+
+    async def _record_all(self, ids: Sequence[int], kind: str, now_ms: int) -> None:
+        self.changed = True
+        changes = [{"association_id": each, "kind": kind, "at_ms": now_ms} for each in ids]
+        await self._connection.execute(insert(association_changes), changes)
+
+    def _to_row(self, association_id: int, association: Association) -> dict[str, Any]:
+        return {
+            "id": association_id,
+            "medium": association.threepid.medium.value,
+            "address_blind": self._sealer.blind(association.threepid),
+            "key_id": self._sealer.key_id,
+            "sealed_address": self._sealer.seal(_ADDRESS, association_id, association.threepid.address),
+            "user_id": association.user_id,
+            "ts": association.ts,
+            "not_before": association.not_before,
+            "not_after": association.not_after,
+        }
 
     def _from_row(self, row: Row[Any]) -> Association:
         address = self._sealer.open(_ADDRESS, row.id, row.key_id, row.sealed_address)

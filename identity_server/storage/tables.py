@@ -193,3 +193,12 @@ audit = Table(
     Column("server_name", String(255), comment="of the homeserver concerned; never a person"),
     sqlite_autoincrement=True,
 )
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("source", String(64), primary_key=True, comment="tells one source from another"),
+    Column("table_name", String(64), primary_key=True, comment="of the source"),
+    Column("last_row", BigInteger, nullable=False, comment="up to here everything is known"),
+    Column("at_ms", BigInteger, nullable=False),
+)

@@ -1,0 +1,174 @@
+"""Rows that arrive by the thousand from another server's database, and how far such an import has come.
+
+The rule: what is here already stays as it is; whoever adds asks first what is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.domain.identifiers import UserId
+from identity_server.domain.terms import Acceptance
+from identity_server.storage.tables import (
+    accepted_terms,
+    access_tokens,
+    accounts,
+    ephemeral_keys,
+    imports,
+    invites,
+)
+
+T = TypeVar("T")
+# PostgreSQL takes 32 767 parameters in one statement, SQLite about as many.
+_AT_ONCE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """An account as another server knew it.
+
+    Attributes:
+        agreed_master_version: of a Sydent terms file.
+    """
+
+    user_id: UserId
+    created_at_ms: int
+    agreed_master_version: str | None
+
+
+class Imports:
+    """Many rows at once."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    # --- how far --------------------------------------------------------------------------
+
+    async def marks(self, source: str) -> dict[str, int]:
+        """By table of that source, the row up to which everything is known here."""
+        rows = await self._connection.execute(
+            select(imports.c.table_name, imports.c.last_row).where(imports.c.source == source)
+        )
+        return {row.table_name: row.last_row for row in rows}
+
+    async def set_mark(self, source: str, table: str, last_row: int, *, now_ms: int) -> None:
+        """Remember that everything up to this row is known."""
+        await self._connection.execute(
+            delete(imports).where(imports.c.source == source, imports.c.table_name == table)
+        )
+        await self._connection.execute(
+            insert(imports).values(source=source, table_name=table, last_row=last_row, at_ms=now_ms)
+        )
+
+    # --- accounts -------------------------------------------------------------------------
+
+    async def find_accounts(self, user_ids: Collection[UserId]) -> dict[str, str | None]:
+        """Those of these accounts that are here, with the master version that each agreed to."""
+        found: dict[str, str | None] = {}
+        for some in _in_parts(list(user_ids)):
+            rows = await self._connection.execute(
+                select(accounts.c.user_id, accounts.c.agreed_master_version).where(accounts.c.user_id.in_(some))
+            )
+            found.update({row.user_id: row.agreed_master_version for row in rows})
+        return found
+
+    async def add_accounts(self, new: Collection[NewAccount]) -> None:
+        """Add accounts that aren't here."""
+        await self._insert(
+            accounts,
+            [
+                {
+                    "user_id": each.user_id,
+                    "created_at_ms": each.created_at_ms,
+                    "agreed_master_version": each.agreed_master_version,
+                }
+                for each in new
+            ],
+        )
+
+    async def set_master_versions(self, versions: Mapping[UserId, str]) -> None:
+        """Remember what accounts have agreed to."""
+        for user_id, version in versions.items():
+            await self._connection.execute(
+                update(accounts).where(accounts.c.user_id == user_id).values(agreed_master_version=version)
+            )
+
+    async def find_tokens(self, digests: Collection[bytes]) -> set[bytes]:
+        """Those of these access tokens that are here."""
+        return await self._find(access_tokens.c.token_digest, digests)
+
+    async def add_tokens(self, new: Mapping[bytes, UserId], *, now_ms: int) -> None:
+        """Add access tokens that aren't here; their last use counts from now."""
+        await self._insert(
+            access_tokens,
+            [
+                {"token_digest": digest, "user_id": user_id, "created_at_ms": now_ms, "last_used_at_ms": now_ms}
+                for digest, user_id in new.items()
+            ],
+        )
+
+    async def find_accepted_urls(self, user_ids: Collection[UserId]) -> set[tuple[str, str]]:
+        """Account and URL of everything that these accounts have accepted."""
+        found: set[tuple[str, str]] = set()
+        for some in _in_parts(list(user_ids)):
+            rows = await self._connection.execute(
+                select(accepted_terms.c.user_id, accepted_terms.c.url).where(accepted_terms.c.user_id.in_(some))
+            )
+            found.update((row.user_id, row.url) for row in rows)
+        return found
+
+    async def add_accepted(self, new: Collection[tuple[UserId, Acceptance]], *, now_ms: int) -> None:
+        """Add acceptances that aren't here."""
+        await self._insert(
+            accepted_terms,
+            [
+                {
+                    "user_id": user_id,
+                    "policy_id": each.policy_id,
+                    "version": each.version,
+                    "language": each.language,
+                    "url": each.url,
+                    "accepted_at_ms": now_ms,
+                }
+                for user_id, each in new
+            ],
+        )
+
+    # --- invites --------------------------------------------------------------------------
+
+    async def find_invites(self, token_digests: Collection[bytes]) -> set[bytes]:
+        """Those of these invites that are here."""
+        return await self._find(invites.c.token_digest, token_digests)
+
+    async def find_ephemeral_keys(self, public_keys: Collection[bytes]) -> set[bytes]:
+        """Those of these keys that are here, revoked ones included."""
+        return await self._find(ephemeral_keys.c.public_key, public_keys)
+
+    async def add_ephemeral_keys(self, new: Mapping[bytes, int], *, valid_until_ms: int) -> None:
+        """Add keys that aren't here, with the time that each was made."""
+        await self._insert(
+            ephemeral_keys,
+            [
+                {"public_key": key, "created_at_ms": made_ms, "valid_until_ms": valid_until_ms, "revoked": False}
+                for key, made_ms in new.items()
+            ],
+        )
+
+    async def _find(self, column: ColumnElement[bytes], values: Collection[bytes]) -> set[bytes]:
+        found: set[bytes] = set()
+        for some in _in_parts(list(values)):
+            found.update((await self._connection.execute(select(column).where(column.in_(some)))).scalars())
+        return found
+
+    async def _insert(self, table: Any, rows: list[dict[str, Any]]) -> None:
+        for some in _in_parts(rows):
+            await self._connection.execute(insert(table), some)
+
+
+def _in_parts(values: Sequence[T]) -> list[Sequence[T]]:
+    return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]
