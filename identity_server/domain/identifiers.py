@@ -34,6 +34,11 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 _OPAQUE = re.compile(r"[0-9a-zA-Z.=_-]{1,255}")
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+# Letters and marks by their category, and yet nothing to be seen (Unicode's Default_Ignorable_Code_Point, and
+# the empty Braille pattern).
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 _MAX_SERVER_NAME = 230
 _MAX_USER_ID_BYTES = 255
 _MAX_EMAIL = 254
@@ -166,9 +171,15 @@ def canonical_email(value: str) -> str:
         raise InvalidEmail
     try:
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).casefold())
-        email_validator.validate_email(folded, check_deliverability=False, globally_deliverable=False, strict=True)
+        checked = email_validator.validate_email(
+            folded, check_deliverability=False, globally_deliverable=False, strict=True
+        )
     except (email_validator.EmailNotValidError, UnicodeError):
         raise InvalidEmail from None
+    # A domain of full-width, circled or mathematical letters would be mailed as the one that they stand for, and
+    # every mixture of them be an address of its own.
+    if not _same_labels(folded.rpartition("@")[2], checked.domain, checked.ascii_domain):
+        raise InvalidEmail
     # The checked form would turn `xn--` labels into Unicode; searchers hash what they typed, so keep that.
     if folded != unicodedata.normalize("NFC", folded.casefold()) or len(folded.encode()) > _MAX_EMAIL:
         raise InvalidEmail
@@ -178,6 +189,15 @@ def canonical_email(value: str) -> str:
     return folded
 
 
+def _same_labels(domain: str, unicode_form: str, ascii_form: str) -> bool:
+    """Whether each label is written in one of its two proper forms."""
+    written, *proper = (name.split(".") for name in (domain, unicode_form, ascii_form))
+    return len(written) == len(proper[0]) and all(
+        label in forms for label, *forms in zip(written, *proper, strict=True)
+    )
+
+
 def _is_deceptive(character: str) -> bool:
-    """Controls, format characters (zero width, bidi), separators, surrogates, private use, unassigned."""
-    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+    """Controls, format characters (zero width, bidi), separators, surrogates, private use, unassigned, blanks."""
+    category = unicodedata.category(character)
+    return category in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"} or bool(_BLANK.fullmatch(character))
