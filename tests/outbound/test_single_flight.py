@@ -103,3 +103,27 @@ async def test_closing_ends_fetches_and_tells_their_callers() -> None:
     await cache.close()
     with pytest.raises(FetchAbandoned):
         await caller
+
+
+async def test_peeking_fetches_nothing() -> None:
+    source = Source()
+    source.open.set()
+    cache = SingleFlightCache(source.fetch, clock=(clock := FakeClock()))
+    assert cache.peek("a") is None
+    await cache.get("a")
+    assert cache.peek("a") == "a 1"
+    clock.advance(seconds=1)
+    assert cache.peek("a") is None
+    assert source.fetched == ["a"]
+
+
+async def test_refreshing_replaces_what_is_kept_unless_it_fails() -> None:
+    source = Source()
+    source.open.set()
+    cache = SingleFlightCache(source.fetch, clock=FakeClock())
+    await cache.get("a")
+    assert await asyncio.gather(*(cache.refresh("a") for _ in range(2))) == ["a 2"] * 2
+    source.error = OSError("gone")
+    with pytest.raises(OSError, match="gone"):
+        await cache.refresh("a")
+    assert await cache.get("a") == "a 2"
