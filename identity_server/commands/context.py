@@ -13,7 +13,7 @@ from identity_server.config import Config, ConfigError, load
 from identity_server.domain.errors import IdentityServerError
 from identity_server.key_files import KeyProblem
 from identity_server.observability import set_up_logging
-from identity_server.rendering.brands import BrandingProblems
+from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.policies import PolicyProblems
 from identity_server.server import CannotListen
 from identity_server.storage.schema import SchemaProblem

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import ssl
 import sys
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from email.generator import BytesGenerator
-from email.message import EmailMessage
 from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
@@ -26,12 +23,14 @@ import aiosmtplib
 import structlog
 
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused, Mail
-from identity_server.rendering.mails import BadRecipient, Mails
-from identity_server.rendering.templates import TemplateFault
+from identity_server.rendering.faults import TemplateFault
+from identity_server.rendering.headers import BadRecipient
+from identity_server.rendering.mails import Letter, Mails
 
 _log = structlog.get_logger(__name__)
 
-_MAX_MAIL_BYTES = 262_144
+# Sydent's operators put pictures into their templates.
+_MAX_MAIL_BYTES = 1_048_576
 _QUIT_SECONDS = 1.0
 _PERMANENT = 500
 # 5xx replies that speak of the connection, not of the mail: no service, login or TLS wanted first, login refused.
@@ -94,14 +93,13 @@ class SmtpTransport:
             DeliveryRefused: the relay refused this mail for good, or cannot carry its address.
             DeliveryPostponed: everything else, a broken template of the operator's included.
         """
-        message = _render(self._mails, mail)
-        content = _to_bytes(message)
-        if len(content) > _MAX_MAIL_BYTES:
+        letter = _render(self._mails, mail)
+        if len(letter.content) > _MAX_MAIL_BYTES:
             raise DeliveryRefused(f"the mail is larger than {_MAX_MAIL_BYTES} bytes")
         delivery = _Delivery(self._relay, self._tls)
         try:
             async with asyncio.timeout(self._relay.timeout_seconds):
-                await delivery.carry_out(message, content)
+                await delivery.carry_out(letter)
         except TimeoutError:
             raise DeliveryPostponed(f"{delivery.step}: no answer in time") from None
         else:
@@ -127,13 +125,12 @@ class _Delivery:
             tls_context=tls,
         )
 
-    async def carry_out(self, message: EmailMessage, content: bytes) -> None:
+    async def carry_out(self, letter: Letter) -> None:
         await self._open()
-        sender, recipient = (message[header].addresses[0].addr_spec for header in ("From", "To"))
-        options, encoding = self._options(unicode_addresses=not (sender + recipient).isascii())
-        await self._about_mail("MAIL", self._client.mail(sender, options=options, encoding=encoding))
-        await self._about_mail("RCPT", self._client.rcpt(recipient, encoding=encoding))
-        await self._about_mail("DATA", self._client.data(content))
+        options, encoding = self._options(unicode_addresses=letter.smtputf8)
+        await self._about_mail("MAIL", self._client.mail(letter.sender, options=options, encoding=encoding))
+        await self._about_mail("RCPT", self._client.rcpt(letter.recipient, encoding=encoding))
+        await self._about_mail("DATA", self._client.data(letter.content))
 
     async def _open(self) -> None:
         await self._about_us("connect", self._client.connect())
@@ -200,8 +197,8 @@ class ConsoleTransport:
             DeliveryRefused: the address can't stand in a mail.
             DeliveryPostponed: a template is broken.
         """
-        message = _render(self._mails, mail)
-        body = message.get_body(("plain",))
+        message = _render(self._mails, mail).message
+        body = message.get_body(("plain", "html"))
         text = body.get_content() if body is not None else ""
         heading = "\n".join(f"{name + ':':<9}{message[name]}" for name in ("To", "From", "Subject"))
         # One write, so that mails of several workers don't mix.
@@ -209,7 +206,7 @@ class ConsoleTransport:
         self._stream.flush()
 
 
-def _render(mails: Mails, mail: Mail) -> EmailMessage:
+def _render(mails: Mails, mail: Mail) -> Letter:
     try:
         return mails.render(mail)
     except BadRecipient as error:
@@ -217,13 +214,6 @@ def _render(mails: Mails, mail: Mail) -> EmailMessage:
     except TemplateFault as error:
         # The operator can mend a template while the mail waits.
         raise DeliveryPostponed(str(error)) from None
-
-
-def _to_bytes(message: EmailMessage) -> bytes:
-    """The message as it goes over the wire, by its own policy."""
-    buffer = io.BytesIO()
-    BytesGenerator(buffer, policy=message.policy).flatten(message)
-    return buffer.getvalue()
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Brands: whose name, colour and words stand on mails and pages, and whose files replace ours.
 
 A brand is a subdirectory of `templates.path`. A file in it replaces the packaged one of the same name
-(`mail/verification.html.j2`, `pages/confirm.html.j2` ...), one by one; `brand.toml` sets the variables.
+(`mail/verification.html.j2`, `pages/confirm.html.j2` ...), one by one; `brand.toml` sets the variables. Templates in
+Sydent's form are found by `sydent_files.py`.
 Rule: brands are listed once, at load. A name from the network is looked up in that list and never becomes a path.
 """
 
@@ -9,36 +10,19 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from identity_server.rendering.colours import Colour
-
-_log = structlog.get_logger(__name__)
+from identity_server.rendering.faults import BrandingProblems
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SETTINGS = "brand.toml"
 _MAX_SETTINGS_BYTES = 16_384
 _MAX_TEXT = 500
-_OUR_FOLDERS = ("mail", "pages")
-_SYDENT_FILES = ("*.eml", "*.eml.j2", "verify_response_template.html")
 _SUPPORT = re.compile(r"https?://[^\s/]\S*|[^\s@:/?&#%]+@[^\s@:/?&#%]+")
-
-
-class BrandingProblems(Exception):
-    """What is wrong with the brands and their templates; the text lists every problem.
-
-    Attributes:
-        problems: one line each, with the file it is about.
-    """
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +92,6 @@ def load_brands(path: Path | None, *, default_brand: str, server_name: str) -> B
     if not path.is_dir():
         raise BrandingProblems([f"{path}: templates.path is not a directory"])
     directories = {each.name: each for each in sorted(path.iterdir()) if each.is_dir() and _NAME.fullmatch(each.name)}
-    _mention_sydent_files(directories.values())
     problems: list[str] = []
     fallback = directories.get(default_brand)
     default = plain if fallback is None else _read_settings(fallback, plain, problems)
@@ -126,19 +109,6 @@ def load_brands(path: Path | None, *, default_brand: str, server_name: str) -> B
     if problems:
         raise BrandingProblems(problems)
     return Brands(default=whole_default, named=named)
-
-
-def _mention_sydent_files(directories: Iterable[Path]) -> None:
-    """Say once per load that templates in Sydent's form are not used."""
-    ignored = [
-        str(file)
-        for directory in directories
-        if not any((directory / folder).is_dir() for folder in _OUR_FOLDERS)
-        for pattern in _SYDENT_FILES
-        for file in sorted(directory.glob(pattern))
-    ]
-    if ignored:
-        _log.warning("templates in Sydent's form are not supported yet; ours are used instead", files=ignored)
 
 
 def _read_settings(directory: Path, fallback: Brand, problems: list[str]) -> Brand:

@@ -5,29 +5,56 @@ Rule: values come from users. None of them can add a header or a line, and none 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 import textwrap
-import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from email import message_from_bytes
+from email.generator import BytesGenerator
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8
+from email.policy import SMTP
 from email.utils import format_datetime
 from types import MappingProxyType
 
-import email_validator
+import structlog
 
 from identity_server.domain.ports import Clock, Mail
-from identity_server.rendering.brands import BrandingProblems
+from identity_server.rendering.faults import BrandingProblems, TemplateFault
+from identity_server.rendering.headers import (
+    header_names,
+    header_text,
+    mail_address,
+    mail_policy,
+    one_line,
+    parse_sender,
+)
 from identity_server.rendering.languages import Language
-from identity_server.rendering.templates import TemplateFault, Templates
+from identity_server.rendering.sydent_files import ALWAYS, RawMail
+from identity_server.rendering.sydent_mails import Frame, NotAMessage, bare_content, compose, has_headers
+from identity_server.rendering.templates import Templates
+
+_log = structlog.get_logger(__name__)
 
 _TEXT_WIDTH = 72
 _MAX_SUBJECT = 200
-# Folding must not break a Message-ID or a long address in two: 998 is what SMTP carries.
-_MAX_HEADER_LINE = 900
 _EMPTY_LINES = re.compile(r"\n{3,}")
+
+_OPTIONAL_IN_INVITES = (
+    "guest_access_token",
+    "guest_user_id",
+    "org.matrix.web_client_location",
+    "room_alias",
+    "room_avatar_url",
+    "room_join_rules",
+    "room_name",
+    "room_type",
+    "sender_avatar_url",
+    "sender_display_name",
+)
 
 SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -66,11 +93,57 @@ counts where `subject_is_set`.
 """
 
 
-class BadRecipient(ValueError):
-    """The address can't stand in a mail. The text never holds it."""
+SYDENT_SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "verification": MappingProxyType(
+            {
+                "ipaddress": "192.0.2.1",
+                "link": "https://id.example.org/_matrix/identity/v2/validate/email/submitToken?token=sample&sid=1",
+                "token": "sample",
+            }
+        ),
+        "invite": MappingProxyType(
+            {
+                "address": "alice@example.org",
+                "bracketed_room_name": "(The garden) ",
+                "bracketed_verified_sender": "(@bob:example.org) ",
+                "ephemeral_private_key": "sample",
+                "medium": "email",
+                "room_id": "!room:example.org",
+                "sender": "@bob:example.org",
+                "subject_header_value": "Bob has invited you",
+                "token": "sample",
+                "web_client_location": "https://app.example.org",
+                **dict.fromkeys(_OPTIONAL_IN_INVITES, ""),
+            }
+        ),
+        "migration": MappingProxyType({"mxid": "@alice:example.org"}),
+    }
+)
+"""The same for templates in Sydent's form, which have names of their own for things; see `sydent_files.ALWAYS`, too.
 
-    def __init__(self) -> None:
-        super().__init__("the address cannot be mailed")
+`verification`: `link` confirms by itself when it is followed; `ipaddress`, of the client that asked. `invite`: these,
+and every other text of the request under its own name. `migration`: `mxid` loses an address to another.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail as it goes over the wire.
+
+    Attributes:
+        sender: who it is from, for the relay: always `email.from`.
+        recipient: the one address it goes to.
+        message: what its reader gets.
+        content: the same in bytes.
+        smtputf8: whether it needs a relay that can carry addresses beyond ASCII.
+    """
+
+    sender: str
+    recipient: str
+    message: EmailMessage
+    content: bytes
+    smtputf8: bool
 
 
 class Mails:
@@ -91,27 +164,92 @@ class Mails:
         self._clock = clock
         self._sender = parse_sender(sender)
 
-    def render(self, mail: Mail) -> EmailMessage:
-        """Make the whole message.
+    def exists(self, template: str, brand: str | None) -> bool:
+        """Whether a brand has this mail: one whose templates are Sydent's has only the mails that Sydent sends."""
+        return self._templates.has_mail(template, brand)
 
-        Headers of addresses hold the domain in its ASCII form; the local part stays as it is, and the
-        message's policy is `SMTPUTF8` where that is beyond ASCII.
+    def shows(self, template: str, brand: str | None, name: str) -> bool:
+        """Whether a brand's template in Sydent's form may show this value; ours show what `SAMPLES` says."""
+        raw = self._templates.sydent.mail(template, brand)
+        return raw is not None and raw.form.shows(name)
+
+    def render(self, mail: Mail) -> Letter:
+        """Make the whole mail.
+
+        Headers of addresses hold the domain in its ASCII form; the local part stays as it is.
 
         Raises:
             BadRecipient: `mail.to` is no address.
             TemplateFault: a template is missing, broken, or wants a variable that isn't there.
         """
+        recipient = mail_address("", mail.to)
+        variables = {name: one_line(value) for name, value in mail.variables.items()}
+        raw = self._templates.sydent.mail(mail.template, mail.brand)
+        if raw is None:
+            return self._letter(self._ours(mail, recipient, variables), recipient)
+        return self._render_raw(mail, raw, recipient, variables)
+
+    def _render_raw(self, mail: Mail, raw: RawMail, recipient: Address, variables: Mapping[str, str]) -> Letter:
+        text = raw.render(self._raw_variables(mail, recipient, variables))
+        if not has_headers(text):
+            return self._bare_letter(text, recipient)
+        frame = Frame(
+            recipient=recipient,
+            sender=self._sender,
+            message_id=mail.message_id,
+            date=self._date(),
+            mentions=raw.mentions,
+        )
+        try:
+            return self._letter(compose(text, frame), recipient)
+        except NotAMessage as error:
+            raise TemplateFault(f"{raw.file}: {error}") from None
+
+    def _letter(self, message: EmailMessage, recipient: Address) -> Letter:
+        buffer = io.BytesIO()
+        BytesGenerator(buffer, policy=message.policy).flatten(message)
+        content = buffer.getvalue()
+        # The last line of defence: whoever reads these bytes finds the headers that were set, and no others.
+        if header_names(message_from_bytes(content, policy=SMTP)) != header_names(message):
+            raise TemplateFault("a mail that would be read with other headers than it was written with")
+        smtputf8 = bool(getattr(message.policy, "utf8", False))
+        return Letter(self._sender.addr_spec, recipient.addr_spec, message, content, smtputf8)
+
+    def _bare_letter(self, text: str, recipient: Address) -> Letter:
+        message = EmailMessage(mail_policy(self._sender, recipient))
+        message["From"], message["To"] = self._sender, recipient
+        message.set_content(text)
+        smtputf8 = not (self._sender.addr_spec + recipient.addr_spec).isascii()
+        return Letter(self._sender.addr_spec, recipient.addr_spec, message, bare_content(text), smtputf8)
+
+    def _raw_variables(self, mail: Mail, recipient: Address, variables: Mapping[str, str]) -> dict[str, str]:
+        """What a template in Sydent's form is given; what a request calls itself can't stand for our own values."""
+        optional = dict.fromkeys(_OPTIONAL_IN_INVITES, "") if mail.template == "invite" else {}
+        return {
+            # A mail may have been written before its brand got this template.
+            "link": variables.get("confirm_url", ""),
+            **optional,
+            **variables,
+            "messageid": one_line(mail.message_id),
+            "date": self._date(),
+            "to": recipient.addr_spec,
+            "from": str(self._sender),
+            # The same on every repeat, and out of reach of whoever chose the values: they came before it.
+            "multipart_boundary": hashlib.sha256(f"boundary {mail.message_id}".encode()).hexdigest()[:32],
+        }
+
+    def _date(self) -> str:
+        return format_datetime(datetime.fromtimestamp(self._clock.now_ms() // 1000, UTC))
+
+    def _ours(self, mail: Mail, recipient: Address, variables: Mapping[str, str]) -> EmailMessage:
         language = self._templates.languages.negotiate(mail.language)
-        recipient = _address("", mail.to)
-        variables = {name: _one_line(value) for name, value in mail.variables.items()}
         parts = {part: self._part(mail, part, language, variables) for part in ("subject", "txt", "html")}
-        ascii_only = recipient.addr_spec.isascii() and self._sender.addr_spec.isascii()
-        message = EmailMessage((SMTP if ascii_only else SMTPUTF8).clone(max_line_length=_MAX_HEADER_LINE))
-        message["Date"] = format_datetime(datetime.fromtimestamp(self._clock.now_ms() // 1000, UTC))
-        message["Message-ID"] = _one_line(mail.message_id)
+        message = EmailMessage(mail_policy(recipient, self._sender))
+        message["Date"] = self._date()
+        message["Message-ID"] = one_line(mail.message_id)
         message["From"] = self._sender
         message["To"] = recipient
-        message["Subject"] = _one_line(parts["subject"])[:_MAX_SUBJECT]
+        message["Subject"] = header_text("Subject", parts["subject"])[:_MAX_SUBJECT]
         message["Auto-Submitted"] = "auto-generated"
         # Exchange doesn't know RFC 3834; this keeps its out-of-office replies away.
         message["X-Auto-Response-Suppress"] = "All"
@@ -131,68 +269,54 @@ class Mails:
             f"brand {brand or 'default'}, language {language.tag}: {fault}"
             for template, variables in SAMPLES.items()
             for brand in self._templates.brand_names
+            if self._templates.sydent.mail(template, brand) is None
             for language in self._templates.languages.all
             if (fault := self._fault(template, variables, brand, language)) is not None
         ]
+        for template, raw in self._templates.sydent.list_mails():
+            problems += self._faults_of_raw(template, raw)
         if problems:
             raise BrandingProblems(problems)
 
     def _fault(
         self, template: str, variables: Mapping[str, str], brand: str | None, language: Language
     ) -> TemplateFault | None:
-        mail = Mail(
-            template=template,
-            to=variables["address"],
-            message_id="<sample@example.org>",
-            language=(language.tag,),
-            brand=brand,
-            variables=variables,
-        )
         try:
-            self.render(mail)
+            self.render(_sample(template, variables, brand=brand, language=(language.tag,)))
         except TemplateFault as fault:
             return fault
         return None
+
+    def _faults_of_raw(self, template: str, raw: RawMail) -> list[str]:
+        samples = SYDENT_SAMPLES[template]
+        known = ALWAYS | samples.keys() | SAMPLES.get(template, samples).keys()
+        # Into an invite's mail goes every text of its request, so any name may be one.
+        faults = [] if template == "invite" else list(raw.form.unknown(known))
+        mail = _sample(template, samples)
+        try:
+            letter = self._render_raw(mail, raw, mail_address("", mail.to), samples)
+        except TemplateFault as fault:
+            return [*faults, str(fault)]
+        if "Subject" not in letter.message:
+            _log.warning("a mail template has no subject, or no headers at all", file=str(raw.file))
+        return faults
 
     def _part(self, mail: Mail, part: str, language: Language, variables: Mapping[str, str]) -> str:
         name = f"mail/{mail.template}.{part}.j2"
         return self._templates.render(name, language=language, brand=mail.brand, variables=variables)
 
 
-def parse_sender(value: str) -> Address:
-    """Read `email.from`: `name@host` or `Some Name <name@host>`.
-
-    Raises:
-        ValueError: it is not one address.
-    """
-    header = SMTP.header_factory("From", value)
-    addresses: tuple[Address, ...] = getattr(header, "addresses", ())
-    if getattr(header, "defects", ()) or len(addresses) != 1:
-        raise ValueError("email.from must be one address, like: Some Name <noreply@example.org>")
-    try:
-        return _address(addresses[0].display_name, addresses[0].addr_spec)
-    except BadRecipient:
-        raise ValueError("email.from does not hold a valid address") from None
-
-
-def _address(display_name: str, value: str) -> Address:
-    """An address with its domain in ASCII form (IDNA)."""
-    try:
-        parts = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
-        # The local part as it was given: what is mailed is what is stored and hashed.
-        return Address(display_name=display_name, username=value.rpartition("@")[0], domain=parts.ascii_domain)
-    except (email_validator.EmailNotValidError, ValueError):
-        raise BadRecipient from None
-
-
-def _one_line(value: str) -> str:
-    """The value without line breaks, controls and invisible direction marks."""
-    cleaned = "".join(" " if unicodedata.category(each) in _BREAKING else each for each in value)
-    return cleaned.strip()
-
-
-# Controls, format characters (bidi, zero width), lone surrogates, line and paragraph separators.
-_BREAKING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+def _sample(
+    template: str, variables: Mapping[str, str], *, brand: str | None = None, language: tuple[str, ...] = ()
+) -> Mail:
+    return Mail(
+        template=template,
+        to="alice@example.org",
+        message_id="<sample@example.org>",
+        language=language,
+        brand=brand,
+        variables=variables,
+    )
 
 
 def _wrapped(text: str) -> str:

@@ -12,22 +12,38 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import email_validator
 from markupsafe import Markup
 
-from identity_server.rendering.brands import BrandingProblems
+from identity_server.rendering.faults import BrandingProblems, TemplateFault
 from identity_server.rendering.languages import Language, native_name, parse_accept_language
 from identity_server.rendering.policies import PolicyDocument
-from identity_server.rendering.templates import TemplateFault, Templates
+from identity_server.rendering.templates import Templates
 
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]+\]")
 _MAX_LINK = 2_000
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_OK = 200
 _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
 _SERVER_ERROR = 500
+# What `verify_response_template` shows; its words are the operator's, in whatever language that is, but for these.
+_LINK_HAS_WORKED = "Your email address is confirmed. You can close this page and go on where you came from."
+_LINK_HAS_FAILED = "This link is wrong or no longer valid. Please go back to your app and ask for a new mail."
+# A page of the operator's has styles, scripts and pictures of its own, which a policy of ours would break.
+_FOREIGN_PAGE_HEADERS = MappingProxyType(
+    {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": "frame-ancestors 'none'",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "X-Robots-Tag": "noindex",
+    }
+)
 _STATUSES_WITH_WORDS = (404, _TOO_MANY_REQUESTS, _SERVER_ERROR, _UNAVAILABLE)
 
 
@@ -136,6 +152,19 @@ class Pages:
     def failed(self, reader: Reader, *, here: str | None = None, status: int = 400) -> Page:
         """The link is wrong, over or used up; says what to do next."""
         return self._page("failed", reader, here=here, status=status)
+
+    def followed(self, reader: Reader, *, status: int = 200) -> Page | None:
+        """The operator's own page after a mailed link of Sydent's kind was followed, or None where there is none.
+
+        Args:
+            reader: who reads it; only the brand counts.
+            status: anything but 200 says that the link is wrong or over.
+        """
+        template = self._templates.sydent.page(reader.brand)
+        if template is None:
+            return None
+        message = _LINK_HAS_WORKED if status == _OK else _LINK_HAS_FAILED
+        return Page(status=status, html=template.page(message), headers=_FOREIGN_PAGE_HEADERS)
 
     def error(
         self, reader: Reader, *, status: int, here: str | None = None, retry_after_seconds: int | None = None

@@ -12,9 +12,11 @@ from pathlib import Path
 from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from identity_server.rendering.brands import Brand, BrandingProblems, Brands, BrandSource, load_brands
+from identity_server.rendering.brands import Brand, Brands, BrandSource, load_brands
 from identity_server.rendering.colours import Palette
+from identity_server.rendering.faults import BrandingProblems, TemplateFault
 from identity_server.rendering.languages import Language, Languages
+from identity_server.rendering.sydent_files import SydentFiles, SydentOverrides
 
 PACKAGED_TEMPLATES = Path(__file__).parent.parent / "templates"
 """Where the templates of this package lie."""
@@ -22,16 +24,19 @@ PACKAGED_TEMPLATES = Path(__file__).parent.parent / "templates"
 _SUFFIX = ".j2"
 
 
-class TemplateFault(Exception):
-    """A template could not be rendered. The text names the template and the kind of fault, never a value."""
-
-
 class Templates:
-    """Every template, by brand and language."""
+    """Every template, by brand and language.
 
-    def __init__(self, *, brands: Brands, languages: Languages, server_name: str) -> None:
+    Attributes:
+        languages: the languages there are.
+        server_name: the identity server's name.
+        sydent: the templates that an operator brought along from Sydent.
+    """
+
+    def __init__(self, *, brands: Brands, languages: Languages, server_name: str, sydent: SydentFiles) -> None:
         self.languages = languages
         self.server_name = server_name
+        self.sydent = sydent
         self._brands = brands
         self._environments: dict[tuple[tuple[Path, ...], str], ImmutableSandboxedEnvironment] = {}
 
@@ -43,6 +48,7 @@ class Templates:
         languages: Languages | None = None,
         path: Path | None = None,
         default_brand: str = "matrix-org",
+        sydent_overrides: SydentOverrides | None = None,
     ) -> Templates:
         """Find the brands and compile every template of theirs.
 
@@ -51,12 +57,16 @@ class Templates:
             languages: the catalogues; those of the package by default.
             path: `templates.path`, or None where it isn't set or doesn't exist.
             default_brand: `brand.default`.
+            sydent_overrides: single files in Sydent's form that the configuration names.
 
         Raises:
             BrandingProblems: everything that is wrong with the brands.
         """
         brands = load_brands(path, default_brand=default_brand, server_name=server_name)
-        templates = cls(brands=brands, languages=languages or Languages.load(), server_name=server_name)
+        sydent = SydentFiles.load(brands, root=path, overrides=sydent_overrides or SydentOverrides())
+        templates = cls(
+            brands=brands, languages=languages or Languages.load(), server_name=server_name, sydent=sydent
+        )
         templates._compile_all()
         return templates
 
@@ -68,6 +78,15 @@ class Templates:
     def brand_names(self) -> tuple[str | None, ...]:
         """Every brand that has a name, after None for the default."""
         return (None, *self._brands.named)
+
+    def has_mail(self, template: str, brand: str | None) -> bool:
+        """Whether a brand has a mail of this name; one whose mails are Sydent's has only those that Sydent sends."""
+        if self.sydent.mail(template, brand) is not None:
+            return True
+        if self.sydent.silences(template, brand):
+            return False
+        folders = (*self._brands.find(brand).directories, PACKAGED_TEMPLATES)
+        return any((folder / "mail" / f"{template}.txt{_SUFFIX}").is_file() for folder in folders)
 
     def render(self, template: str, *, language: Language, brand: str | None, variables: Mapping[str, object]) -> str:
         """Render one template.

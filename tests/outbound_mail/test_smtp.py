@@ -428,7 +428,7 @@ async def test_a_broken_template_postpones(tmp_path: Path) -> None:
 
 
 async def test_an_oversize_mail_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, {"b/mail/verification.txt.j2": "{{ 'long line ' * 40000 }}"})
+    write(tmp_path, {"b/mail/verification.html.j2": "{{ 'long line ' * 120000 }}"})
     mails = make_mails(Templates.load(server_name=SERVER, path=tmp_path))
     with pytest.raises(DeliveryRefused, match="larger than"):
         await SmtpTransport(mails=mails, relay=relay_at(9)).send(make_mail(brand="b"))

@@ -7,9 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from identity_server.rendering.mails import BadRecipient, parse_sender
-from identity_server.rendering.templates import TemplateFault
+from identity_server.domain.ports import Mail
+from identity_server.rendering.faults import TemplateFault
+from identity_server.rendering.headers import BadRecipient, parse_sender
 from tests.rendering.kit import make_mail, make_mails
+
+
+def render(mail: Mail) -> EmailMessage:
+    return make_mails().render(mail).message
 
 
 def parse(message: EmailMessage) -> EmailMessage:
@@ -27,7 +32,7 @@ def body(message: EmailMessage, kind: str) -> str:
 
 def test_a_reader_gets_text_and_html_with_the_whole_link() -> None:
     url = "https://id.example.org/_matrix/identity/confirm?token=" + "aB3-_" * 20
-    message = parse(make_mails().render(make_mail(confirm_url=url)))
+    message = parse(render(make_mail(confirm_url=url)))
     assert message.get_content_type() == "multipart/alternative"
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
     text, html = body(message, "plain"), body(message, "html")
@@ -43,7 +48,7 @@ def test_a_reader_gets_text_and_html_with_the_whole_link() -> None:
 
 
 def test_headers() -> None:
-    message = parse(make_mails().render(make_mail()))
+    message = parse(render(make_mail()))
     assert message["From"] == "Sydent Validation <noreply@example.org>"
     assert message["To"] == "alice@example.org"
     assert message["Date"] == "Mon, 23 Nov 2026 14:20:00 +0000"
@@ -54,7 +59,7 @@ def test_headers() -> None:
 
 
 def test_french() -> None:
-    message = parse(make_mails().render(make_mail(language=("fr-CA", "en"))))
+    message = parse(render(make_mail(language=("fr-CA", "en"))))
     assert message["Content-Language"] == "fr"
     assert "Confirmez votre adresse e-mail" in message["Subject"]
     assert "au 15 janvier 2027 à 08:00 UTC" in body(message, "plain")
@@ -62,7 +67,7 @@ def test_french() -> None:
 
 
 def test_without_a_matrix_id_the_mail_does_not_name_one() -> None:
-    message = parse(make_mails().render(make_mail(user_id="")))
+    message = parse(render(make_mail(user_id="")))
     assert "somebody asked" in body(message, "plain")
     assert "Matrix ID" not in body(message, "html")
 
@@ -70,7 +75,7 @@ def test_without_a_matrix_id_the_mail_does_not_name_one() -> None:
 def test_no_value_adds_a_header_or_a_line() -> None:
     evil = "@eve:example.org\r\nBcc: victim@example.org\r\n\r\nforged\u2028line\u202e"
     mail = make_mail(user_id=evil, address=evil, confirm_url="https://x.example/\r\nX-Bad: 1", token=evil)
-    message = make_mails().render(mail)
+    message = render(mail)
     read = parse(message)
     assert read["Bcc"] is None
     assert read["X-Bad"] is None
@@ -85,7 +90,7 @@ def test_no_value_adds_a_header_or_a_line() -> None:
 def test_a_line_break_in_the_message_id_or_subject_adds_no_header(tmp_path: object) -> None:
     mail = make_mail()
     object.__setattr__(mail, "message_id", "<a@b>\r\nBcc: victim@example.org")
-    assert parse(make_mails().render(mail))["Bcc"] is None
+    assert parse(render(mail))["Bcc"] is None
 
 
 class Tags(HTMLParser):
@@ -98,7 +103,7 @@ class Tags(HTMLParser):
 
 
 def test_html_escapes_values_and_loads_nothing() -> None:
-    html = body(make_mails().render(make_mail(user_id="@<img src=x onerror=alert(1)>:example.org")), "html")
+    html = body(render(make_mail(user_id="@<img src=x onerror=alert(1)>:example.org")), "html")
     tags = Tags()
     tags.feed(html)
     assert not {"img", "script", "link", "iframe", "table"} & set(tags.seen)
@@ -106,7 +111,7 @@ def test_html_escapes_values_and_loads_nothing() -> None:
 
 
 def test_values_in_text_are_not_escaped() -> None:
-    assert "@a&b:example.org" in body(make_mails().render(make_mail(user_id="@a&b:example.org")), "plain")
+    assert "@a&b:example.org" in body(render(make_mail(user_id="@a&b:example.org")), "plain")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,7 @@ def test_values_in_text_are_not_escaped() -> None:
     ],
 )
 def test_addresses_beyond_ascii_and_long_ones_stay_whole(address: str, header: str | None) -> None:
-    message = make_mails().render(make_mail(to=address))
+    message = render(make_mail(to=address))
     assert message["To"].addresses[0].addr_spec == (header or address)
     raw = message.as_bytes().split(b"\r\n\r\n")[0]
     assert b"=?" not in raw.split(b"To:")[1].split(b"\r\n")[0]
@@ -133,21 +138,21 @@ def test_addresses_beyond_ascii_and_long_ones_stay_whole(address: str, header: s
 )
 def test_what_is_no_address_is_refused_and_not_quoted(address: str) -> None:
     with pytest.raises(BadRecipient) as caught:
-        make_mails().render(make_mail(to=address))
+        render(make_mail(to=address))
     assert str(caught.value) == "the address cannot be mailed"
 
 
 def test_a_long_message_id_stays_whole() -> None:
     mail = make_mail()
     object.__setattr__(mail, "message_id", "<" + "m" * 120 + "@id.example.org>")
-    assert mail.message_id.encode() in make_mails().render(mail).as_bytes()
+    assert mail.message_id.encode() in render(mail).as_bytes()
 
 
 def test_an_unknown_mail_is_a_fault() -> None:
     mail = make_mail()
     object.__setattr__(mail, "template", "../../etc/passwd")
     with pytest.raises(TemplateFault, match="TemplateNotFound"):
-        make_mails().render(mail)
+        render(mail)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,7 @@ def test_a_sender_that_is_not_one_address_is_refused(sender: str) -> None:
 
 
 def test_a_sender_name_beyond_ascii_is_encoded() -> None:
-    message = make_mails(sender="Identité <noreply@bücher.example>").render(make_mail())
+    message = make_mails(sender="Identité <noreply@bücher.example>").render(make_mail()).message
     assert b"From: =?utf-8?" in message.as_bytes()
     assert parse(message)["From"].addresses[0].display_name == "Identité"
     assert parse(message)["From"].addresses[0].addr_spec == "noreply@xn--bcher-kva.example"

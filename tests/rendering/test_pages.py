@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity_server.rendering.brands import BrandingProblems
+from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.pages import Page, Pages, Reader, host_of, origin_of
 from identity_server.rendering.policies import load_policies
 from identity_server.rendering.templates import Templates

@@ -219,7 +219,9 @@ async def test_every_text_has_enough_contrast(browser: Browser, site: Site, *, d
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 async def test_the_mail_is_readable_on_a_phone(browser: Browser, *, dark: bool) -> None:
-    message = make_mails().render(make_mail(confirm_url="https://id.example.org/_matrix/identity/" + "x" * 200))
+    message = (
+        make_mails().render(make_mail(confirm_url="https://id.example.org/_matrix/identity/" + "x" * 200)).message
+    )
     body = message.get_body(("html",))
     assert body is not None
     async with opened(browser, PHONE, dark=dark) as watched:

@@ -1,0 +1,89 @@
+"""Values that stand in the headers of mails: addresses, and text in one line.
+
+Rule: whatever a value holds, it stays the one header it was put in. Python decodes encoded words (RFC 2047) when a
+header is set and, up to 3.11 at least, writes the line breaks that stood in them; so that is prevented here.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8, EmailPolicy
+
+import email_validator
+
+# Folding must not break a Message-ID or a long address in two: 998 is what SMTP carries.
+_MAX_LINE = 900
+# Controls, format characters (bidi, zero width), lone surrogates, line and paragraph separators.
+_BREAKING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+class BadRecipient(ValueError):
+    """The address can't stand in a mail. The text never holds it."""
+
+    def __init__(self) -> None:
+        super().__init__("the address cannot be mailed")
+
+
+def one_line(value: str) -> str:
+    """The value without line breaks, controls and invisible direction marks."""
+    cleaned = "".join(" " if unicodedata.category(each) in _BREAKING else each for each in value)
+    return cleaned.strip()
+
+
+def header_text(name: str, value: str) -> str:
+    """The value as it can be given to a header: in one line, and in one line still once it is decoded."""
+    line = one_line(value)
+    decoded = str(SMTP.header_factory(name, line))
+    # What a reader's program can't take for an encoded word is nothing to decode.
+    return line if one_line(decoded) == decoded.strip() else line.replace("=?", "= ?")
+
+
+def mail_address(display_name: str, value: str) -> Address:
+    """An address with its domain in ASCII form (IDNA).
+
+    Raises:
+        BadRecipient: it isn't one.
+    """
+    try:
+        parts = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
+        # The local part as it was given: what is mailed is what is stored and hashed.
+        return Address(display_name=display_name, username=value.rpartition("@")[0], domain=parts.ascii_domain)
+    except (email_validator.EmailNotValidError, ValueError):
+        raise BadRecipient from None
+
+
+def parse_sender(value: str) -> Address:
+    """Read `email.from`: `name@host` or `Some Name <name@host>`.
+
+    Raises:
+        ValueError: it is not one address.
+    """
+    sender = find_address("From", value)
+    if sender is None:
+        raise ValueError("email.from must be one address, like: Some Name <noreply@example.org>")
+    return sender
+
+
+def find_address(name: str, value: str) -> Address | None:
+    """The one address in a header, or None where there is none, several, or anything that is not quite right."""
+    header = SMTP.header_factory(name, value)
+    addresses: tuple[Address, ...] = getattr(header, "addresses", ())
+    if getattr(header, "defects", ()) or len(addresses) != 1:
+        return None
+    try:
+        return mail_address(one_line(addresses[0].display_name), addresses[0].addr_spec)
+    except BadRecipient:
+        return None
+
+
+def mail_policy(*addresses: Address) -> EmailPolicy[EmailMessage]:
+    """How a mail with these addresses is written: only those beyond ASCII need SMTPUTF8."""
+    ascii_only = all(each.addr_spec.isascii() for each in addresses)
+    return (SMTP if ascii_only else SMTPUTF8).clone(max_line_length=_MAX_LINE)
+
+
+def header_names(message: EmailMessage) -> list[list[str]]:
+    """The names of all headers, part by part: by it a message that was read again is told from another."""
+    return [[name.lower() for name in part.keys()] for part in message.walk()]  # noqa: SIM118 - keys() repeats
