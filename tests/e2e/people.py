@@ -153,6 +153,26 @@ class Person:
             },
         )
 
+    def unbind_by_homeserver(self, address: str) -> str:
+        """Have the homeserver take the binding of an address back; returns what it says of the identity server."""
+        result: str = self._call("unbindThreePid", "email", address)["id_server_unbind_result"]
+        return result
+
+    def delete_address(self, address: str) -> str:
+        """Have the homeserver forget an address altogether; returns what it says of the identity server."""
+        result: str = self._call("deleteThreePid", "email", address)["id_server_unbind_result"]
+        return result
+
+    def deactivate(self) -> str:
+        """Give the account up for good; returns what the homeserver says of the identity server."""
+        auth = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self.user_id},
+            "password": f"password of {self._name}",
+        }
+        result: str = self._call("deactivateAccount", auth)["id_server_unbind_result"]
+        return result
+
     def look_up(self, *addresses: str) -> dict[str, str]:
         """Who the addresses belong to, by address as it was asked for."""
         pairs = [[address, "email"] for address in addresses]
