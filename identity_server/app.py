@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -24,6 +25,7 @@ from identity_server.domain.hashing import Algorithm
 from identity_server.domain.invite import Obfuscation
 from identity_server.domain.ports import Clock, Homeservers, MailTransport, OriginKeys, Randomness
 from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.terms import Terms
 from identity_server.index.read_index import ReadIndex
 from identity_server.key_files import Keys, KeySources, load_keys
 from identity_server.outbound import mail as outbound_mail
@@ -50,9 +52,9 @@ from identity_server.services.peppers import Peppers
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation, ValidationLimits
-from identity_server.storage.database import Database, database_url, make_engine
+from identity_server.storage.database import IN_MEMORY, Database, database_url, make_engine
 from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import Sealer
+from identity_server.storage.sealing import ROOT_KEY_BYTES, RootKey, Sealer
 from identity_server.storage.server_keys import add_known_keys, list_known_keys
 from identity_server.workers.deliveries import job_kinds
 from identity_server.workers.runner import JobRunner
@@ -141,13 +143,78 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
         yield System(app=app, services=services, database=database, index=index, runner=runner)
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The database alone, for the command line."""
+
+    database: Database
+    sealer: Sealer
+    clock: Clock
+    randomness: Randomness
+
+
+@asynccontextmanager
+async def open_storage(config: Config) -> AsyncIterator[Storage]:
+    """The database, made or upgraded if need be; a server may be running beside it.
+
+    Raises:
+        SchemaProblem, KeyProblem: what the operator has to put right.
+    """
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        database, keys = await _open_database(config, clock, randomness, stack)
+        yield Storage(database, Sealer(keys.root, randomness=randomness), clock, randomness)
+
+
+@asynccontextmanager
+async def look_into_storage(config: Config) -> AsyncIterator[Storage]:
+    """The database as it is, for whoever writes nothing; an empty one in memory where there is none yet.
+
+    Raises:
+        SchemaProblem, KeyProblem: what the operator has to put right.
+    """
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        in_use = await _is_in_use(config)
+        engine = make_engine(database_url(url=config.db.url, file=config.db.file) if in_use else IN_MEMORY)
+        stack.push_async_callback(engine.dispose)
+        if in_use:
+            known = await list_known_keys(engine)
+            root = (await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)).root
+        else:
+            await Schema(engine).upgrade(now_ms=clock.now_ms())
+            root = RootKey(randomness.token_bytes(ROOT_KEY_BYTES))
+        sealer = Sealer(root, randomness=randomness)
+        database = Database(engine, sealer)
+        stack.push_async_callback(database.close)
+        yield Storage(database, sealer, clock, randomness)
+
+
+async def _is_in_use(config: Config) -> bool:
+    """Whether there is a database yet; it must have the expected schema."""
+    url = database_url(url=config.db.url, file=config.db.file)
+    if url.get_backend_name() == "sqlite" and not await asyncio.to_thread(_has_content, config.db.file):
+        return False
+    engine = make_engine(url)
+    try:
+        schema = Schema(engine, conf=config.path)
+        if (await schema.status()).current is None:
+            return False
+        await schema.require_current()
+    finally:
+        await engine.dispose()
+    return True
+
+
+def _has_content(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
 @asynccontextmanager
 async def open_peppers(config: Config) -> AsyncIterator[Peppers]:
     """The peppers alone, for the command line; a server may be running beside it."""
-    clock, randomness = SystemClock(), SystemRandomness()
-    async with AsyncExitStack() as stack:
-        database, _ = await _open_database(config, clock, randomness, stack)
-        yield _peppers(config, clock, randomness, database)
+    async with open_storage(config) as storage:
+        yield _peppers(config, storage.clock, storage.randomness, storage.database)
 
 
 @asynccontextmanager
@@ -182,7 +249,7 @@ async def _open_database(
     is_sqlite = url.get_backend_name() == "sqlite"
     engine = make_engine(url)
     stack.push_async_callback(engine.dispose)
-    schema = Schema(engine)
+    schema = Schema(engine, conf=config.path)
     if is_sqlite or config.db.auto_upgrade:
         await schema.upgrade(now_ms=clock.now_ms())
     else:
@@ -310,6 +377,15 @@ def _invite_policy(config: Config) -> InvitePolicy:
         subject_space=email.invite_subject_space,
         subject_is_set=("email", "email.invite.subject") in config.given,
     )
+
+
+def terms_in_force(config: Config) -> Terms:
+    """The terms that the configuration names.
+
+    Raises:
+        PolicyProblems: something is wrong with their files.
+    """
+    return _load_policies(config).terms
 
 
 def _load_policies(config: Config) -> Policies:

@@ -23,6 +23,7 @@ _log = structlog.get_logger(__name__)
 ROOT = "root"
 SIGNING = "signing"
 _SALT_BYTES = 16
+_IN_CONF = "ed25519.signingkey"
 _OTHERS_MAY_READ = 0o077
 
 
@@ -65,6 +66,21 @@ class Keys:
     new: list[KnownKey]
 
 
+def find_signing_key(sources: KeySources) -> SigningKey | None:
+    """The signing key as it is, for whoever must not make one; None if there is none yet.
+
+    Raises:
+        KeyProblem: it can't be read.
+    """
+    text, origin = sources.signing_text, _IN_CONF
+    if text is None:
+        if not sources.signing_file.exists():
+            return None
+        text = _read_or_make(sources.signing_file, "", title="signing key", may_make=False)
+        origin = str(sources.signing_file)
+    return _parse_signing_key(text, origin, sources.server_name)
+
+
 def load_keys(sources: KeySources, known: dict[str, KnownKey], *, randomness: Randomness) -> Keys:
     """Load both keys; make missing ones if the database is new.
 
@@ -104,13 +120,17 @@ def _root_key(sources: KeySources, known: KnownKey | None, randomness: Randomnes
 
 
 def _signing_key(sources: KeySources, known: KnownKey | None, randomness: Randomness) -> SigningKey:
-    text, origin = sources.signing_text, "ed25519.signingkey"
+    text, origin = sources.signing_text, _IN_CONF
     if text is None:
         fresh = SigningKey.text_from_seed(randomness.token_bytes(ROOT_KEY_BYTES))
         text = _read_or_make(sources.signing_file, fresh, title="signing key", may_make=known is None)
         origin = str(sources.signing_file)
+    return _parse_signing_key(text, origin, sources.server_name)
+
+
+def _parse_signing_key(text: str, origin: str, server_name: str) -> SigningKey:
     try:
-        return SigningKey.parse(text, server_name=sources.server_name)
+        return SigningKey.parse(text, server_name=server_name)
     except ValueError as error:
         raise KeyProblem(f"{origin}: {error}") from None
 

@@ -44,7 +44,7 @@ def upgrade(conf: Path | None) -> None:
 async def _status(config: Config) -> SchemaStatus:
     engine = make_engine(database_url(url=config.db.url, file=config.db.file))
     try:
-        return await Schema(engine).status()
+        return await Schema(engine, conf=config.path).status()
     finally:
         await engine.dispose()
 
@@ -52,6 +52,6 @@ async def _status(config: Config) -> SchemaStatus:
 async def _upgrade(config: Config) -> SchemaStatus:
     engine = make_engine(database_url(url=config.db.url, file=config.db.file))
     try:
-        return await Schema(engine).upgrade(now_ms=SystemClock().now_ms())
+        return await Schema(engine, conf=config.path).upgrade(now_ms=SystemClock().now_ms())
     finally:
         await engine.dispose()

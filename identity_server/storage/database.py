@@ -36,6 +36,9 @@ from identity_server.storage.validation_sessions import ValidationSessions
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
+IN_MEMORY = URL.create("sqlite+aiosqlite")
+"""A database that is gone with its engine."""
+
 _BUSY_TIMEOUT_SECONDS = 5
 _RUNS = 4
 _SERIALIZATION_FAILURE = "40001"

@@ -6,6 +6,7 @@ SQLite is copied aside before its schema changes; a schema newer than the code i
 from __future__ import annotations
 
 import asyncio
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +53,12 @@ class Schema:
 
     Args:
         scripts: the folder of the migrations; the shipped ones unless told otherwise.
+        conf: the operator's configuration file, for the commands that are advised.
     """
 
-    def __init__(self, engine: AsyncEngine, *, scripts: Path | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, *, scripts: Path | None = None, conf: Path | None = None) -> None:
         self._engine = engine
+        self._conf = conf
         self._config = Config()
         self._config.set_main_option("script_location", str(scripts or shipped("migrations")).replace("%", "%%"))
 
@@ -66,10 +69,7 @@ class Schema:
             current = await connection.run_sync(_current_revision)
             foreign = current is None and await connection.run_sync(_is_sydent)
         if foreign:
-            raise SchemaProblem(
-                f"{self._engine.url.database} is a database of Sydent. It is left as it is: name another file in"
-                " db.file; importing it is the job of `identity-server import-sydent`."
-            )
+            raise SchemaProblem(self._how_to_import())
         known = current is None or current in {script.revision for script in scripts.walk_revisions()}
         return SchemaStatus(current=current, expected=scripts.get_current_head() or "", known=known)
 
@@ -100,6 +100,16 @@ class Schema:
             await connection.run_sync(self._run_migrations)
         _log.info("schema.upgraded", from_revision=status.current, to_revision=status.expected)
         return await self.status()
+
+    def _how_to_import(self) -> str:
+        file = Path(self._engine.url.database or "").resolve()
+        command = ["identity-server", "import-sydent", str(file)]
+        if self._conf is not None:
+            command += ["-c", str(self._conf.resolve())]
+        return (
+            f"{file} is a database of Sydent, and is left as it is. Set db.file to the name of a new file, for example"
+            f" {file.with_name('identity.db')}, and then run:\n  {shlex.join(command)}"
+        )
 
     async def _copy_sqlite(self, suffix: str) -> None:
         if self._engine.dialect.name != "sqlite":
