@@ -60,22 +60,20 @@ def parse_sender(value: str) -> Address:
     Raises:
         ValueError: it is not one address.
     """
-    sender = find_address("From", value)
-    if sender is None:
+    found = only_address("From", value)
+    if found is None:
         raise ValueError("email.from must be one address, like: Some Name <noreply@example.org>")
-    return sender
+    try:
+        return mail_address(one_line(found.display_name), found.addr_spec)
+    except BadRecipient:
+        raise ValueError("email.from does not hold a valid address") from None
 
 
-def find_address(name: str, value: str) -> Address | None:
-    """The one address in a header, or None where there is none, several, or anything that is not quite right."""
+def only_address(name: str, value: str) -> Address | None:
+    """The one address in a header as it is written there; None where there is none, several, or anything else."""
     header = SMTP.header_factory(name, value)
     addresses: tuple[Address, ...] = getattr(header, "addresses", ())
-    if getattr(header, "defects", ()) or len(addresses) != 1:
-        return None
-    try:
-        return mail_address(one_line(addresses[0].display_name), addresses[0].addr_spec)
-    except BadRecipient:
-        return None
+    return None if getattr(header, "defects", ()) or len(addresses) != 1 else addresses[0]
 
 
 def mail_policy(*addresses: Address) -> EmailPolicy[EmailMessage]:

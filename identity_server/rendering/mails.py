@@ -105,7 +105,6 @@ SYDENT_SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "invite": MappingProxyType(
             {
                 "address": "alice@example.org",
-                "bracketed_room_name": "(The garden) ",
                 "bracketed_verified_sender": "(@bob:example.org) ",
                 "ephemeral_private_key": "sample",
                 "medium": "email",
@@ -225,11 +224,13 @@ class Mails:
     def _raw_variables(self, mail: Mail, recipient: Address, variables: Mapping[str, str]) -> dict[str, str]:
         """What a template in Sydent's form is given; what a request calls itself can't stand for our own values."""
         optional = dict.fromkeys(_OPTIONAL_IN_INVITES, "") if mail.template == "invite" else {}
+        room_name = variables.get("room_name", "")
         return {
             # A mail may have been written before its brand got this template.
             "link": variables.get("confirm_url", ""),
             **optional,
             **variables,
+            "bracketed_room_name": f"({room_name}) " if room_name else "",
             "messageid": one_line(mail.message_id),
             "date": self._date(),
             "to": recipient.addr_spec,

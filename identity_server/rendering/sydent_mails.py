@@ -17,7 +17,14 @@ from email.headerregistry import Address
 from email.message import EmailMessage, MIMEPart
 from email.policy import SMTP
 
-from identity_server.rendering.headers import find_address, header_text, mail_policy, one_line
+from identity_server.rendering.headers import (
+    BadRecipient,
+    header_text,
+    mail_address,
+    mail_policy,
+    one_line,
+    only_address,
+)
 
 _FIRST_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*[ \t]*:")
 _MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
@@ -95,10 +102,14 @@ def compose(text: str, frame: Frame) -> EmailMessage:
 
 def _sender(raw: EmailMessage, frame: Frame) -> Address:
     """The sender in the template. One that came in by a value, as somebody's name, doesn't count."""
-    sender = find_address("From", next((str(value) for name, value in raw.raw_items() if name.lower() == "from"), ""))
-    if sender is None or not (sender.addr_spec == frame.sender.addr_spec or frame.mentions(sender.addr_spec)):
+    value = next((str(value) for name, value in raw.raw_items() if name.lower() == "from"), "")
+    written = only_address("From", _FOLD.sub(" ", value))
+    if written is None or not (written.addr_spec == frame.sender.addr_spec or frame.mentions(written.addr_spec)):
         return frame.sender
-    return sender
+    try:
+        return mail_address(one_line(written.display_name), written.addr_spec)
+    except BadRecipient:
+        return frame.sender
 
 
 def _put_into_frame(message: EmailMessage, frame: Frame, sender: Address) -> None:

@@ -24,11 +24,16 @@ def make_mails(
 
 
 def make_mail(
-    to: str = "alice@example.org", *, language: tuple[str, ...] = (), brand: str | None = None, **variables: str
+    recipient: str = "alice@example.org",
+    *,
+    template: str = "verification",
+    language: tuple[str, ...] = (),
+    brand: str | None = None,
+    **variables: str,
 ) -> Mail:
     return Mail(
-        template="verification",
-        to=to,
+        template=template,
+        to=recipient,
         message_id="<m1@id.example.org>",
         language=language,
         brand=brand,

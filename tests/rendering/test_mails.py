@@ -123,7 +123,7 @@ def test_values_in_text_are_not_escaped() -> None:
     ],
 )
 def test_addresses_beyond_ascii_and_long_ones_stay_whole(address: str, header: str | None) -> None:
-    message = render(make_mail(to=address))
+    message = render(make_mail(address))
     assert message["To"].addresses[0].addr_spec == (header or address)
     raw = message.as_bytes().split(b"\r\n\r\n")[0]
     assert b"=?" not in raw.split(b"To:")[1].split(b"\r\n")[0]
@@ -138,7 +138,7 @@ def test_addresses_beyond_ascii_and_long_ones_stay_whole(address: str, header: s
 )
 def test_what_is_no_address_is_refused_and_not_quoted(address: str) -> None:
     with pytest.raises(BadRecipient) as caught:
-        render(make_mail(to=address))
+        render(make_mail(address))
     assert str(caught.value) == "the address cannot be mailed"
 
 
