@@ -13,6 +13,7 @@ _COMMANDS = {
     "serve": "identity_server.commands.serve:serve",
     "check-config": "identity_server.commands.check_config:check_config",
     "db": "identity_server.commands.database:db",
+    "jobs": "identity_server.commands.jobs:jobs",
     "pepper": "identity_server.commands.pepper:pepper",
     "demo": "identity_server.commands.demo:demo",
 }

@@ -41,6 +41,7 @@ from identity_server.rendering.templates import Templates
 from identity_server.services import Services
 from identity_server.services.accounts import Accounts
 from identity_server.services.associations import Associations
+from identity_server.services.backlog import Backlog
 from identity_server.services.bind_notices import BindNotices
 from identity_server.services.client_limits import ClientLimits
 from identity_server.services.health import Health
@@ -215,6 +216,15 @@ async def open_peppers(config: Config) -> AsyncIterator[Peppers]:
     """The peppers alone, for the command line; a server may be running beside it."""
     async with open_storage(config) as storage:
         yield _peppers(config, storage.clock, storage.randomness, storage.database)
+
+
+@asynccontextmanager
+async def open_backlog(config: Config) -> AsyncIterator[Backlog]:
+    """The outbox's backlog alone, for the command line; a server may be running beside it."""
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        database, _ = await _open_database(config, clock, randomness, stack)
+        yield Backlog(database=database, clock=clock)
 
 
 @asynccontextmanager

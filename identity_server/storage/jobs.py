@@ -29,7 +29,8 @@ class Job:
         queue: what it waits in line with; empty for nothing.
         payload: what the handler needs; sealed in the database.
         attempts: how often it was tried before.
-        lease: the claim; the outcome is only recorded while it is still held.
+        lease: the claim; the outcome is only recorded while it is still held. In the database it counts the
+            claims, and is negative while nobody holds one.
         expires_at_ms: after this the job is given up.
     """
 
@@ -45,8 +46,29 @@ class Job:
         return f"Job(id={self.id}, kind={self.kind!r}, attempts={self.attempts})"
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The jobs of one kind and queue.
+
+    Attributes:
+        total: how many there are.
+        claimed: how many of them somebody holds, or has left behind with a lease that still runs.
+        attempts: the most tries that one of them has had.
+        oldest_at_ms: when the first of them was added.
+        next_run_at_ms: when the first of them is tried.
+    """
+
+    kind: str
+    queue: str
+    total: int
+    claimed: int
+    attempts: int
+    oldest_at_ms: int
+    next_run_at_ms: int
+
+
 class Jobs:
-    """Add, claim, finish, postpone."""
+    """Add, claim, finish, postpone, and what an operator wants to know of them."""
 
     def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
         self._connection = connection
@@ -94,9 +116,9 @@ class Jobs:
         ).all()
         for row in rows:
             await self._connection.execute(
-                update(jobs).where(jobs.c.id == row.id).values(lease=row.lease + 1, run_at_ms=now_ms + LEASE_MS)
+                update(jobs).where(jobs.c.id == row.id).values(lease=abs(row.lease) + 1, run_at_ms=now_ms + LEASE_MS)
             )
-        return [self._from_row(row, lease=row.lease + 1) for row in rows]
+        return [self._from_row(row, lease=abs(row.lease) + 1) for row in rows]
 
     async def finish(self, job: Job) -> bool:
         """The job is done, or given up: nothing of it stays. False if the lease was lost."""
@@ -108,13 +130,40 @@ class Jobs:
         await self._connection.execute(
             update(jobs)
             .where(jobs.c.id == job.id, jobs.c.lease == job.lease)
-            .values(attempts=job.attempts + 1, run_at_ms=run_at_ms)
+            .values(attempts=job.attempts + 1, run_at_ms=run_at_ms, lease=-job.lease)
         )
 
     async def next_run_at_ms(self) -> int | None:
         """When the next job is due; None if there is none."""
         value: int | None = (await self._connection.execute(select(func.min(jobs.c.run_at_ms)))).scalar_one()
         return value
+
+    async def list_waiting(self) -> list[Waiting]:
+        """What waits, by kind and queue; those that wait longest first."""
+        oldest = func.min(jobs.c.created_at_ms)
+        rows = await self._connection.execute(
+            select(
+                jobs.c.kind,
+                jobs.c.queue,
+                func.count(),
+                func.count().filter(jobs.c.lease > 0),
+                func.max(jobs.c.attempts),
+                oldest,
+                func.min(jobs.c.run_at_ms),
+            )
+            .group_by(jobs.c.kind, jobs.c.queue)
+            .order_by(oldest)
+        )
+        return [Waiting(*row) for row in rows]
+
+    async def hasten(self, *, now_ms: int, claimed_too: bool) -> int:
+        """Make jobs due that wait for a later try; returns how many.
+
+        Those that somebody may be trying at this moment only if `claimed_too`: their leases count as run out.
+        """
+        late = update(jobs).where(jobs.c.run_at_ms > now_ms).values(run_at_ms=now_ms)
+        result = await self._connection.execute(late if claimed_too else late.where(jobs.c.lease < 0))
+        return result.rowcount
 
     def _from_row(self, row: Row[Any], *, lease: int) -> Job:
         payload = json.loads(self._sealer.open(_PAYLOAD, row.id, row.key_id, row.sealed_payload))

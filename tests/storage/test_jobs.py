@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import LEASE_MS, Job
+from identity_server.storage.jobs import LEASE_MS, Job, Waiting
 from tests.support.fakes import START_MS
 
 EXPIRES = START_MS + 10 * LEASE_MS
@@ -46,3 +46,48 @@ async def test_postponed_job_comes_back_with_its_count(database: Database) -> No
     assert await database.read(lambda tx: tx.jobs.next_run_at_ms()) == START_MS + 5
     (again,) = await claimed(database, START_MS + 5)
     assert again.attempts == 1
+
+
+async def test_postponed_job_is_hastened_and_one_under_way_is_left_alone(database: Database) -> None:
+    later_ms = START_MS + 5 * LEASE_MS
+    postponed = await added(database)
+    await database.transaction(lambda tx: tx.jobs.postpone(postponed, run_at_ms=later_ms))
+    await database.transaction(
+        lambda tx: tx.jobs.add_claimed(2, "notice", {}, now_ms=START_MS, expires_at_ms=EXPIRES, queue="example.org")
+    )
+
+    assert await database.transaction(lambda tx: tx.jobs.hasten(now_ms=START_MS, claimed_too=False)) == 1
+
+    assert [job.id for job in await claimed(database, START_MS)] == [1]
+    assert await database.transaction(lambda tx: tx.jobs.hasten(now_ms=START_MS, claimed_too=True)) == 2
+    assert {job.id for job in await claimed(database, START_MS)} == {1, 2}
+
+
+async def test_a_stale_holder_stays_one_after_the_job_was_postponed_by_another(database: Database) -> None:
+    stale = await added(database)
+    (second,) = await claimed(database, START_MS + LEASE_MS)
+    await database.transaction(lambda tx: tx.jobs.postpone(second, run_at_ms=START_MS))
+    (third,) = await claimed(database, START_MS + LEASE_MS)
+
+    assert not await database.transaction(lambda tx: tx.jobs.finish(stale))
+    assert not await database.transaction(lambda tx: tx.jobs.finish(second))
+    assert await database.transaction(lambda tx: tx.jobs.finish(third))
+
+
+async def test_what_waits_is_counted_by_kind_and_queue(database: Database) -> None:
+    async def add_all(tx: Transaction) -> None:
+        for number, queue in enumerate(["a.example", "a.example", "b.example"], start=1):
+            now_ms = START_MS + number
+            job = await tx.jobs.add_claimed(number, "notice", {}, now_ms=now_ms, expires_at_ms=EXPIRES, queue=queue)
+            if number == 1:
+                await tx.jobs.postpone(job, run_at_ms=START_MS + 7)
+        await tx.jobs.add_claimed(4, "mail", {}, now_ms=START_MS, expires_at_ms=EXPIRES)
+
+    await database.transaction(add_all)
+
+    first_end = START_MS + LEASE_MS
+    assert await database.read(lambda tx: tx.jobs.list_waiting()) == [
+        Waiting("mail", "", 1, 1, 0, START_MS, first_end),
+        Waiting("notice", "a.example", 2, 1, 1, START_MS + 1, START_MS + 7),
+        Waiting("notice", "b.example", 1, 1, 0, START_MS + 3, first_end + 3),
+    ]
