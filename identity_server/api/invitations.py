@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from aiohttp import web
-from pydantic import ConfigDict
+from pydantic import ConfigDict, StrictStr
 
 from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.api.errors import json_response
@@ -27,7 +27,8 @@ _MAX_DETAILS = 50
 _MAX_DETAIL = 2048
 
 _Medium = Annotated[str, Text(32)]
-_Address = Annotated[str, Text(1024)]
+# Whatever string is no address is refused as an address, by `canonical_email`.
+_Address = StrictStr
 _RoomId = Annotated[str, Text(255)]
 _InviteToken = Annotated[str, Text(255)]
 _PrivateKey = Annotated[str, Text(128)]

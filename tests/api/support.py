@@ -43,6 +43,13 @@ GOOD: Final[Mapping[str, dict[str, Any]]] = {
         "mxid": "@alice:example.org",
         "threepid": {"medium": "email", "address": "carol@example.org"},
     },
+    "store-invite": {
+        "medium": "email",
+        "address": "carol@example.org",
+        "room_id": "!room:example.org",
+        "sender": "@alice:example.org",
+    },
+    "sign-ed25519": {"token": "unknown", "private_key": "unknown", "mxid": "@alice:example.org"},
 }
 """Every operation that reads a JSON body, with a body that nothing is wrong with."""
 
@@ -68,6 +75,13 @@ STRINGS: Final[tuple[tuple[str, str, int], ...]] = (
     ("3pid/unbind", "mxid", 255),
     ("3pid/unbind", "threepid.medium", 32),
     ("3pid/unbind", "threepid.address", 512),
+    ("store-invite", "medium", 32),
+    ("store-invite", "address", 254),
+    ("store-invite", "room_id", 255),
+    ("store-invite", "sender", 255),
+    ("sign-ed25519", "token", 255),
+    ("sign-ed25519", "private_key", 128),
+    ("sign-ed25519", "mxid", 255),
 )
 """Every string of every body but the queries of a lookup: operation, place, and the greatest length."""
 

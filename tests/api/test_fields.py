@@ -34,8 +34,14 @@ CONTROLS = {"NUL": "\x00", "unit separator": "\x1f", "newline": "\n", "CR LF": "
 MAY_BE_NULL = {("validate/email/requestToken", "next_link")}
 
 
+def in_its_grammar(place: str, text: str) -> str:
+    if place in {"mxid", "sender"}:
+        return f"@{text}:example.org"
+    return f"{text}@example.org" if place in {"email", "address"} else text
+
+
 def errcode_for(place: str) -> str:
-    return "M_INVALID_EMAIL" if place == "email" else "M_INVALID_PARAM"
+    return "M_INVALID_EMAIL" if place in {"email", "address"} else "M_INVALID_PARAM"
 
 
 @pytest.mark.parametrize("operation", JSON_OPERATIONS)
@@ -101,7 +107,7 @@ async def test_no_list_or_object(server: Harness, alice: User, operation: str, p
 @pytest.mark.parametrize(("operation", "place"), [(operation, place) for operation, place, _ in STRINGS])
 @pytest.mark.parametrize("kind", CONTROLS)
 async def test_control_characters(server: Harness, alice: User, operation: str, place: str, kind: str) -> None:
-    plain = {"mxid": f"@{MARKER}:example.org", "email": f"{MARKER}@example.org"}.get(place, MARKER)
+    plain = in_its_grammar(place, MARKER)
     with nothing_stored(server):
         for value in (plain + CONTROLS[kind], CONTROLS[kind] + plain, plain[:3] + CONTROLS[kind] + plain[3:]):
             reply = await server.post(operation, changed(operation, place, value), as_=alice)
@@ -113,7 +119,7 @@ async def test_control_characters(server: Harness, alice: User, operation: str, 
 async def test_lengths(server: Harness, alice: User, operation: str, place: str, longest: int) -> None:
     for length in (longest + 1, longest * 2, 50_000):
         filling = "z" * length
-        value = {"mxid": f"@{filling}:example.org", "email": f"{filling}@example.org"}.get(place, filling)
+        value = in_its_grammar(place, filling)
         with nothing_stored(server):
             reply = await server.post(operation, changed(operation, place, value), as_=alice)
         assert_refused(reply, 400, errcode_for(place), hidden="zzz")
@@ -125,7 +131,8 @@ async def test_lengths(server: Harness, alice: User, operation: str, place: str,
     [
         row
         for row in STRINGS
-        if row[0] != "validate/email/requestToken" and row[1] not in {"mxid", "matrix_server_name"}
+        if row[0] != "validate/email/requestToken"
+        and row[1] not in {"mxid", "sender", "address", "room_id", "matrix_server_name"}
     ],
 )
 async def test_the_greatest_length_is_looked_at(

@@ -101,6 +101,18 @@ async def follow_link(server: Harness, alice: User) -> Reply:
     return await server.get("validate/email/submitToken", params=query)
 
 
+async def store_invite(server: Harness, alice: User) -> Reply:
+    body = {"medium": "email", "address": EMAIL, "room_id": "!room:example.org", "sender": alice.user_id}
+    return await server.post("store-invite", body, as_=alice)
+
+
+async def sign(server: Harness, alice: User) -> Reply:
+    stored = await store_invite(server, alice)
+    private_key = server.mail.sent[-1].variables["ephemeral_private_key"]
+    body = {"mxid": alice.user_id, "token": stored.json["token"], "private_key": private_key}
+    return await server.post("sign-ed25519", body, as_=alice)
+
+
 async def look_up(server: Harness, alice: User) -> Reply:
     await server.bound(alice, EMAIL)
     reply = await server.lookup(alice, EMAIL, "nobody@example.com")
@@ -151,6 +163,8 @@ GOOD: Final[dict[str, Callable[[Harness, User], Awaitable[Reply]]]] = {
     f"POST {V2}/validate/email/requestToken": request_token,
     f"POST {V2}/validate/email/submitToken": submit_token,
     FOLLOW_LINK: follow_link,
+    f"POST {V2}/store-invite": store_invite,
+    f"POST {V2}/sign-ed25519": sign,
     f"GET {V2}/hash_details": plain_get("hash_details", as_alice=True),
     f"POST {V2}/lookup": look_up,
     f"GET {V2}": plain_get(V2),
