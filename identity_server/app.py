@@ -9,16 +9,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from identity_server.api.app_keys import PAGES, RANDOMNESS, SERVICES, SETTINGS, HttpSettings
+from identity_server.api.app_keys import PAGES, RANDOMNESS, SERVICES, SETTINGS, HttpSettings, V1Switches
 from identity_server.api.clients import TrustedProxies
 from identity_server.api.invitations import sign_link
 from identity_server.api.middleware import add_headers, answer_preflights, log_request, render_errors
-from identity_server.api.routes import add_routes
+from identity_server.api.route import Route
+from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
 from identity_server.api.validate import confirm_link
 from identity_server.config import Config, TlsMode
 from identity_server.domain.hashing import Algorithm
@@ -82,9 +84,15 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Everything that runs in one process."""
+    """Everything that runs in one process.
+
+    Attributes:
+        app: what the world talks to.
+        internal_app: what the operator's own systems talk to, where it is given a listener.
+    """
 
     app: web.Application
+    internal_app: web.Application
     services: Services
     database: Database
     index: ReadIndex
@@ -140,8 +148,12 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
         services = _services(config, ports, database, index, runner, keys, peppers, bind_notices)
         pages = Pages(_templates(config))
         pages.check()
-        app = build_app(services, pages=pages, settings=_http_settings(config), ports=ports)
-        yield System(app=app, services=services, database=database, index=index, runner=runner)
+        settings = _http_settings(config)
+        build = partial(build_app, services=services, pages=pages, settings=settings, ports=ports)
+        app, internal_app = build(client_routes(settings.v1)), build(INTERNAL_ROUTES)
+        yield System(
+            app=app, internal_app=internal_app, services=services, database=database, index=index, runner=runner
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +255,14 @@ async def background_work(system: System) -> AsyncIterator[None]:
         await system.services.accounts.record_token_uses()
 
 
-def build_app(services: Services, *, pages: Pages, settings: HttpSettings, ports: Ports) -> web.Application:
-    """The application: the route table behind what every answer has."""
+def build_app(
+    routes: tuple[Route, ...], services: Services, *, pages: Pages, settings: HttpSettings, ports: Ports
+) -> web.Application:
+    """An application: routes behind what every answer has."""
     app = web.Application(middlewares=[log_request, answer_preflights, render_errors])
     app[SERVICES], app[PAGES], app[SETTINGS], app[RANDOMNESS] = services, pages, settings, ports.randomness
     app.on_response_prepare.append(add_headers)
-    add_routes(app)
+    add_routes(app, routes)
     return app
 
 
@@ -315,7 +329,12 @@ def _services(
             token_lifetime_ms=config.general.access_token_lifetime_days * _DAY_MS,
         ),
         associations=Associations(
-            database=database, outbox=outbox, clock=clock, randomness=randomness, bind_notices=bind_notices
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            signing_key=keys.signing,
+            bind_notices=bind_notices,
         ),
         health=Health(database=database, index=index),
         homeserver_requests=HomeserverRequests(
@@ -383,6 +402,9 @@ def _invite_policy(config: Config) -> InvitePolicy:
         blocked_keywords=tuple(word.casefold() for word in email.third_party_invite_keyword_blocklist),
         web_client=email.default_web_client_location,
         per_sender=RateLimit.per_second(burst=email.ratelimit_sender_burst, rate_hz=email.ratelimit_sender_rate_hz),
+        per_mailbox=RateLimit(
+            burst=email.ratelimit_address_per_day, interval_ms=_DAY_MS // email.ratelimit_address_per_day
+        ),
         subject=email.invite_subject,
         subject_space=email.invite_subject_space,
         subject_is_set=("email", "email.invite.subject") in config.given,
@@ -411,6 +433,12 @@ def _http_settings(config: Config) -> HttpSettings:
         trusted_proxies=TrustedProxies(config.http.proxy_networks),
         body_timeout_seconds=_BODY_TIMEOUT_SECONDS,
         next_link_hosts=None if hosts is None else frozenset(hosts),
+        v1=V1Switches(
+            access=config.general.enable_v1_access,
+            associations=config.general.enable_v1_associations,
+            lookup=config.lookup.enable_v1,
+        ),
+        internal_secret=config.http.internalapi_secret,
     )
 
 

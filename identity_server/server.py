@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -28,27 +28,54 @@ class CannotListen(Exception):
     """The address can't be listened on; the text says which and why."""
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, *, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP reads the terms again.
 
+    Args:
+        config: what to serve, and where.
+        ready: called once requests are taken.
+
     Raises:
-        CannotListen: the address is taken or isn't ours.
+        CannotListen: an address is taken or isn't ours.
         SchemaProblem, KeyProblem, PolicyProblems, BrandingProblems: what the operator has to put right.
     """
     # Until there is something to read again, a SIGHUP (a log rotation's, say) would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with _listening_socket(config.http.clientapi_http_bind_address, config.http.clientapi_http_port) as listener:
-        async with real_ports(config) as ports, open_system(config, ports) as system, background_work(system):
-            runner = Runner(system.app, shutdown_timeout=_DRAIN_SECONDS)
-            await runner.setup()
-            try:
-                await web.SockSite(runner, listener, ssl_context=_tls(config), backlog=_BACKLOG).start()
-                with _pid_file(config.general.pidfile_path):
-                    _log.info("serving", server_name=config.general.server_name, listening=_name_of(listener))
-                    await _until_stopped(system)
-                    _log.info("stopping", drain_seconds=_DRAIN_SECONDS)
-            finally:
-                await runner.cleanup()
+    with ExitStack() as sockets:
+        http = config.http
+        client = sockets.enter_context(_listening_socket(http.clientapi_http_bind_address, http.clientapi_http_port))
+        internal = None
+        if http.internalapi_http_port is not None:
+            internal = sockets.enter_context(
+                _listening_socket(http.internalapi_http_bind_address, http.internalapi_http_port)
+            )
+        async with AsyncExitStack() as stack:
+            ports = await stack.enter_async_context(real_ports(config))
+            system = await stack.enter_async_context(open_system(config, ports))
+            await stack.enter_async_context(background_work(system))
+            await stack.enter_async_context(_listening(system.app, client, tls=_tls(config)))
+            if internal is not None:
+                await stack.enter_async_context(_listening(system.internal_app, internal))
+                _log.info("serving internally", listening=_name_of(internal))
+            stack.enter_context(_pid_file(config.general.pidfile_path))
+            _log.info("serving", server_name=config.general.server_name, listening=_name_of(client))
+            ready()
+            await _until_stopped(system)
+            _log.info("stopping", drain_seconds=_DRAIN_SECONDS)
+
+
+@asynccontextmanager
+async def _listening(
+    app: web.Application, listener: socket.socket, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    """Take requests for as long as the block runs; afterwards those under way may end."""
+    runner = Runner(app, shutdown_timeout=_DRAIN_SECONDS)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, ssl_context=tls, backlog=_BACKLOG).start()
+        yield
+    finally:
+        await runner.cleanup()
 
 
 async def _until_stopped(system: System) -> None:

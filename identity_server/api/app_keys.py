@@ -13,6 +13,21 @@ from identity_server.services import Services
 
 
 @dataclass(frozen=True, slots=True)
+class V1Switches:
+    """How much of the deprecated v1 API is served beyond what must always answer.
+
+    Attributes:
+        access: validation, getValidated3pid, unbind and store-invite, all without accounts.
+        associations: also binding, to any Matrix ID.
+        lookup: also lookups in plain text, for anyone.
+    """
+
+    access: bool = False
+    associations: bool = False
+    lookup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """What the configuration says about HTTP.
 
@@ -22,6 +37,8 @@ class HttpSettings:
         trusted_proxies: whose X-Forwarded-For is believed.
         body_timeout_seconds: how long a body may take to arrive.
         next_link_hosts: hosts that a finished validation may redirect to; None means any.
+        v1: what is served of v1.
+        internal_secret: what callers of the internal listener must show; None for nothing.
     """
 
     public_base_url: str
@@ -29,6 +46,8 @@ class HttpSettings:
     trusted_proxies: TrustedProxies
     body_timeout_seconds: float
     next_link_hosts: frozenset[str] | None
+    v1: V1Switches
+    internal_secret: str | None
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -12,7 +12,7 @@ from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.api.errors import json_response
 from identity_server.api.pages import brand_of
 from identity_server.api.requests import Text, UserIdField, WireModel, read_json
-from identity_server.api.route import ACCOUNT
+from identity_server.api.route import account_id
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import UserId
 from identity_server.rendering.languages import parse_accept_language
@@ -67,7 +67,7 @@ async def store_invite(request: web.Request) -> web.Response:
             languages=parse_accept_language(request.headers.get("Accept-Language")),
             brand=brand_of(request),
         ),
-        account_id=request[ACCOUNT].user_id,
+        account_id=account_id(request),
     )
     base_url = request.app[SETTINGS].public_base_url
     keys = [(stored.public_key, _VALID_PATH), (stored.ephemeral_public_key, _EPHEMERAL_VALID_PATH)]

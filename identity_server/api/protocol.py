@@ -14,7 +14,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from identity_server.api.errors import INTERNAL_MESSAGE, json_response
-from identity_server.api.middleware import CORS_HEADERS
+from identity_server.api.middleware import CORS_HEADERS, SERVER
 
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger(__name__)
@@ -89,6 +89,7 @@ class _Protocol(RequestHandler):
 def _closing_response(body: dict[str, str], status: int) -> web.Response:
     response = json_response(body, status=status)
     response.headers.update(CORS_HEADERS)
+    response.headers["Server"] = SERVER
     response.force_close()
     return response
 

@@ -19,7 +19,7 @@ from annotated_types import GroupedMetadata
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from identity_server.api.app_keys import SETTINGS
-from identity_server.api.route import ROUTE
+from identity_server.api.route import ROUTE, Reads
 from identity_server.domain.errors import (
     BadJson,
     BodyIncomplete,
@@ -88,7 +88,7 @@ async def read_json(request: web.Request, model: type[Wire]) -> Wire:
 
 
 async def read_json_object(request: web.Request) -> dict[str, Any]:
-    """The JSON object in the body as it is; for whoever needs all of it, to check a signature.
+    """The JSON object in the body as it is (on v1: or what stands for it); for whoever needs all of it, to check a signature.
 
     Of a name that stands twice the last counts.
 
@@ -96,6 +96,8 @@ async def read_json_object(request: web.Request) -> dict[str, Any]:
         BodyTooLarge, BodyTooSlow, BodyIncomplete, NotJson, BadJson: as they say.
     """
     body = await _read_body(request, request[ROUTE].max_body)
+    if request[ROUTE].reads is Reads.ANYTHING and not _says_json(request, body):
+        return _loose_parameters(request, body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -103,6 +105,21 @@ async def read_json_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadJson
     return value
+
+
+def _says_json(request: web.Request, body: bytes) -> bool:
+    """Whether a v1 body is meant as JSON; `null` is how clients say that all is in the query."""
+    text = body.strip()
+    return text not in {b"", b"null"} and (request.content_type == "application/json" or text.startswith(b"{"))
+
+
+def _loose_parameters(request: web.Request, body: bytes) -> dict[str, Any]:
+    """The query's parameters, and over them the fields of a form."""
+    try:
+        form = parse_form(body) if body.strip() not in {b"", b"null"} else {}
+    except ValueError:
+        raise InvalidParameter("The form cannot be read.") from None
+    return {**request.query, **form}
 
 
 async def read_form(request: web.Request, model: type[Wire]) -> Wire:

@@ -5,6 +5,7 @@ The rule: a handler runs only after its row's demands are met; no handler asks f
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -14,6 +15,7 @@ from aiohttp import web
 from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.domain.account import Account
 from identity_server.domain.errors import Unauthenticated
+from identity_server.domain.identifiers import UserId
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -30,6 +32,17 @@ class Access(Enum):
     """Whoever shows an access token, terms accepted or not."""
     ACCOUNT_AND_TERMS = auto()
     """Whoever shows an access token and has accepted the terms in force."""
+    INTERNAL = auto()
+    """The operator's own systems, on a listener of their own; by a secret where one is set."""
+
+
+class Reads(Enum):
+    """Where parameters are read from."""
+
+    JSON = auto()
+    """The JSON object in the body, whatever its Content-Type says."""
+    ANYTHING = auto()
+    """As v1 has it: a JSON object, else a form, else the query string."""
 
 
 class Answers(Enum):
@@ -53,6 +66,7 @@ class Route:
     handler: Handler
     access: Access
     answers: Answers = Answers.JSON
+    reads: Reads = Reads.JSON
     max_body: int = 64 * _KIB
     answers_head: bool = True
 
@@ -71,7 +85,9 @@ def guarded(route: Route) -> Handler:
 
     async def handler(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = route
-        if route.access is not Access.OPEN:
+        if route.access is Access.INTERNAL:
+            _require_secret(request)
+        elif route.access is not Access.OPEN:
             services = request.app[SERVICES]
             account = await services.accounts.authenticate(_access_token(request))
             if route.access is Access.ACCOUNT_AND_TERMS:
@@ -82,9 +98,25 @@ def guarded(route: Route) -> Handler:
     return handler
 
 
-def _access_token(request: web.Request) -> str:
+def account_id(request: web.Request) -> UserId | None:
+    """Whose access token was shown; None on the routes of v1, which know no accounts."""
+    account = request.get(ACCOUNT)
+    return None if account is None else account.user_id
+
+
+def _require_secret(request: web.Request) -> None:
+    secret = request.app[SETTINGS].internal_secret
+    if secret is not None and not hmac.compare_digest(_bearer(request).encode(errors="replace"), secret.encode()):
+        raise Unauthenticated
+
+
+def _bearer(request: web.Request) -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    found = token.strip() if scheme.lower() == "bearer" else ""
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _access_token(request: web.Request) -> str:
+    found = _bearer(request)
     if not found and request.method == "GET" and request.app[SETTINGS].accept_query_token:
         found = request.query.get("access_token", "")
     if not 0 < len(found) <= _MAX_TOKEN or not found.isascii():

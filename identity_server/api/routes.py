@@ -6,12 +6,15 @@ from typing import Final
 
 from aiohttp import web
 
-from identity_server.api import account, invitations, lookup, pubkey, status, terms, threepid, validate
-from identity_server.api.route import Access, Answers, Route, guarded
+from identity_server.api import account, internal, invitations, lookup, pubkey, status, terms, threepid, v1, validate
+from identity_server.api.app_keys import V1Switches
+from identity_server.api.route import Access, Answers, Reads, Route, guarded
 from identity_server.domain.errors import UnsupportedRequest
 from identity_server.rendering.policies import TERMS_PATH
 
+_V1 = "/_matrix/identity/api/v1"
 _V2 = "/_matrix/identity/v2"
+_INTERNAL = "/_matrix/identity/internal"
 _LOOKUP_BODY = 1024 * 1024
 _POLICY_PATH = TERMS_PATH.format(id="{policy}", version="{version}", language="{language}")
 
@@ -67,8 +70,58 @@ ROUTES: Final = (
 )
 
 
-def add_routes(app: web.Application) -> None:
+_PROOF_LINK = Route(
+    "GET",
+    f"{_V1}/validate/email/submitToken",
+    validate.follow_email_link,
+    OPEN,
+    Answers.PAGE,
+    answers_head=False,
+)
+
+V1_ALWAYS: Final = (
+    # What mails, room events and clients already point at: it answers whether v1 is switched on or not.
+    Route("GET", _V1, status.ping, OPEN),
+    Route("GET", f"{_V1}/pubkey/isvalid", pubkey.is_valid, OPEN),
+    Route("GET", f"{_V1}/pubkey/ephemeral/isvalid", pubkey.is_valid_ephemeral, OPEN),
+    Route("GET", f"{_V1}/pubkey/{{key_id}}", pubkey.get_key, OPEN),
+    Route("POST", f"{_V1}/sign-ed25519", invitations.sign, OPEN, reads=Reads.ANYTHING),
+    _PROOF_LINK,
+)
+
+V1_ACCESS: Final = (
+    Route("POST", f"{_V1}/validate/email/requestToken", validate.request_email_token, OPEN, reads=Reads.ANYTHING),
+    Route("POST", f"{_V1}/validate/email/submitToken", validate.submit_email_token, OPEN, reads=Reads.ANYTHING),
+    Route("GET", f"{_V1}/3pid/getValidated3pid", threepid.get_validated_threepid, OPEN),
+    Route("POST", f"{_V1}/3pid/unbind", threepid.unbind, OPEN),
+    Route("POST", f"{_V1}/store-invite", invitations.store_invite, OPEN, reads=Reads.ANYTHING),
+)
+
+V1_ASSOCIATIONS: Final = (Route("POST", f"{_V1}/3pid/bind", threepid.bind, OPEN, reads=Reads.ANYTHING),)
+
+V1_LOOKUP: Final = (
+    Route("GET", f"{_V1}/lookup", v1.lookup, OPEN),
+    Route("POST", f"{_V1}/bulk_lookup", v1.bulk_lookup, OPEN, max_body=_LOOKUP_BODY),
+)
+
+INTERNAL_ROUTES: Final = (
+    Route("POST", f"{_INTERNAL}/bind", internal.bind, Access.INTERNAL),
+    Route("POST", f"{_INTERNAL}/unbind", internal.unbind, Access.INTERNAL),
+)
+
+
+def client_routes(versions: V1Switches) -> tuple[Route, ...]:
+    """Everything that the client listener answers, as configured."""
+    routes: tuple[Route, ...] = ROUTES + V1_ALWAYS
+    if versions.access:
+        routes += V1_ACCESS
+        routes += V1_ASSOCIATIONS if versions.associations else ()
+        routes += V1_LOOKUP if versions.lookup else ()
+    return routes
+
+
+def add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
     """Put every row behind its guard."""
-    for route in ROUTES:
+    for route in routes:
         for method in route.methods:
             app.router.add_route(method, route.path, guarded(route))

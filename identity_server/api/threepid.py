@@ -21,7 +21,7 @@ from identity_server.api.requests import (
     read_query,
     validate,
 )
-from identity_server.api.route import ACCOUNT
+from identity_server.api.route import account_id
 from identity_server.domain import x_matrix
 from identity_server.domain.errors import InvalidEmail, InvalidParameter, MissingParameters
 from identity_server.domain.identifiers import (
@@ -76,7 +76,7 @@ async def bind(request: web.Request) -> web.Response:
         sid=SessionId(body.sid),
         client_secret=ClientSecret(body.client_secret),
         user_id=UserId(body.mxid),
-        account_id=request[ACCOUNT].user_id,
+        account_id=account_id(request),
     )
     return json_response(association)
 
@@ -85,7 +85,7 @@ async def unbind(request: web.Request) -> web.Response:
     """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv23pidunbind."""
     content = await read_json_object(request)
     body = validate(_Unbind, content)
-    user_id, threepid = UserId(body.mxid), _canonical(body.threepid)
+    user_id, threepid = UserId(body.mxid), canonical_threepid(body.threepid.medium, body.threepid.address)
     associations = request.app[SERVICES].associations
     if body.sid is None and body.client_secret is None:
         origin = await _signing_homeserver(request, content)
@@ -110,14 +110,19 @@ async def _signing_homeserver(request: web.Request, content: dict[str, Any]) -> 
     )
 
 
-def _canonical(threepid: _Threepid) -> Threepid:
-    if threepid.medium == Medium.EMAIL:
+def canonical_threepid(medium: str, address: str) -> Threepid:
+    """A 3PID from the wire in its canonical form.
+
+    Raises:
+        InvalidParameter: no such medium, or no address of it.
+    """
+    if medium == Medium.EMAIL:
         try:
-            return Threepid(Medium.EMAIL, canonical_email(threepid.address))
+            return Threepid(Medium.EMAIL, canonical_email(address))
         except InvalidEmail:
-            raise InvalidParameter("threepid.address is not a valid address of its medium.") from None
-    if threepid.medium == Medium.MSISDN:
-        if not _MSISDN.fullmatch(threepid.address):
-            raise InvalidParameter("threepid.address must be the digits of a phone number, country code first.")
-        return Threepid(Medium.MSISDN, threepid.address)
-    raise InvalidParameter("threepid.medium must be email or msisdn.")
+            raise InvalidParameter("The address is not a valid address of its medium.") from None
+    if medium == Medium.MSISDN:
+        if not _MSISDN.fullmatch(address):
+            raise InvalidParameter("The address must be the digits of a phone number, country code first.")
+        return Threepid(Medium.MSISDN, address)
+    raise InvalidParameter("The medium must be email or msisdn.")

@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import AfterValidator, StrictStr
 
 from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
+from identity_server.api.clients import network_of
 from identity_server.api.errors import json_response
 from identity_server.api.pages import brand_of, page_response, reader_of, redirect
 from identity_server.api.requests import (
@@ -22,7 +23,7 @@ from identity_server.api.requests import (
     read_json,
     read_query,
 )
-from identity_server.api.route import ACCOUNT
+from identity_server.api.route import account_id
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId
 from identity_server.domain.validation import ValidationSession
 from identity_server.rendering.languages import parse_accept_language
@@ -78,8 +79,9 @@ async def request_email_token(request: web.Request) -> web.Response:
             next_link=body.next_link,
             languages=parse_accept_language(request.headers.get("Accept-Language")),
             brand=brand_of(request),
+            client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
         ),
-        requested_by=request[ACCOUNT].user_id,
+        requested_by=account_id(request),
     )
     return json_response({"sid": sid})
 

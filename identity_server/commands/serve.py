@@ -18,10 +18,9 @@ from identity_server.server import serve as run_server
 def serve(conf: Path | None) -> None:
     """Run the server until it is told to stop."""
     config = set_up(conf)
-    if config.email.transport == "console":
-        click.echo(_welcome(config))
+    is_first_look = config.email.transport == "console"
     with told_in_words():
-        uvloop.run(run_server(config))
+        uvloop.run(run_server(config, ready=lambda: click.echo(_welcome(config)) if is_first_look else None))
 
 
 def _welcome(config: Config) -> str:

@@ -9,12 +9,14 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from identity_server.config.problems import NOWHERE, Origin, Problem, Report
 from identity_server.config.sections import Config, all_sections
 from identity_server.config.values import SERVER_NAME, TlsMode
+from identity_server.domain.ports import SMS_PROVIDER_GROUP
 
 _REPLICATION = (
     "this server doesn't do Sydent's replication. To run several servers on the same data, give them one PostgreSQL "
@@ -24,6 +26,15 @@ _ATOM = r"[^\s@<>(){}\[\],;:\\\".]+"
 _WORD = rf"{_ATOM}(?:\.{_ATOM})*"
 _ADDRESS = rf"{_WORD}@(?:{_WORD}|\[[0-9A-Fa-f.:]+\])"
 _SENDER = re.compile(rf'{_ADDRESS}|(?:"(?:[^"\\]|\\.)*"|[^<>"@,;:()\[\]\\]*)\s*<{_ADDRESS}>')
+# What the providers of text messages that come with the server need, and the key with their URL.
+_SMS_KEYS = {
+    "openmarket": ("username", "password"),
+    "twilio": ("twilio.account_sid", "twilio.auth_token"),
+    "vonage": ("vonage.api_key", "vonage.api_secret", "vonage.from"),
+    "webhook": ("webhook.url", "webhook.secret"),
+    "log": (),
+}
+_SMS_URLS = {name: f"{name}.url" for name in ("openmarket", "twilio", "vonage", "webhook")}
 # Sydent's own sources hold its templates here, and it writes these paths into files that never named them.
 _SYDENT_RESOURCES = "res"
 
@@ -56,6 +67,8 @@ class Checker:
         self._check_tls()
         self._check_replication(peers)
         self._check_mail()
+        self._check_sms()
+        self._check_sms_urls()
         self._check_keys()
         self._check_v1()
         self._check_pairs()
@@ -199,6 +212,42 @@ class Checker:
             )
             self._warn("email", "email.ratelimit_address.per_account_and_day", message)
 
+    def _check_sms(self) -> None:
+        sms = self._config.sms
+        named = "providers" if sms.providers is not None else "provider.*"
+        for name in sorted(sms.used_providers - _SMS_KEYS.keys()):
+            if not any(entry_points(group=SMS_PROVIDER_GROUP, name=name)):
+                self._error("sms", named, f"there is no provider `{name}`, and no installed package offers one.")
+        for name, needed in _SMS_KEYS.items():
+            given = [key for key in needed if getattr(sms, _attribute("sms", key)) is not None]
+            if name not in sms.used_providers:
+                if given and name != "openmarket":  # Sydent's keys alone have a check of their own
+                    self._warn("sms", given[0], f"without effect: `providers` doesn't name `{name}`.")
+                continue
+            for key in needed:
+                if key not in given:
+                    self._error("sms", key, f"`{name}` is to send text messages, and needs it.")
+        if "twilio" in sms.used_providers and not (sms.twilio_messaging_service_sid or sms.twilio_from):
+            self._error("sms", "twilio.from", "`twilio` needs it, or `twilio.messaging_service_sid`.")
+        if "log" in sms.used_providers and not self._config.http.is_on_loopback:
+            message = (
+                "`log` shows everyone's codes on standard output. It is meant for trying things out, and refused unless "
+                "`clientapi.http.bind_address` is a loopback address such as 127.0.0.1."
+            )
+            self._error("sms", named, message)
+
+    def _check_sms_urls(self) -> None:
+        """Passwords and codes go to these."""
+        sms = self._config.sms
+        for name, url in _SMS_URLS.items():
+            parts = urlsplit(getattr(sms, _attribute("sms", url)) or "")
+            if name not in sms.used_providers or parts.scheme != "http" or _is_loopback(parts.hostname or ""):
+                continue
+            if name == "webhook":
+                self._warn("sms", url, "numbers and codes are sent unencrypted: use https.")
+            else:
+                self._error("sms", url, "the password would be sent unencrypted: use https.")
+
     def _check_keys(self) -> None:
         crypto, db = self._config.crypto, self._config.db
         if crypto.at_rest_key and crypto.at_rest_passphrase:
@@ -249,6 +298,7 @@ class Checker:
             ("http", "clientapi.https.keyfile", http.clientapi_https_keyfile),
             ("http", "federation.ca_file", http.federation_ca_file),
             ("email", "email.smtp_ca_file", self._config.email.smtp_ca_file),
+            ("sms", "ca_file", self._config.sms.ca_file),
         )
         for section, key, path in files:
             if path is not None and not path.is_file():
@@ -268,6 +318,12 @@ class Checker:
     def _warn(self, section: str, key: str, message: str) -> None:
         origin = self._origin(section, key)
         self._report.warn(Problem(message, section, key, origin if (section, key) in self._config.given else NOWHERE))
+
+
+def _attribute(section: str, name: str) -> str:
+    """The attribute that holds a key's value."""
+    keys = next(each.keys for each in all_sections() if each.name == section)
+    return next(attribute for attribute, key in keys.items() if key.name == name)
 
 
 def _is_one_sender(text: str) -> bool:

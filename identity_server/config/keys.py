@@ -15,6 +15,8 @@ from identity_server.config.values import Reader
 
 _METADATA = "identity_server.config.key"
 _PREFIX = "IDENTITY_SERVER__"
+FILE_SUFFIX = "_FILE"
+"""At the end of a secret's variable that names a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class Section:
                 if _variable_part(each.name) == name:
                     return each, None
                 family = _variable_part(each.name[:-1])
+                if each.secret and name.endswith(FILE_SUFFIX):
+                    continue  # names a file that holds the member
                 if each.is_family and name.startswith(family) and name != family:
                     return each, name[len(family) :].lower()
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from identity_server.config import ini
 from identity_server.config.checks import Checker
-from identity_server.config.keys import Key, Section, variables
+from identity_server.config.keys import FILE_SUFFIX, Key, Section, variables
 from identity_server.config.problems import NOWHERE, Origin, Problem, Report
 from identity_server.config.sections import Config, all_sections
 from identity_server.config.values import Unreadable
@@ -28,7 +28,6 @@ _SYDENT_VARIABLES = {
     "SYDENT_PID_FILE": ("general", "pidfile.path"),
     "SYDENT_DB_PATH": ("db", "db.file"),
 }
-_FILE_SUFFIX = "_FILE"
 _MAX_VALUE_SHOWN = 60
 
 
@@ -200,7 +199,7 @@ class _Reader:
             return None
         if found := section.find_variable(rest):
             return _Target(_full_name(*found), names_a_file=False)
-        found = section.find_variable(rest.removesuffix(_FILE_SUFFIX))
+        found = section.find_variable(rest.removesuffix(FILE_SUFFIX))
         return _Target(_full_name(*found), names_a_file=True) if found and found[0].secret else None
 
     # --- names that nobody knows ----------------------------------------------------------

@@ -49,7 +49,6 @@ class General:
         "server.aliases",
         values.listed(values.ALIAS),
         new=True,
-        pending=True,
         doc="""Further names under which homeservers may address signed requests to this server, besides
         `server.name` and the host of `client_http_base`.""",
     )
@@ -129,7 +128,6 @@ class General:
         "false",
         sydent_default="`true`",
         breaks="Clients that bind by the v1 API, which asks for no account: update them, or set this to `true`.",
-        pending=True,
         doc="""Whether bind is served on the v1 API, where anyone may bind to any Matrix ID. It needs
         `enable_v1_access`.""",
     )
@@ -140,7 +138,6 @@ class General:
         sydent_default="`true`",
         breaks="""A Synapse with `account_threepid_delegates.msisdn`, which validates phone numbers by the v1 API, and
         clients older than 2019: set this to `true` for them.""",
-        pending=True,
         doc="""Whether the v1 API is served, which knows neither accounts nor consent: validation, getValidated3pid and
         store-invite. Lookups on v1 need `enable_v1` in `[lookup]`, too.""",
     )
@@ -148,7 +145,6 @@ class General:
         "delete_tokens_on_bind",
         values.GENERAL_BOOLEAN,
         "true",
-        pending=True,
         doc="""Whether invites to an address are deleted once its owner's homeserver has been told of them.""",
     )
     ip_blacklist: tuple[Network, ...] = key(
@@ -253,14 +249,19 @@ class Http:
         "internalapi.http.bind_address",
         values.BIND_ADDRESS,
         "::1",
-        pending=True,
-        doc="""The address that the internal API listens on. It asks for no password: keep it on loopback.""",
+        doc="""The address that the internal API listens on. Keep it on loopback, or set `internalapi.secret`.""",
     )
     internalapi_http_port: int | None = key(
         "internalapi.http.port",
         values.optional(values.PORT),
-        pending=True,
         doc="""The port of the internal API, which binds and unbinds without proof. Empty: off.""",
+    )
+    internalapi_secret: str | None = key(
+        "internalapi.secret",
+        values.optional(values.TEXT),
+        secret=True,
+        new=True,
+        doc="""What callers of the internal API must show, as `Authorization: Bearer SECRET`. Empty: nothing.""",
     )
     replication_https_certfile: Path | None = key(
         "replication.https.certfile",
@@ -404,14 +405,12 @@ class Email:
         "email.invite.subject",
         values.LINE,
         "%(sender_display_name)s has invited you to chat",
-        pending=True,
         doc="""The subject of invites to rooms; the variables of the invite may be used as `%%(name)s`.""",
     )
     invite_subject_space: str = key(
         "email.invite.subject_space",
         values.LINE,
         "%(sender_display_name)s has invited you to a space",
-        pending=True,
         doc="""The subject of invites to spaces; the variables of the invite may be used as `%%(name)s`.""",
     )
     smtphost: str = key("email.smtphost", values.HOST, "localhost", doc="""The mail relay.""")
@@ -457,39 +456,33 @@ class Email:
         "email.default_web_client_location",
         values.WEB_URL,
         "https://app.element.io",
-        pending=True,
         doc="""The web client that invite mails lead to when the inviting homeserver names none.""",
     )
     third_party_invite_username_obfuscate_characters: int = key(
         "email.third_party_invite_username_obfuscate_characters",
         values.COUNT,
         "3",
-        pending=True,
         doc="""How many characters of the local part of an invited address the room gets to see.""",
     )
     third_party_invite_domain_obfuscate_characters: int = key(
         "email.third_party_invite_domain_obfuscate_characters",
         values.COUNT,
         "3",
-        pending=True,
         doc="""How many characters of the domain of an invited address the room gets to see.""",
     )
     third_party_invite_homeserver_blocklist: tuple[str, ...] = key(
         "email.third_party_invite_homeserver_blocklist",
         values.LINES,
-        pending=True,
         doc="""Homeservers whose users' invites are refused, one per line (indented).""",
     )
     third_party_invite_room_blocklist: tuple[str, ...] = key(
         "email.third_party_invite_room_blocklist",
         values.LINES,
-        pending=True,
         doc="""Ids of rooms to which invites are refused, one per line (indented).""",
     )
     third_party_invite_keyword_blocklist: tuple[str, ...] = key(
         "email.third_party_invite_keyword_blocklist",
         values.LINES,
-        pending=True,
         doc="""Words for which an invite is refused wherever they stand in it, one per line (indented).""",
     )
     ratelimit_sender_burst: int = key(
@@ -527,7 +520,7 @@ class Email:
 
 @dataclass(frozen=True, slots=True)
 class Sms:
-    """How text messages are sent (OpenMarket)."""
+    """How text messages are sent, by whom, and how many. What the providers expect is told in `docs/sms.md`."""
 
     body_template: str = key(
         "bodyTemplate",
@@ -536,18 +529,53 @@ class Sms:
         pending=True,
         doc="""The text of a message; `{token}` is replaced by the code.""",
     )
+    providers: tuple[str, ...] | None = key(
+        "providers",
+        values.optional(values.PROVIDERS),
+        new=True,
+        pending=True,
+        doc="""Who sends messages: `openmarket`, `twilio`, `vonage`, `webhook`, `log` (writes them to standard output,
+        for trying things out) or the name of a provider of another package. Several are asked in this order, until
+        one takes the message. Empty: `openmarket` if `username` and `password` are set, otherwise nobody, and phone
+        numbers can't be validated.""",
+    )
+    provider: dict[str, tuple[str, ...]] = key(
+        "provider.*",
+        values.PROVIDERS,
+        "openmarket",
+        member="44",
+        member_names=values.CALLING_CODE,
+        new=True,
+        pending=True,
+        doc="""Who sends messages to numbers of a country code instead of `providers`: `provider.44` for country code 44.""",
+    )
+    ca_file: Path | None = key(
+        "ca_file",
+        values.optional(values.PATH),
+        new=True,
+        pending=True,
+        doc="""Certificate authorities (PEM) trusted for providers besides the system's.""",
+    )
+    openmarket_url: str = key(
+        "openmarket.url",
+        values.WEB_URL,
+        "https://smsc.openmarket.com/sms/v4/mt",
+        new=True,
+        pending=True,
+        doc="""Where messages for OpenMarket are posted to.""",
+    )
     username: str | None = key(
         "username",
         values.optional(values.LINE),
         pending=True,
-        doc="""The user of the OpenMarket account. Empty: phone numbers can't be validated.""",
+        doc="""The user of the OpenMarket account.""",
     )
     password: str | None = key(
         "password",
         values.optional(values.LINE),
         secret=True,
         pending=True,
-        doc="""The password of the OpenMarket account.""",
+        doc="""The password of the OpenMarket account. A `%` is written `%%`.""",
     )
     originators: dict[str, tuple[Originator, ...]] = key(
         "originators.*",
@@ -557,9 +585,110 @@ class Sms:
         member_names=values.COUNTRY_PREFIX,
         has_default_member=True,
         pending=True,
-        doc="""The senders shown on messages: `originators.44` for numbers of country code 44, `originators.default`
+        doc="""The senders that OpenMarket shows on messages: `originators.44` for numbers of country code 44, `originators.default`
         for the rest. Each is `long:`, `short:` or `alpha:` and the sender; of several, a number always gets the same
         one.""",
+    )
+    twilio_url: str = key(
+        "twilio.url",
+        values.WEB_URL,
+        "https://api.twilio.com",
+        new=True,
+        pending=True,
+        doc="""The API of Twilio, without path; regions have hosts of their own.""",
+    )
+    twilio_account_sid: str | None = key(
+        "twilio.account_sid",
+        values.optional(values.TWILIO_ACCOUNT),
+        new=True,
+        pending=True,
+        doc="""The account with Twilio, `AC...`.""",
+    )
+    twilio_auth_token: str | None = key(
+        "twilio.auth_token",
+        values.optional(values.LINE),
+        secret=True,
+        new=True,
+        pending=True,
+        doc="""The auth token of the account with Twilio, or the secret of `twilio.api_key`.""",
+    )
+    twilio_api_key: str | None = key(
+        "twilio.api_key",
+        values.optional(values.TWILIO_KEY),
+        new=True,
+        pending=True,
+        doc="""An API key of Twilio (`SK...`) to log in with; `twilio.auth_token` is its secret then. Empty: the account
+        itself logs in.""",
+    )
+    twilio_messaging_service_sid: str | None = key(
+        "twilio.messaging_service_sid",
+        values.optional(values.TWILIO_SERVICE),
+        new=True,
+        pending=True,
+        doc="""The messaging service of Twilio (`MG...`) that chooses the sender. It or `twilio.from` is needed.""",
+    )
+    twilio_from: str | None = key(
+        "twilio.from",
+        values.optional(values.LINE),
+        new=True,
+        pending=True,
+        doc="""The sender of messages through Twilio: a number of yours with `+`, or a name.""",
+    )
+    vonage_url: str = key(
+        "vonage.url",
+        values.WEB_URL,
+        "https://api.nexmo.com/v1/messages",
+        new=True,
+        pending=True,
+        doc="""Where messages for Vonage are posted to (Messages API); regions have hosts of their own.""",
+    )
+    vonage_api_key: str | None = key(
+        "vonage.api_key",
+        values.optional(values.LINE),
+        new=True,
+        pending=True,
+        doc="""The API key of the account with Vonage.""",
+    )
+    vonage_api_secret: str | None = key(
+        "vonage.api_secret",
+        values.optional(values.LINE),
+        secret=True,
+        new=True,
+        pending=True,
+        doc="""The API secret of the account with Vonage.""",
+    )
+    vonage_from: str | None = key(
+        "vonage.from",
+        values.optional(values.LINE),
+        new=True,
+        pending=True,
+        doc="""The sender of messages through Vonage: a number of yours, or a name.""",
+    )
+    webhook_url: str | None = key(
+        "webhook.url",
+        values.optional(values.WEB_URL),
+        new=True,
+        pending=True,
+        doc="""Your own endpoint for messages, which may be private.""",
+    )
+    webhook_secret: bytes | None = key(
+        "webhook.secret",
+        values.optional(values.WEBHOOK_SECRET),
+        secret=True,
+        new=True,
+        pending=True,
+        doc="""The key by which your endpoint knows that a message is from this server (`openssl rand -base64 32` makes
+        one).""",
+    )
+    option: dict[str, str] = key(
+        "option.*",
+        values.FREE_TEXT,
+        member="example_api_key",
+        member_names=values.OPTION_NAME,
+        secret=True,
+        new=True,
+        pending=True,
+        doc="""Settings for a provider of another package, by the names that it asks for.""",
     )
     smsrule: dict[str, SmsRule] = key(
         "smsrule.*",
@@ -599,6 +728,18 @@ class Sms:
         pending=True,
         doc="""How many messages per second the numbers of one country code get in the long run.""",
     )
+
+    @property
+    def default_providers(self) -> tuple[str, ...]:
+        """Who sends to countries that have no provider of their own, in order; empty for nobody."""
+        if self.providers is not None:
+            return self.providers
+        return ("openmarket",) if self.username and self.password else ()
+
+    @property
+    def used_providers(self) -> frozenset[str]:
+        """Every provider that may be asked."""
+        return frozenset((*self.default_providers, *(name for names in self.provider.values() for name in names)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -679,7 +820,6 @@ class Lookup:
         sydent_default="lookups on v1 are served",
         breaks="""Clients and bridges that still look up by v1 (`lookup`, `bulk_lookup`): update them, or set this and
         `enable_v1_access`.""",
-        pending=True,
         doc="""Whether lookups are served on the v1 API, in plain text and for anybody. It needs
         `enable_v1_access`.""",
     )

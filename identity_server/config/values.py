@@ -39,6 +39,14 @@ _HOST = re.compile(r"[0-9A-Za-z_](?:[0-9A-Za-z_.-]{0,252}[0-9A-Za-z_])?")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(?:-[0-9A-Za-z]{1,8})*")
 _BRAND = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,63}")
 _PREFIX = re.compile(r"default|[1-9][0-9]{0,3}")
+_CALLING_CODE = re.compile(r"[1-9][0-9]{0,2}")
+_PROVIDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_OPTION = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_TWILIO_ACCOUNT = re.compile(r"AC[0-9a-fA-F]{32}")
+_TWILIO_KEY = re.compile(r"SK[0-9a-fA-F]{32}")
+_TWILIO_SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
+_WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with, not one of them
+_MIN_WEBHOOK_SECRET_BYTES = 24
 
 
 class Unreadable(ValueError):
@@ -290,6 +298,29 @@ def _originators(text: str) -> tuple[Originator, ...]:
     return tuple(originators)
 
 
+def _provider(text: str) -> str:
+    if not _PROVIDER.fullmatch(text):
+        raise Unreadable
+    return text
+
+
+def _providers(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(_provider(item) for item in _items(text)))
+    if not names:
+        raise Unreadable
+    return names
+
+
+def _webhook_secret(text: str) -> bytes:
+    try:
+        key = base64.b64decode(text.removeprefix(_WEBHOOK_SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        raise Unreadable from None
+    if len(key) < _MIN_WEBHOOK_SECRET_BYTES:
+        raise Unreadable
+    return key
+
+
 def _signing_key(text: str) -> str:
     # Only the form is checked here; the text is kept, and is read again with the server's name.
     SigningKey.parse(text, server_name="unused")
@@ -395,5 +426,15 @@ DOMAIN_WHITELIST: Reader[tuple[str, ...]] = Reader(
 ALGORITHMS: Reader[tuple[str, ...]] = Reader("`sha256`, `none` or both, separated by a comma", _algorithms)
 LINES: Reader[tuple[str, ...]] = Reader(
     "a list, one item per line", lambda text: tuple(line.strip() for line in text.splitlines() if line.strip())
+)
+CALLING_CODE: Reader[str] = Reader("a country calling code such as `44`", _matching(_CALLING_CODE))
+PROVIDERS: Reader[tuple[str, ...]] = Reader("a list of names of providers, separated by commas", _providers)
+OPTION_NAME: Reader[str] = Reader("a name in small letters, digits and `_`", _matching(_OPTION))
+TWILIO_ACCOUNT: Reader[str] = Reader("`AC` and 32 hexadecimal digits", _matching(_TWILIO_ACCOUNT))
+TWILIO_KEY: Reader[str] = Reader("`SK` and 32 hexadecimal digits", _matching(_TWILIO_KEY))
+TWILIO_SERVICE: Reader[str] = Reader("`MG` and 32 hexadecimal digits", _matching(_TWILIO_SERVICE))
+WEBHOOK_SECRET: Reader[bytes] = Reader(
+    f"at least {_MIN_WEBHOOK_SECRET_BYTES} bytes in base64, with or without `{_WEBHOOK_SECRET_PREFIX}` before them",
+    _webhook_secret,
 )
 COUNTRY_PREFIX: Reader[str] = Reader("a country calling code such as `44`", _matching(_PREFIX))

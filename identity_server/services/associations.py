@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from identity_server.domain.association import Association
@@ -9,6 +10,7 @@ from identity_server.domain.errors import Forbidden, NoSuchSession, NotYourMatri
 from identity_server.domain.identifiers import ClientSecret, ServerName, SessionId, Threepid, UserId, server_of
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
+from identity_server.domain.signing import SigningKey
 from identity_server.services.bind_notices import BindNotices
 from identity_server.services.outbox import Outbox
 from identity_server.storage.database import Database, Transaction
@@ -27,28 +29,36 @@ class Associations:
         outbox: Outbox,
         clock: Clock,
         randomness: Randomness,
+        signing_key: SigningKey,
         bind_notices: BindNotices,
     ) -> None:
         self._database = database
         self._outbox = outbox
         self._clock = clock
         self._randomness = randomness
+        self._signing_key = signing_key
         self._bind_notices = bind_notices
 
     async def bind(
-        self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, account_id: UserId
+        self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, account_id: UserId | None
     ) -> dict[str, Any]:
         """Bind the proven address of a session to a Matrix ID; returns the signed association with its invites.
 
         Commits the association in place of the address's earlier one (the newest proof wins), and a notice to
         the homeserver, which is then sent without being waited for: the homeserver may be asking for this bind.
 
+        Args:
+            sid: the session.
+            client_secret: its secret.
+            user_id: who the address is to be bound to.
+            account_id: whose access token was shown; None for the v1 API, which binds to anyone.
+
         Raises:
             NotYourMatrixId: the Matrix ID isn't the account's own.
             NoSuchSession: there is none, or another account asked for it.
             SessionExpired, SessionNotValidated: as they say.
         """
-        if user_id != account_id:
+        if account_id is not None and user_id != account_id:
             raise NotYourMatrixId
         now_ms = self._clock.now_ms()
 
@@ -58,13 +68,28 @@ class Associations:
             if session is None or session.requested_by not in {account_id, None}:
                 raise NoSuchSession
             threepid, _ = session.validated_threepid(now_ms)
-            association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
-            await tx.associations.put(row_id(self._randomness), association)
-            return await self._bind_notices.add(tx, association, now_ms=now_ms)
+            return await self._put(tx, threepid, user_id, now_ms=now_ms)
 
         signed, notice = await self._database.transaction(use_case)
         self._outbox.start(notice)
         return signed
+
+    async def bind_by_operator(self, *, threepid: Threepid, user_id: UserId) -> dict[str, Any]:
+        """Bind an address without a proof, because the operator's own systems vouch for it.
+
+        Commits and notifies as `bind` does.
+        """
+        now_ms = self._clock.now_ms()
+        signed, notice = await self._database.transaction(lambda tx: self._put(tx, threepid, user_id, now_ms=now_ms))
+        self._outbox.start(notice)
+        return signed
+
+    async def _put(
+        self, tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int
+    ) -> tuple[dict[str, Any], Job]:
+        association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
+        await tx.associations.put(row_id(self._randomness), association)
+        return await self._bind_notices.add(tx, association, now_ms=now_ms)
 
     async def unbind_by_session(
         self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, threepid: Threepid
@@ -103,6 +128,28 @@ class Associations:
             raise Forbidden("This Matrix ID does not belong to the homeserver that signed the request.")
         now_ms = self._clock.now_ms()
         await self._database.transaction(lambda tx: _unbind(tx, threepid, user_id, now_ms=now_ms))
+
+    async def unbind_by_operator(self, *, threepid: Threepid, user_id: UserId) -> None:
+        """Remove the binding of an address to a Matrix ID, because the operator's own systems say so.
+
+        Commits the removal. An address that isn't bound, or is bound to someone else, is left as it is.
+        """
+        now_ms = self._clock.now_ms()
+        await self._database.transaction(lambda tx: _unbind(tx, threepid, user_id, now_ms=now_ms))
+
+    async def list_live(self, threepids: Sequence[Threepid]) -> list[Association]:
+        """The associations of these addresses that hold now, for lookups in plain text (v1)."""
+        now_ms = self._clock.now_ms()
+
+        async def use_case(tx: Transaction) -> list[Association]:
+            found = [await tx.associations.find(threepid) for threepid in threepids]
+            return [each for each in found if each is not None and each.not_before <= now_ms < each.not_after]
+
+        return await self._database.read(use_case)
+
+    def sign(self, association: Association) -> dict[str, Any]:
+        """An association as it goes over the wire, without invites."""
+        return self._signing_key.sign(association.to_wire())
 
     async def cleanup(self) -> int:
         """Commit the removal of feed entries that every reader has long seen."""

@@ -11,6 +11,7 @@ from typing import Any
 import nacl.signing
 from unpaddedbase64 import encode_base64
 
+from identity_server.domain.association import Association
 from identity_server.domain.errors import (
     EmailRefused,
     InvalidParameter,
@@ -33,7 +34,7 @@ from identity_server.domain.invite import (
 )
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import letters, opaque, row_id
-from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.signing import SigningKey, decode_public_key
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL, Outbox, Outcome
@@ -89,6 +90,7 @@ class InvitePolicy:
         blocked_keywords: casefolded words that no invite may hold.
         web_client: where the link leads when the request doesn't say.
         per_sender: how many mails an account may cause; shared with validation mails.
+        per_mailbox: how many mails one mailbox takes, whoever causes them; shared with validation mails.
         subject, subject_space: of the mail, in Sydent's `%(name)s` form.
         subject_is_set: whether the operator chose them; our own templates have subjects of their own.
     """
@@ -99,6 +101,7 @@ class InvitePolicy:
     blocked_keywords: tuple[str, ...]
     web_client: str
     per_sender: RateLimit
+    per_mailbox: RateLimit
     subject: str
     subject_space: str
     subject_is_set: bool
@@ -149,7 +152,8 @@ class Invitations:
             InviteBlocked: the operator doesn't want it.
             UnsupportedMedium, InvalidEmail: not an e-mail address.
             ThreepidInUse: the address is bound already.
-            RateLimited: the sender has caused enough mails for now.
+            RateLimited: the sender has caused, or the address was sent, enough mails for now. That an address
+                is bound counts like a mail, because it is told.
             EmailRefused: the relay refused the mail.
         """
         if account_id is not None and request.sender != account_id:
@@ -160,19 +164,24 @@ class Invitations:
         threepid = Threepid(Medium.EMAIL, canonical_email(request.address))
         invite = self._make(request, threepid)
 
-        async def use_case(tx: Transaction) -> Job:
+        async def use_case(tx: Transaction) -> Job | Association:
             now_ms = invite.created_at_ms
             await tx.rate_limits.take("validation mail", invite.sender, self._policy.per_sender, now_ms=now_ms)
             bound = await tx.associations.find(threepid)
             if bound is not None:
-                raise ThreepidInUse(bound.user_id)
+                # Returned, not raised: the call has to be counted, or asking for one name after another is free.
+                return bound
+            mailbox = mailbox_of(threepid.address)
+            await tx.rate_limits.take("mailbox", mailbox, self._policy.per_mailbox, now_ms=now_ms)
             valid_until_ms = now_ms + EPHEMERAL_KEY_LIFETIME_MS
             await tx.ephemeral_keys.add(invite.public_key, now_ms=now_ms, valid_until_ms=valid_until_ms)
             await tx.invites.add(invite)
             return await self._add_mail(tx, invite)
 
-        job = await self._database.transaction(use_case)
-        if await self._outbox.attempt(job) is Outcome.REFUSED:
+        result = await self._database.transaction(use_case)
+        if isinstance(result, Association):
+            raise ThreepidInUse(result.user_id)
+        if await self._outbox.attempt(result) is Outcome.REFUSED:
             await self._database.transaction(lambda tx: _take_back(tx, invite))
             raise EmailRefused("The invitation could not be sent to this address.")
         return StoredInvite(

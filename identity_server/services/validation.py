@@ -24,7 +24,7 @@ from identity_server.domain.identifiers import (
 )
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import opaque, row_id
-from identity_server.domain.rate_limits import RateLimit, mailbox_of
+from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL, Outbox, Outcome
@@ -65,6 +65,7 @@ class EmailRequest:
         next_link: an http(s) URL to go to afterwards.
         languages: language tags wanted for the mail, best first.
         brand: the brand wanted for the mail.
+        client_network: what counts against the limits where no account asks (v1).
     """
 
     email: str = field(repr=False)
@@ -73,6 +74,7 @@ class EmailRequest:
     next_link: str | None = field(default=None, repr=False)
     languages: tuple[str, ...] = ()
     brand: str | None = None
+    client_network: str = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Validation:
 
     # --- requestToken ---------------------------------------------------------------------
 
-    async def request_email_token(self, request: EmailRequest, *, requested_by: UserId) -> SessionId:
+    async def request_email_token(self, request: EmailRequest, *, requested_by: UserId | None) -> SessionId:
         """Open a session, or find the one of an earlier request, and mail a token if that is due.
 
         Commits the session, the digest of a fresh token and the mail as a job; then waits a few seconds for
@@ -133,7 +135,7 @@ class Validation:
             before = await self._live_session(tx, request, threepid, requested_by, now_ms)
             if before is not None and request.send_attempt <= before.send_attempt:
                 return before
-            await self._take_limits(tx, threepid, requested_by, now_ms, opens=before is None)
+            await self._take_limits(tx, request, threepid, requested_by, now_ms, opens=before is None)
             session = await self._put_session(tx, request, threepid, requested_by, before, now_ms)
             expires_at_ms = now_ms + MAIL_TOKEN_LIFETIME_MS
             digest = token_digest(token)
@@ -153,7 +155,7 @@ class Validation:
         return result.session.sid
 
     async def _live_session(
-        self, tx: Transaction, request: EmailRequest, threepid: Threepid, requested_by: UserId, now_ms: int
+        self, tx: Transaction, request: EmailRequest, threepid: Threepid, requested_by: UserId | None, now_ms: int
     ) -> ValidationSession | None:
         found = await tx.validation_sessions.find(
             threepid=threepid, client_secret=request.client_secret, requested_by=requested_by
@@ -165,26 +167,34 @@ class Validation:
         return found
 
     async def _take_limits(
-        self, tx: Transaction, threepid: Threepid, requested_by: UserId, now_ms: int, *, opens: bool
+        self,
+        tx: Transaction,
+        request: EmailRequest,
+        threepid: Threepid,
+        requested_by: UserId | None,
+        now_ms: int,
+        *,
+        opens: bool,
     ) -> None:
-        sessions = tx.validation_sessions
+        sessions, limits = tx.validation_sessions, self._limits
         since_ms = now_ms - _DAY_MS
-        if opens and await sessions.count_open(requested_by, now_ms=now_ms) >= self._limits.open_sessions:
-            raise RateLimited(retry_after_ms=_DAY_MS, message="Too many validation sessions are open.")
-        by_sender = await sessions.count_tokens(threepid, since_ms=since_ms, requested_by=requested_by)
-        by_all = await sessions.count_tokens(threepid, since_ms=since_ms)
-        if by_sender >= self._limits.per_address_and_sender or by_all >= self._limits.per_address:
+        too_many = await sessions.count_tokens(threepid, since_ms=since_ms) >= limits.per_address
+        if requested_by is not None:
+            if opens and await sessions.count_open(requested_by, now_ms=now_ms) >= limits.open_sessions:
+                raise RateLimited(retry_after_ms=_DAY_MS, message="Too many validation sessions are open.")
+            by_sender = await sessions.count_tokens(threepid, since_ms=since_ms, requested_by=requested_by)
+            too_many = too_many or by_sender >= limits.per_address_and_sender
+        if too_many:
             raise RateLimited(retry_after_ms=_DAY_MS, message="Too many mails to this address; try again later.")
-        await tx.rate_limits.take("validation mail", requested_by, self._limits.per_sender, now_ms=now_ms)
-        per_mailbox = RateLimit(burst=self._limits.per_address, interval_ms=_DAY_MS // self._limits.per_address)
-        await tx.rate_limits.take("mailbox", mailbox_of(threepid.address), per_mailbox, now_ms=now_ms)
+        sender = requested_by or request.client_network
+        await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
 
     async def _put_session(
         self,
         tx: Transaction,
         request: EmailRequest,
         threepid: Threepid,
-        requested_by: UserId,
+        requested_by: UserId | None,
         before: ValidationSession | None,
         now_ms: int,
     ) -> ValidationSession:
@@ -205,7 +215,7 @@ class Validation:
         return session
 
     def _verification_mail(
-        self, request: EmailRequest, threepid: Threepid, token: str, requested_by: UserId, expires_at_ms: int
+        self, request: EmailRequest, threepid: Threepid, token: str, requested_by: UserId | None, expires_at_ms: int
     ) -> Mail:
         return Mail(
             template="verification",
@@ -215,7 +225,7 @@ class Validation:
             brand=request.brand,
             variables={
                 "address": threepid.address,
-                "user_id": requested_by,
+                "user_id": requested_by or "",
                 "token": token,
                 "confirm_url": self._confirm_link(token),
                 "expires_at_ms": str(expires_at_ms),

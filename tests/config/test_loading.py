@@ -96,9 +96,6 @@ ed25519.signingkey = ed25519 0 {SEED}
             "FILE, line 8, [general] templates.path: Sydent's own templates aren't here, "
             "so the ones of this server are used."
         ),
-        "FILE, line 10, [general] enable_v1_associations: read, but this version doesn't act on it yet.",
-        "FILE, line 11, [general] enable_v1_access: read, but this version doesn't act on it yet.",
-        "FILE, line 30, [email] email.invite.subject: read, but this version doesn't act on it yet.",
     ]
 
 

@@ -63,7 +63,11 @@ async def test_answer_is_what_the_room_needs(server: Harness, alice: User) -> No
 
 
 async def test_mail_carries_what_clients_act_upon(server: Harness, alice: User) -> None:
-    more: dict[str, Any] = {"room_type": "m.space", "org.matrix.web_client_location": "https://chat.example.org/", "number": 5}
+    more: dict[str, Any] = {
+        "room_type": "m.space",
+        "org.matrix.web_client_location": "https://chat.example.org/",
+        "number": 5,
+    }
     answer = (await invite(server, alice, **more)).json
     (mail,) = server.mail.sent
     assert (mail.template, mail.to) == ("invite", CAROL)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientResponse, ClientSession
-from aiohttp.web_runner import SockSite
+from aiohttp import ClientResponse, ClientSession, web
 from multidict import CIMultiDict
 
 from identity_server.api.protocol import Runner
@@ -147,6 +147,14 @@ class Harness:
         found: str | None = next(iter(reply.json["mappings"].values()), None)
         return found
 
+    @asynccontextmanager
+    async def internally(self) -> AsyncIterator[Harness]:
+        """The same server, spoken to over its internal listener."""
+        async with _listening(self.system.internal_app) as base:
+            inside = copy(self)
+            inside.base = base
+            yield inside
+
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """What the database holds, read from outside."""
         with sqlite3.connect(self.config.db.file) as connection:
@@ -195,16 +203,24 @@ async def running(
     """A server over a directory; run again over the same one, it is the same server after a restart."""
     config = make_config(directory, settings=settings)
     fakes = fakes or Fakes()
-    async with open_system(config, fakes.ports) as system, ClientSession() as session:
-        runner = Runner(system.app, shutdown_timeout=1.0)
-        await runner.setup()
-        listener = open_socket("127.0.0.1", 0)
-        await SockSite(runner, listener).start()
-        port = listener.getsockname()[1]
-        try:
-            yield Harness(config=config, system=system, session=session, base=f"http://127.0.0.1:{port}", fakes=fakes)
-        finally:
-            await runner.cleanup()
+    async with (
+        open_system(config, fakes.ports) as system,
+        ClientSession() as session,
+        _listening(system.app) as base,
+    ):
+        yield Harness(config=config, system=system, session=session, base=base, fakes=fakes)
+
+
+@asynccontextmanager
+async def _listening(app: web.Application) -> AsyncIterator[str]:
+    runner = Runner(app, shutdown_timeout=1.0)
+    await runner.setup()
+    listener = open_socket("127.0.0.1", 0)
+    await web.SockSite(runner, listener).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        await runner.cleanup()
 
 
 def hashed(email: str, pepper: str) -> str:
