@@ -41,7 +41,11 @@ class TrustedProxies:
         return hops[0] if hops else peer
 
 
+def address_of(request: web.Request, proxies: TrustedProxies) -> str:
+    """The client's own address, or "" where there is none (a unix socket)."""
+    return proxies.client_address(request.remote or "", request.headers.getall("X-Forwarded-For", []))
+
+
 def network_of(request: web.Request, proxies: TrustedProxies) -> str:
     """The client network that a request counts for."""
-    forwarded_for = request.headers.getall("X-Forwarded-For", [])
-    return client_network(proxies.client_address(request.remote or "", forwarded_for))
+    return client_network(address_of(request, proxies))

@@ -11,7 +11,7 @@ from identity_server.rendering.pages import Page, Reader
 
 _MAX_HINT = 64
 
-_LINK_IS_NO_GOOD = (
+LINK_IS_NO_GOOD = (
     errors.TokenIncorrect,
     errors.TokenExpired,
     errors.SessionExpired,
@@ -19,6 +19,7 @@ _LINK_IS_NO_GOOD = (
     errors.InvalidParameter,
     errors.MissingParameters,
 )
+"""What a wrong or an old link ends in; the page says so in the same words for each."""
 
 
 def page_response(page: Page) -> web.Response:
@@ -53,7 +54,7 @@ def error_page(request: web.Request, error: errors.IdentityServerError | None) -
     if error is None:
         return page_response(pages.error(reader, status=INTERNAL[0]))
     status, _ = status_and_errcode(error)
-    if isinstance(error, _LINK_IS_NO_GOOD):
+    if isinstance(error, LINK_IS_NO_GOOD):
         return page_response(pages.failed(reader, status=status))
     retry = retry_after_seconds(error) if isinstance(error, errors.RateLimited) else None
     return page_response(pages.error(reader, status=status, retry_after_seconds=retry))

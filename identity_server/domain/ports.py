@@ -100,6 +100,16 @@ class MailTransport(Protocol):
         """
 
 
+class MailTemplates(Protocol):
+    """What the templates of mails say about themselves before anything is written for them."""
+
+    def exists(self, template: str, brand: str | None) -> bool:
+        """Whether a brand has this mail: one whose templates are Sydent's has only the mails that Sydent sends."""
+
+    def shows(self, template: str, brand: str | None, name: str) -> bool:
+        """Whether a brand's template in Sydent's form may show this variable; False where ours is used."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextMessage:
     """A text message to be sent to a phone.
