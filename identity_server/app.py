@@ -21,11 +21,11 @@ from identity_server.api.invitations import sign_link
 from identity_server.api.middleware import add_headers, answer_preflights, log_request, render_errors
 from identity_server.api.route import Route
 from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
-from identity_server.api.validate import confirm_link
+from identity_server.api.validate import confirm_link, submit_link
 from identity_server.config import Config, TlsMode
 from identity_server.domain.hashing import Algorithm
 from identity_server.domain.invite import Obfuscation
-from identity_server.domain.ports import Clock, Homeservers, MailTransport, OriginKeys, Randomness
+from identity_server.domain.ports import Clock, Homeservers, MailTemplates, MailTransport, OriginKeys, Randomness
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.terms import Terms
 from identity_server.index.read_index import ReadIndex
@@ -39,6 +39,7 @@ from identity_server.rendering.languages import Languages
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.pages import Pages
 from identity_server.rendering.policies import Policies, load_policies
+from identity_server.rendering.sydent_files import SydentOverrides
 from identity_server.rendering.templates import Templates
 from identity_server.services import Services
 from identity_server.services.accounts import Accounts
@@ -103,6 +104,7 @@ class System:
 async def real_ports(config: Config) -> AsyncIterator[Ports]:
     """The real outside world, as configured."""
     clock, randomness = SystemClock(), SystemRandomness()
+    mails = _mails(config, clock, _templates(config))
     federation = Federation(
         clock=clock,
         randomness=randomness,
@@ -112,7 +114,7 @@ async def real_ports(config: Config) -> AsyncIterator[Ports]:
     )
     origin_keys = PublishedKeys(federation=federation, clock=clock)
     try:
-        yield Ports(clock, randomness, federation, origin_keys, _mail_transport(config, clock))
+        yield Ports(clock, randomness, federation, origin_keys, _mail_transport(config, mails))
     finally:
         await origin_keys.close()
         await federation.close()
@@ -145,8 +147,10 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
         kinds = job_kinds(mail=ports.mail, bind_notices=bind_notices)
         runner = JobRunner(database=database, clock=ports.clock, kinds=kinds)
         stack.push_async_callback(runner.close)
-        services = _services(config, ports, database, index, runner, keys, peppers, bind_notices)
-        pages = Pages(_templates(config))
+        templates = _templates(config)
+        mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)
+        services = _services(config, ports, database, index, runner, keys, peppers, bind_notices, mails)
+        pages = Pages(templates)
         pages.check()
         settings = _http_settings(config)
         build = partial(build_app, services=services, pages=pages, settings=settings, ports=ports)
@@ -316,6 +320,7 @@ def _services(
     keys: Keys,
     peppers: Peppers,
     bind_notices: BindNotices,
+    mails: MailTemplates,
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
     return Services(
@@ -369,6 +374,8 @@ def _services(
             randomness=randomness,
             limits=_validation_limits(config),
             confirm_link=lambda token: confirm_link(config.public_base_url, token),
+            submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
+            mail_templates=mails,
             message_id_domain=config.mail_host,
         ),
     )
@@ -448,6 +455,11 @@ def _templates(config: Config) -> Templates:
         languages=Languages.load(default=config.general.default_language),
         path=config.general.templates_path,
         default_brand=config.general.brand_default,
+        sydent_overrides=SydentOverrides(
+            verification=config.email.template,
+            invite=config.email.invite_template,
+            page=config.http.verify_response_template,
+        ),
     )
 
 
@@ -458,9 +470,13 @@ _TLS_MODES = {
 }
 
 
-def _mail_transport(config: Config, clock: Clock) -> MailTransport:
-    mails = Mails(templates=_templates(config), clock=clock, sender=config.email.from_)
+def _mails(config: Config, clock: Clock, templates: Templates) -> Mails:
+    mails = Mails(templates=templates, clock=clock, sender=config.email.from_)
     mails.check()
+    return mails
+
+
+def _mail_transport(config: Config, mails: Mails) -> MailTransport:
     if config.email.transport == "console":
         return outbound_mail.ConsoleTransport(mails=mails)
     relay = outbound_mail.SmtpRelay(

@@ -9,9 +9,9 @@ from aiohttp import web
 from pydantic import AfterValidator, StrictStr
 
 from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
-from identity_server.api.clients import network_of
-from identity_server.api.errors import json_response
-from identity_server.api.pages import brand_of, page_response, reader_of, redirect
+from identity_server.api.clients import address_of, network_of
+from identity_server.api.errors import json_response, status_and_errcode
+from identity_server.api.pages import LINK_IS_NO_GOOD, brand_of, page_response, reader_of, redirect
 from identity_server.api.requests import (
     ClientSecretField,
     Integer,
@@ -31,6 +31,7 @@ from identity_server.rendering.pages import Reader, host_of
 from identity_server.services.validation import EmailRequest
 
 CONFIRM_PATH = "/_matrix/identity/confirm"
+_SUBMIT_PATH = "/_matrix/identity/v2/validate/email/submitToken"
 _FOUND = 302
 _SEE_OTHER = 303
 
@@ -68,6 +69,11 @@ def confirm_link(base_url: str, token: str) -> str:
     return f"{base_url}{CONFIRM_PATH}?{urlencode({'token': token})}"
 
 
+def submit_link(base_url: str, sid: str, client_secret: str, token: str) -> str:
+    """The link in mails of an operator's Sydent templates, as the specification has it: following it confirms."""
+    return f"{base_url}{_SUBMIT_PATH}?{urlencode({'token': token, 'client_secret': client_secret, 'sid': sid})}"
+
+
 async def request_email_token(request: web.Request) -> web.Response:
     """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2validateemailrequesttoken."""
     body = await read_json(request, _RequestToken)
@@ -79,6 +85,7 @@ async def request_email_token(request: web.Request) -> web.Response:
             next_link=body.next_link,
             languages=parse_accept_language(request.headers.get("Accept-Language")),
             brand=brand_of(request),
+            client_address=address_of(request, request.app[SETTINGS].trusted_proxies),
             client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
         ),
         requested_by=account_id(request),
@@ -94,8 +101,17 @@ async def submit_email_token(request: web.Request) -> web.Response:
 
 async def follow_email_link(request: web.Request) -> web.Response:
     """https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv2validateemailsubmittoken."""
-    session = await _submit(request, read_query(request, _SubmitToken))
-    return _confirmed(request, session, reader_of(request), redirect_status=_FOUND)
+    reader = reader_of(request)
+    try:
+        session = await _submit(request, read_query(request, _SubmitToken))
+    except LINK_IS_NO_GOOD as error:
+        page = request.app[PAGES].followed(reader, status=status_and_errcode(error)[0])
+        if page is None:
+            raise
+        return page_response(page)
+    if session.next_link is None and (page := request.app[PAGES].followed(reader)) is not None:
+        return page_response(page)
+    return _confirmed(request, session, reader, redirect_status=_FOUND)
 
 
 async def show_confirm_page(request: web.Request) -> web.Response:

@@ -22,7 +22,7 @@ from identity_server.domain.identifiers import (
     UserId,
     canonical_email,
 )
-from identity_server.domain.ports import Clock, Mail, Randomness
+from identity_server.domain.ports import Clock, Mail, MailTemplates, Randomness
 from identity_server.domain.random_values import opaque, row_id
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
@@ -65,6 +65,7 @@ class EmailRequest:
         next_link: an http(s) URL to go to afterwards.
         languages: language tags wanted for the mail, best first.
         brand: the brand wanted for the mail.
+        client_address: where the request came from; some templates of Sydent's show it.
         client_network: what counts against the limits where no account asks (v1).
     """
 
@@ -74,6 +75,7 @@ class EmailRequest:
     next_link: str | None = field(default=None, repr=False)
     languages: tuple[str, ...] = ()
     brand: str | None = None
+    client_address: str = field(default="", repr=False)
     client_network: str = "local"
 
 
@@ -91,7 +93,9 @@ class Validation:
     """Opens, completes and reports validation sessions.
 
     Args:
-        confirm_link: makes the mailed link from a token.
+        confirm_link: makes the link of our own mails from a token.
+        submit_link: makes the link of mails in Sydent's form from a session, its client secret and a token.
+        mail_templates: says which of the two a mail shows.
         message_id_domain: what stands behind the @ of a Message-ID.
     """
 
@@ -104,6 +108,8 @@ class Validation:
         randomness: Randomness,
         limits: ValidationLimits,
         confirm_link: Callable[[str], str],
+        submit_link: Callable[[SessionId, ClientSecret, str], str],
+        mail_templates: MailTemplates,
         message_id_domain: str,
     ) -> None:
         self._database = database
@@ -112,6 +118,8 @@ class Validation:
         self._randomness = randomness
         self._limits = limits
         self._confirm_link = confirm_link
+        self._submit_link = submit_link
+        self._mail_templates = mail_templates
         self._message_id_domain = message_id_domain
 
     # --- requestToken ---------------------------------------------------------------------
@@ -140,7 +148,7 @@ class Validation:
             expires_at_ms = now_ms + MAIL_TOKEN_LIFETIME_MS
             digest = token_digest(token)
             await tx.validation_sessions.add_token(session.sid, digest, now_ms=now_ms, expires_at_ms=expires_at_ms)
-            mail = self._verification_mail(request, threepid, token, requested_by, expires_at_ms)
+            mail = self._verification_mail(request, threepid, session.sid, token, requested_by, expires_at_ms)
             job = await tx.jobs.add_claimed(
                 row_id(self._randomness), MAIL, mail_to_payload(mail), now_ms=now_ms, expires_at_ms=expires_at_ms
             )
@@ -215,7 +223,13 @@ class Validation:
         return session
 
     def _verification_mail(
-        self, request: EmailRequest, threepid: Threepid, token: str, requested_by: UserId | None, expires_at_ms: int
+        self,
+        request: EmailRequest,
+        threepid: Threepid,
+        sid: SessionId,
+        token: str,
+        requested_by: UserId | None,
+        expires_at_ms: int,
     ) -> Mail:
         return Mail(
             template="verification",
@@ -229,8 +243,22 @@ class Validation:
                 "token": token,
                 "confirm_url": self._confirm_link(token),
                 "expires_at_ms": str(expires_at_ms),
+                **self._shown_by_sydents_templates(request, sid, token),
             },
         )
+
+    def _shown_by_sydents_templates(self, request: EmailRequest, sid: SessionId, token: str) -> dict[str, str]:
+        """Further values, only where the brand's template shows them.
+
+        The link is a capability (whoever has it can bind the address), and the address is personal data: a job
+        has no business with either unless the operator's template asks for it.
+        """
+        values = {
+            "link": self._submit_link(sid, request.client_secret, token),
+            "ipaddress": request.client_address or "an unknown place",
+        }
+        shows = self._mail_templates.shows
+        return {name: value for name, value in values.items() if shows("verification", request.brand, name)}
 
     # --- submitToken ----------------------------------------------------------------------
 
