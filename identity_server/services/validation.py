@@ -24,7 +24,7 @@ from identity_server.domain.identifiers import (
 )
 from identity_server.domain.ports import Clock, Mail, MailTemplates, Randomness
 from identity_server.domain.random_values import opaque, row_id
-from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL, Outbox, Outcome
@@ -196,6 +196,8 @@ class Validation:
             raise RateLimited(retry_after_ms=_DAY_MS, message="Too many mails to this address; try again later.")
         sender = requested_by or request.client_network
         await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
+        per_mailbox = RateLimit(burst=limits.per_address, interval_ms=_DAY_MS // limits.per_address)
+        await tx.rate_limits.take("mailbox", mailbox_of(threepid.address), per_mailbox, now_ms=now_ms)
 
     async def _put_session(
         self,
