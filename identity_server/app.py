@@ -52,6 +52,7 @@ from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations, InvitePolicy
 from identity_server.services.lookup import Lookup
 from identity_server.services.outbox import Outbox
+from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
 from identity_server.services.peppers import Peppers
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
@@ -340,6 +341,7 @@ def _services(
             randomness=randomness,
             signing_key=keys.signing,
             bind_notices=bind_notices,
+            owner_notices=_owner_notices(config, ports),
         ),
         health=Health(database=database, index=index),
         homeserver_requests=HomeserverRequests(
@@ -394,6 +396,17 @@ def _validation_limits(config: Config) -> ValidationLimits:
         ),
         per_address_and_sender=config.email.ratelimit_address_per_account_and_day,
         per_address=config.email.ratelimit_address_per_day,
+    )
+
+
+def _owner_notices(config: Config, ports: Ports) -> OwnerNotices:
+    templates = _templates(config)
+    wanted = (BOUND, UNBOUND) if config.email.notices else ()
+    return OwnerNotices(
+        clock=ports.clock,
+        randomness=ports.randomness,
+        templates=frozenset(name for name in wanted if templates.has_mail(name, None)),
+        message_id_domain=config.mail_host,
     )
 
 

@@ -53,7 +53,7 @@ ROUTES: Final = (
     ),
     Route("GET", f"{_V2}/3pid/getValidated3pid", threepid.get_validated_threepid, TERMS),
     Route("POST", f"{_V2}/3pid/bind", threepid.bind, TERMS),
-    # Homeservers unbind without an account; who asks proves it by a session.
+    # Homeservers unbind without an account: by a session of the address's owner, or by their signature.
     Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, OPEN),
     Route("POST", f"{_V2}/validate/msisdn/requestToken", _not_offered, TERMS),
     Route("POST", f"{_V2}/validate/msisdn/submitToken", _not_offered, TERMS),

@@ -413,6 +413,14 @@ class Email:
         "%(sender_display_name)s has invited you to a space",
         doc="""The subject of invites to spaces; the variables of the invite may be used as `%%(name)s`.""",
     )
+    notices: bool = key(
+        "email.notices",
+        values.BOOLEAN,
+        "true",
+        new=True,
+        doc="""Whether the owner of an address is told by mail when it is bound, or no longer bound. A brand that has
+        Sydent's templates has no such mail, and sends none.""",
+    )
     smtphost: str = key("email.smtphost", values.HOST, "localhost", doc="""The mail relay.""")
     smtpport: int = key(
         "email.smtpport", values.whole(1, values.MAX_PORT), "25", doc="""The port of the mail relay."""

@@ -67,6 +67,8 @@ SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "expires_at_ms": "1800000000000",
             }
         ),
+        "bound": MappingProxyType({"address": "alice@example.org", "user_id": "@alice:example.org"}),
+        "unbound": MappingProxyType({"address": "alice@example.org", "user_id": "@alice:example.org"}),
         "invite": MappingProxyType(
             {
                 "address": "alice@example.org",
@@ -86,6 +88,8 @@ SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 `verification`: `address` to be confirmed; `user_id` that asked, "" where none did (v1); `confirm_url`, the link;
 `token` in it; `expires_at_ms`, when the link stops working.
+
+`bound`, `unbound`: `address` that can or can no longer be found, `user_id` to whom.
 
 `invite`: `address` that is invited; `sender`, the Matrix ID of who invites; `sender_display_name`, `room_name` and
 `room_type`, "" where unknown; `invite_url`, the link; `subject_header_value`, the subject by the configuration, which

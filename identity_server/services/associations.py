@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from identity_server.domain.association import Association
 from identity_server.domain.errors import Forbidden, NoSuchSession, NotYourMatrixId
@@ -13,10 +13,12 @@ from identity_server.domain.random_values import row_id
 from identity_server.domain.signing import SigningKey
 from identity_server.services.bind_notices import BindNotices
 from identity_server.services.outbox import Outbox
+from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
 _CHANGES_KEPT_MS = 3_600_000
+T = TypeVar("T")
 
 
 class Associations:
@@ -31,6 +33,7 @@ class Associations:
         randomness: Randomness,
         signing_key: SigningKey,
         bind_notices: BindNotices,
+        owner_notices: OwnerNotices,
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -38,14 +41,16 @@ class Associations:
         self._randomness = randomness
         self._signing_key = signing_key
         self._bind_notices = bind_notices
+        self._owner_notices = owner_notices
 
     async def bind(
         self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, account_id: UserId | None
     ) -> dict[str, Any]:
         """Bind the proven address of a session to a Matrix ID; returns the signed association with its invites.
 
-        Commits the association in place of the address's earlier one (the newest proof wins), and a notice to
-        the homeserver, which is then sent without being waited for: the homeserver may be asking for this bind.
+        Commits the association in place of the address's earlier one (the newest proof wins), and notices to the
+        homeserver and to the owner of the address. They are sent without being waited for: it may be the
+        homeserver that asks for this bind.
 
         Args:
             sid: the session.
@@ -62,7 +67,7 @@ class Associations:
             raise NotYourMatrixId
         now_ms = self._clock.now_ms()
 
-        async def use_case(tx: Transaction) -> tuple[dict[str, Any], Job]:
+        async def use_case(tx: Transaction) -> tuple[dict[str, Any], list[Job]]:
             session = await tx.validation_sessions.lookup(sid, client_secret)
             # Whoever followed the link was told which Matrix ID had asked; it can't be given to another one.
             if session is None or session.requested_by not in {account_id, None}:
@@ -70,9 +75,7 @@ class Associations:
             threepid, _ = session.validated_threepid(now_ms)
             return await self._put(tx, threepid, user_id, now_ms=now_ms)
 
-        signed, notice = await self._database.transaction(use_case)
-        self._outbox.start(notice)
-        return signed
+        return await self._carry_out(use_case)
 
     async def bind_by_operator(self, *, threepid: Threepid, user_id: UserId) -> dict[str, Any]:
         """Bind an address without a proof, because the operator's own systems vouch for it.
@@ -80,16 +83,22 @@ class Associations:
         Commits and notifies as `bind` does.
         """
         now_ms = self._clock.now_ms()
-        signed, notice = await self._database.transaction(lambda tx: self._put(tx, threepid, user_id, now_ms=now_ms))
-        self._outbox.start(notice)
-        return signed
+        return await self._carry_out(lambda tx: self._put(tx, threepid, user_id, now_ms=now_ms))
 
     async def _put(
         self, tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int
-    ) -> tuple[dict[str, Any], Job]:
+    ) -> tuple[dict[str, Any], list[Job]]:
         association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
         await tx.associations.put(row_id(self._randomness), association)
-        return await self._bind_notices.add(tx, association, now_ms=now_ms)
+        signed, to_homeserver = await self._bind_notices.add(tx, association, now_ms=now_ms)
+        return signed, [to_homeserver, *await self._owner_notices.add(tx, BOUND, threepid, user_id)]
+
+    async def _carry_out(self, use_case: Callable[[Transaction], Awaitable[tuple[T, list[Job]]]]) -> T:
+        """Run a use case, and send what it has to tell without waiting for that."""
+        result, notices = await self._database.transaction(use_case)
+        for notice in notices:
+            self._outbox.start(notice)
+        return result
 
     async def unbind_by_session(
         self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, threepid: Threepid
@@ -104,16 +113,16 @@ class Associations:
         """
         now_ms = self._clock.now_ms()
 
-        async def use_case(tx: Transaction) -> None:
+        async def use_case(tx: Transaction) -> tuple[None, list[Job]]:
             session = await tx.validation_sessions.lookup(sid, client_secret)
             if session is None:
                 raise Forbidden("This session id and client secret do not prove anything here.")
             proven, _ = session.validated_threepid(now_ms)
             if proven != threepid:
                 raise Forbidden("This session is for another address.")
-            await _unbind(tx, threepid, user_id, now_ms=now_ms)
+            return await self._unbind(tx, threepid, user_id, now_ms=now_ms)
 
-        await self._database.transaction(use_case)
+        await self._carry_out(use_case)
 
     async def unbind_by_homeserver(self, *, origin: ServerName, user_id: UserId, threepid: Threepid) -> None:
         """Remove the binding of an address to a Matrix ID, because the homeserver of that Matrix ID says so.
@@ -127,7 +136,7 @@ class Associations:
         if server_of(user_id) != origin:
             raise Forbidden("This Matrix ID does not belong to the homeserver that signed the request.")
         now_ms = self._clock.now_ms()
-        await self._database.transaction(lambda tx: _unbind(tx, threepid, user_id, now_ms=now_ms))
+        await self._carry_out(lambda tx: self._unbind(tx, threepid, user_id, now_ms=now_ms))
 
     async def unbind_by_operator(self, *, threepid: Threepid, user_id: UserId) -> None:
         """Remove the binding of an address to a Matrix ID, because the operator's own systems say so.
@@ -135,7 +144,16 @@ class Associations:
         Commits the removal. An address that isn't bound, or is bound to someone else, is left as it is.
         """
         now_ms = self._clock.now_ms()
-        await self._database.transaction(lambda tx: _unbind(tx, threepid, user_id, now_ms=now_ms))
+        await self._carry_out(lambda tx: self._unbind(tx, threepid, user_id, now_ms=now_ms))
+
+    async def _unbind(
+        self, tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int
+    ) -> tuple[None, list[Job]]:
+        bound = await tx.associations.find(threepid)
+        if bound is None or bound.user_id != user_id:
+            return None, []
+        await tx.associations.remove(threepid, now_ms=now_ms)
+        return None, await self._owner_notices.add(tx, UNBOUND, threepid, user_id)
 
     async def list_live(self, threepids: Sequence[Threepid]) -> list[Association]:
         """The associations of these addresses that hold now, for lookups in plain text (v1)."""
@@ -155,9 +173,3 @@ class Associations:
         """Commit the removal of feed entries that every reader has long seen."""
         before_ms = self._clock.now_ms() - _CHANGES_KEPT_MS
         return await self._database.transaction(lambda tx: tx.associations.trim_changes(before_ms=before_ms))
-
-
-async def _unbind(tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int) -> None:
-    bound = await tx.associations.find(threepid)
-    if bound is not None and bound.user_id == user_id:
-        await tx.associations.remove(threepid, now_ms=now_ms)

@@ -200,6 +200,8 @@ email.from = Identity <noreply@example.org>
 email.smtphost = 127.0.0.1
 email.smtpport = {smtp_port}
 email.tlsmode = 0
+# Tests count the mails that they are about.
+email.notices = false
 
 [crypto]
 key_dir = {place.keys}

@@ -188,6 +188,8 @@ def make_config(directory: Path, *, settings: Mapping[str, str] | None = None) -
         "HTTP__CLIENT_HTTP_BASE": "https://id.example.org",
         "DB__DB_FILE": str(directory / "db" / "identity.db"),
         "CRYPTO__KEY_DIR": str(directory / "keys"),
+        # The mails that a test is about should be the only ones; those about notices switch them on.
+        "EMAIL__EMAIL_NOTICES": "false",
         **(settings or {}),
     }
     conf = directory / "sydent.conf"

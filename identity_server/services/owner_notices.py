@@ -1,0 +1,51 @@
+"""Telling the owner of an address, by mail, that it was bound or is no longer bound."""
+
+from __future__ import annotations
+
+from identity_server.domain.identifiers import Medium, Threepid, UserId
+from identity_server.domain.ports import Clock, Mail, Randomness
+from identity_server.domain.random_values import opaque, row_id
+from identity_server.services.mail_jobs import mail_to_payload
+from identity_server.services.outbox import MAIL
+from identity_server.storage.database import Transaction
+from identity_server.storage.jobs import Job
+
+BOUND = "bound"
+UNBOUND = "unbound"
+
+_LIFETIME_MS = 3 * 24 * 3_600_000
+_MESSAGE_ID_BYTES = 16
+
+
+class OwnerNotices:
+    """Writes the notices that are wanted.
+
+    Args:
+        templates: the notices that are sent; one whose mail the brand hasn't got is left out, and so are all
+            where the operator wants none.
+        message_id_domain: what stands behind the @ of a Message-ID.
+    """
+
+    def __init__(
+        self, *, clock: Clock, randomness: Randomness, templates: frozenset[str], message_id_domain: str
+    ) -> None:
+        self._clock = clock
+        self._randomness = randomness
+        self._templates = templates
+        self._message_id_domain = message_id_domain
+
+    async def add(self, tx: Transaction, template: str, threepid: Threepid, user_id: UserId) -> list[Job]:
+        """Write a notice into the transaction of what it is about; returns its claimed job, if there is one."""
+        if template not in self._templates or threepid.medium is not Medium.EMAIL:
+            return []
+        now_ms = self._clock.now_ms()
+        mail = Mail(
+            template=template,
+            to=threepid.address,
+            message_id=f"<{opaque(self._randomness, _MESSAGE_ID_BYTES)}@{self._message_id_domain}>",
+            variables={"address": threepid.address, "user_id": user_id},
+        )
+        job = await tx.jobs.add_claimed(
+            row_id(self._randomness), MAIL, mail_to_payload(mail), now_ms=now_ms, expires_at_ms=now_ms + _LIFETIME_MS
+        )
+        return [job]

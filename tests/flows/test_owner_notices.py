@@ -1,0 +1,66 @@
+"""The owner of an address hears of every binding made or removed, where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from identity_server.domain.ports import DeliveryRefused
+from tests.support.harness import SECRET, Harness, User, running
+
+EMAIL = "alice@example.com"
+
+
+@pytest.fixture
+async def telling(tmp_path: Path) -> AsyncIterator[Harness]:
+    async with running(tmp_path, settings={"EMAIL__EMAIL_NOTICES": "true"}) as harness:
+        yield harness
+
+
+async def unbind(server: Harness, user: User, sid: str) -> None:
+    threepid = {"medium": "email", "address": EMAIL}
+    body = {"sid": sid, "client_secret": SECRET, "mxid": user.user_id, "threepid": threepid}
+    assert (await server.post("3pid/unbind", body)).status == 200
+    await server.system.runner.run_until_idle()
+
+
+async def test_owner_is_told(telling: Harness) -> None:
+    alice = await telling.register()
+    sid = await telling.bound(alice, EMAIL)
+    await telling.system.runner.run_until_idle()
+    await unbind(telling, alice, sid)
+    await unbind(telling, alice, sid)
+    assert [mail.template for mail in telling.mail.sent] == ["verification", "bound", "unbound"], "once each"
+    for mail in telling.mail.sent[1:]:
+        assert mail.to == EMAIL
+        assert mail.variables == {"address": EMAIL, "user_id": alice.user_id}
+
+
+async def test_refused_notice_does_not_touch_the_binding(telling: Harness) -> None:
+    alice = await telling.register()
+    sid = await telling.validated(alice, EMAIL)
+    telling.mail.answers.append(DeliveryRefused("RCPT: 550"))
+    assert (await telling.bind(alice, sid)).status == 200
+    await telling.system.runner.run_until_idle()
+    assert await telling.find(alice, EMAIL) == alice.user_id
+
+
+async def test_operator_may_switch_it_off(server: Harness, alice: User) -> None:
+    await server.bound(alice, EMAIL)
+    await server.system.runner.run_until_idle()
+    assert [mail.template for mail in server.mail.sent] == ["verification"]
+
+
+async def test_brand_of_sydent_sends_no_mail_that_sydent_did_not_send(tmp_path: Path) -> None:
+    brand = tmp_path / "res" / "matrix-org"
+    brand.mkdir(parents=True)
+    headers = "To: {{ to|safe }}\nFrom: {{ from|safe }}\nSubject: x\nContent-Type: text/plain\n\n"
+    (brand / "verification_template.eml.j2").write_text(headers + "{{ link }}\n")
+    settings = {"EMAIL__EMAIL_NOTICES": "true", "GENERAL__TEMPLATES_PATH": str(brand.parent)}
+    async with running(tmp_path, settings=settings) as server:
+        alice = await server.register()
+        await server.bound(alice, EMAIL)
+        await server.system.runner.run_until_idle()
+        assert [mail.template for mail in server.mail.sent] == ["verification"]
