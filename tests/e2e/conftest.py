@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from tests.e2e import synapse as synapse_program
+from tests.e2e.gate import Gate
 from tests.e2e.identity import REPOSITORY, IdentityServer, Place
 from tests.e2e.leaks import Ledger
 from tests.e2e.mailbox import Mailbox
@@ -38,6 +39,11 @@ class Certificates:
     ca_file: Path
     chain: Path
     key: Path
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """Trusts this authority only."""
+        return ssl.create_default_context(cafile=self.ca_file)
 
 
 class Newcomer(Protocol):
@@ -95,7 +101,7 @@ def certificates(home: Path) -> Certificates:
 
 @pytest.fixture(scope="session")
 def web(certificates: Certificates) -> Web:
-    return Web(ca=ssl.create_default_context(cafile=certificates.ca_file))
+    return Web(ca=certificates.context)
 
 
 @pytest.fixture(scope="session")
@@ -107,13 +113,38 @@ def mailbox() -> Iterator[Mailbox]:
 
 
 @pytest.fixture(scope="session")
-def booting_synapse(home: Path, certificates: Certificates, web: Web, programs: list[Program]) -> Synapse:
+def homeserver_gate(certificates: Certificates) -> Iterator[Gate]:
+    """What Synapse's name leads other servers to. Use `gate` to change what it does."""
+    made = Gate(chain=certificates.chain, key=certificates.key, ca=certificates.context)
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gate(homeserver_gate: Gate) -> Iterator[Gate]:
+    """The gate in front of Synapse, which lets everything through again when the test is over."""
+    yield homeserver_gate
+    homeserver_gate.release()
+
+
+@pytest.fixture(scope="session")
+def booting_synapse(
+    home: Path, certificates: Certificates, web: Web, programs: list[Program], homeserver_gate: Gate
+) -> Synapse:
     """Synapse, started but maybe not ready: it takes the longest, so others start meanwhile."""
     folder = home / "synapse"
     folder.mkdir()
     made = Synapse(
-        folder, certificate=certificates.chain, key=certificates.key, ca_file=certificates.ca_file, web=web
+        folder,
+        # With a port, so that it is neither looked for by .well-known nor by DNS.
+        name=f"localhost:{homeserver_gate.port}",
+        certificate=certificates.chain,
+        key=certificates.key,
+        ca_file=certificates.ca_file,
+        web=web,
     )
+    homeserver_gate.behind = ("localhost", made.port)
     programs.append(made.program)
     made.start()
     return made

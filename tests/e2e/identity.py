@@ -5,6 +5,8 @@ The one rule: tests talk to it over the network and by signals only; its files a
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 _START_SECONDS = 30
 # The server promises to drain within 15 s; what it drains here takes no time.
 _STOP_SECONDS = 15
+_COMMAND_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,21 @@ class IdentityServer:
         self.program.start()
         versions = f"{self.url}/_matrix/identity/versions"
         self.program.wait_until(lambda: self._web.answers(versions), seconds=_START_SECONDS)
+
+    def run(self, *arguments: str) -> str:
+        """Run one of the other commands on its conf, as an operator beside it does, and return what it prints."""
+        command = [sys.executable, "-m", "identity_server", *arguments, "-c", str(self.place.conf)]
+        done = subprocess.run(
+            command,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
+            cwd=self.place.folder,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def restart(self) -> None:
         """End it as an operator does (SIGTERM), which must go well, and start it again."""

@@ -54,6 +54,11 @@ class Mailbox:
             self._letters.remove(entry)
             return entry[1]
 
+    def waiting(self, address: str) -> list[EmailMessage]:
+        """The letters to an address that nobody took yet, the oldest first; they stay."""
+        with self._arrived:
+            return [letter for recipient, letter in self._letters if recipient == address]
+
     def is_empty(self) -> bool:
         """Whether every letter was taken."""
         with self._arrived:

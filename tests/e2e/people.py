@@ -5,10 +5,11 @@ The one rule: whatever of theirs must stay secret is written into the ledger the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.e2e.leaks import Ledger
 from tests.e2e.mailbox import Mailbox, link_in
@@ -26,6 +27,37 @@ class Proof:
     sid: str
     client_secret: str = field(repr=False)
     address: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InviteLink:
+    """What Element reads from the link of an invite's mail.
+
+    Attributes:
+        email: the address that was invited.
+        sign_url: where to get a signature for joining.
+        shown: what else the link says about the room and the one who invites.
+    """
+
+    web_client: str
+    room_id: str
+    email: str = field(repr=False)
+    sign_url: str = field(repr=False)
+    shown: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, url: str) -> InviteLink:
+        """Read `WEB_CLIENT/#/room/ROOM_ID?email=...&signurl=...`."""
+        web_client, _, fragment = url.partition("/#/room/")
+        room_id, _, query = fragment.partition("?")
+        values = {name: value for name, (value,) in parse_qs(query, strict_parsing=True).items()}
+        return cls(
+            web_client=web_client,
+            room_id=unquote(room_id),
+            email=values.pop("email"),
+            sign_url=values.pop("signurl"),
+            shown=values,
+        )
 
 
 class Person:
@@ -60,6 +92,7 @@ class Person:
         answer = self._call("registerWithIdentityServer", openid)
         self.token = answer["token"]
         self._ledger.note_token("access token", self.token)
+        self._sdk.give_identity_token(self._name, self.token)
 
     def who_am_i(self) -> str:
         """The Matrix ID that the identity server knows this person's token by."""
@@ -94,7 +127,7 @@ class Person:
         """Have a validation mail sent; `again` names the session to ask in once more."""
         secret = again.client_secret if again else self._call("generateClientSecret")
         self._ledger.note_token("client secret", secret)
-        self._ledger.note_address(address, pepper=self.pepper())
+        self._note(address)
         answer = self._call("requestEmailToken", address, secret, send_attempt, None, self.token)
         return Proof(sid=answer["sid"], client_secret=secret, address=address.lower())
 
@@ -125,7 +158,7 @@ class Person:
             {
                 "sid": proof.sid,
                 "client_secret": proof.client_secret,
-                "id_server": urlsplit(self._identity_server).netloc,
+                "id_server": self._id_server,
                 "id_access_token": self.token,
             },
         )
@@ -173,6 +206,54 @@ class Person:
         result: str = self._call("deactivateAccount", auth)["id_server_unbind_result"]
         return result
 
+    # --- rooms ----------------------------------------------------------------------------
+
+    def create_room(self, name: str, *, is_space: bool = False, invites: Sequence[str] = ()) -> str:
+        """Make a room that is joined by invitation only, invite e-mail addresses to it, and return its ID."""
+        self._note(*invites)
+        options: dict[str, Any] = {
+            "name": name,
+            "preset": "private_chat",
+            "creation_content": {"type": "m.space"} if is_space else {},
+            "invite_3pid": [
+                {"id_server": self._id_server, "medium": "email", "address": address} for address in invites
+            ],
+        }
+        room_id: str = self._call("createRoom", options)["room_id"]
+        return room_id
+
+    def invite_by_email(self, room_id: str, address: str) -> None:
+        """Have the homeserver invite whoever an address belongs to, now or one day."""
+        self._note(address)
+        self._call("inviteByThreePid", room_id, "email", address)
+
+    def open_invite(self, letter: EmailMessage) -> InviteLink:
+        """Open the mailed link as Element does, which reads it and asks nobody."""
+        link = InviteLink.parse(link_in(letter))
+        (private_key,) = parse_qs(urlsplit(link.sign_url).query)["private_key"]
+        self._ledger.note_token("invite's private key", private_key)
+        return link
+
+    def invites(self) -> dict[str, list[dict[str, Any]]]:
+        """The rooms that this person is invited to now, each with what its homeserver shows of it."""
+        rooms = self._call("http.authedRequest", "GET", "/sync", {"timeout": 0}).get("rooms", {})
+        return {room_id: room["invite_state"]["events"] for room_id, room in rooms.get("invite", {}).items()}
+
+    def join(self, room_id: str, *, sign_url: str | None = None) -> None:
+        """Join a room, with the signature of an invite's own key if there is a URL for it."""
+        self._call("joinRoom", room_id, {"inviteSignUrl": sign_url} if sign_url else {})
+
+    def state_of(self, room_id: str) -> list[dict[str, Any]]:
+        """The state of a room that this person is in."""
+        state: list[dict[str, Any]] = self._call("roomState", room_id)
+        return state
+
+    def members_of(self, room_id: str) -> set[str]:
+        """Who is in a room that this person is in."""
+        return set(self._call("getJoinedRoomMembers", room_id)["joined"])
+
+    # --- finding --------------------------------------------------------------------------
+
     def look_up(self, *addresses: str) -> dict[str, str]:
         """Who the addresses belong to, by address as it was asked for."""
         pairs = [[address, "email"] for address in addresses]
@@ -186,6 +267,15 @@ class Person:
     def log_out(self) -> None:
         """End the access token. The SDK has no method of its own for it, so this is its plumbing."""
         self._call("http.idServerRequest", "POST", "/account/logout", None, _V2, self.token)
+
+    @property
+    def _id_server(self) -> str:
+        """What the identity server is called when homeservers are told of it."""
+        return urlsplit(self._identity_server).netloc
+
+    def _note(self, *addresses: str) -> None:
+        for address in addresses:
+            self._ledger.note_address(address, pepper=self.pepper())
 
     def _call(self, method: str, *args: Any) -> Any:
         return self._sdk.call(self._name, method, *args)

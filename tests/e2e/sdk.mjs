@@ -1,13 +1,14 @@
 // Drives the real matrix-js-sdk on behalf of the tests: each line of stdin is one call, each line of stdout its answer.
 //
 //   {"client": "alice", "homeserver": URL, "identityServer": URL, "session": {...} | null}   makes a client
+//   {"client": "alice", "identityToken": TOKEN}                 gives it a token to hand on to its homeserver
 //   {"client": "alice", "method": "getOpenIdToken", "args": []}                              calls a method of it
 //
 // Answers are {"result": ...} or {"error": {"errcode", "status", "message"}}. A method may be dotted ("http.idServerRequest").
 // Node's fetch knows no same-origin rule; `browserFetch` adds it, so that a server without CORS fails here as it does on the web.
 
 import { createInterface } from "node:readline";
-import { createClient } from "matrix-js-sdk";
+import { createClient, Room } from "matrix-js-sdk";
 
 const ORIGIN = "https://app.example.org";
 const SIMPLE_HEADERS = new Set(["accept", "accept-language", "content-language"]);
@@ -60,11 +61,13 @@ async function browserFetch(url, options = {}) {
 
 const silent = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, getChild: () => silent };
 const clients = new Map();
+const identityTokens = new Map();
 
 function makeClient({ client, homeserver, identityServer, session }) {
   clients.set(client, createClient({
     baseUrl: homeserver,
     idBaseUrl: identityServer,
+    identityServer: { getAccessToken: async () => identityTokens.get(client) ?? null },
     fetchFn: browserFetch,
     logger: silent,
     userId: session?.user_id,
@@ -74,18 +77,26 @@ function makeClient({ client, homeserver, identityServer, session }) {
   return null;
 }
 
+function keepToken({ client, identityToken }) {
+  identityTokens.set(client, identityToken);
+  return null;
+}
+
 async function callMethod({ client, method, args }) {
   const path = method.split(".");
   const name = path.pop();
   const owner = path.reduce((object, key) => object[key], clients.get(client));
   // JSON has no `undefined`, which is how the SDK's optional parameters are left out.
-  return owner[name](...args.map((argument) => argument ?? undefined));
+  const result = await owner[name](...args.map((argument) => argument ?? undefined));
+  // A room is a web of objects, which JSON can't hold.
+  return result instanceof Room ? { roomId: result.roomId } : result;
 }
 
 async function answer(line) {
   try {
     const request = JSON.parse(line);
-    return { result: (await (request.method ? callMethod(request) : makeClient(request))) ?? null };
+    const act = request.method ? callMethod : request.identityToken ? keepToken : makeClient;
+    return { result: (await act(request)) ?? null };
   } catch (error) {
     const { errcode = null, httpStatus = null, message, name, cause } = error;
     return { error: { errcode, status: httpStatus, message: `${name}: ${message}${cause ? ` (${cause.message ?? cause})` : ""}` } };

@@ -52,6 +52,10 @@ class Sdk:
         """Make (or replace) a client; without a session it isn't logged in."""
         self._ask({"client": client, "homeserver": homeserver, "identityServer": identity_server, "session": session})
 
+    def give_identity_token(self, client: str, token: str) -> None:
+        """What the client gives its homeserver, so that it can ask the identity server in its name."""
+        self._ask({"client": client, "identityToken": token})
+
     def call(self, client: str, method: str, *args: Any) -> Any:
         """Call a method of a client and wait for what it resolves to; None stands for `undefined`.
 

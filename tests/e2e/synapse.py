@@ -1,5 +1,7 @@
 """A real Synapse on SQLite and loopback, with TLS.
 
+Clients talk to it directly; other servers find it by its name, which leads to the gate in front of it.
+
 The one rule: it trusts the test's certificate authority and nothing else.
 """
 
@@ -18,24 +20,25 @@ _START_SECONDS = 60
 
 
 class Synapse:
-    """One homeserver; its name has an explicit port, so that no .well-known is looked for.
+    """One homeserver.
 
     Attributes:
-        name: the server name, "localhost:PORT".
-        url: the base URL of its client and federation APIs.
+        name: the server name.
+        port: where it listens, on loopback.
+        url: the base URL of its client API; the federation API is there as well.
     """
 
-    def __init__(self, folder: Path, *, certificate: Path, key: Path, ca_file: Path, web: Web) -> None:
-        port = reserve_port()
-        self.name = f"localhost:{port}"
-        self.url = f"https://{self.name}"
+    def __init__(self, folder: Path, *, name: str, certificate: Path, key: Path, ca_file: Path, web: Web) -> None:
+        self.name = name
+        self.port = reserve_port()
+        self.url = f"https://localhost:{self.port}"
         self._web = web
         config = folder / "homeserver.yaml"
         tls = {"tls_certificate_path": str(certificate), "tls_private_key_path": str(key)}
-        config.write_text(yaml.safe_dump(_config(self.name, port, folder=folder) | tls))
+        config.write_text(yaml.safe_dump(_config(name, self.port, folder=folder) | tls))
         _write_signing_key(folder / "signing.key")
         self.program = Program(
-            "Synapse",
+            f"Synapse {name}",
             [PYTHON, "-m", "synapse.app.homeserver", "-c", config],
             log=folder / "synapse.log",
             home=folder,
@@ -62,7 +65,7 @@ def _config(name: str, port: int, *, folder: Path) -> dict[str, object]:
     plenty = {"per_second": 1000, "burst_count": 1000}
     return {
         "server_name": name,
-        "public_baseurl": f"https://{name}/",
+        "public_baseurl": f"https://localhost:{port}/",
         "listeners": [
             {
                 "port": port,
@@ -79,6 +82,8 @@ def _config(name: str, port: int, *, folder: Path) -> dict[str, object]:
         "macaroon_secret_key": "only for this test",
         "form_secret": "only for this test",
         "report_stats": False,
+        # Whoever asks again wants to know what is new.
+        "caches": {"sync_response_cache_duration": "0s"},
         "trusted_key_servers": [],
         # The identity server is on loopback, which Synapse otherwise refuses to call.
         "ip_range_whitelist": ["127.0.0.0/8", "::1/128"],
@@ -88,4 +93,6 @@ def _config(name: str, port: int, *, folder: Path) -> dict[str, object]:
         "rc_registration": plenty,
         "rc_login": {"address": plenty, "account": plenty, "failed_attempts": plenty},
         "rc_message": plenty,
+        "rc_third_party_invite": plenty,
+        "rc_invites": {"per_room": plenty, "per_user": plenty, "per_issuer": plenty},
     }
