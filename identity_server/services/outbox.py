@@ -26,8 +26,8 @@ class Outcome(Enum):
 class Outbox(Protocol):
     """Carries out jobs."""
 
-    def start(self, job: Job) -> object:
-        """Try a claimed job now, without waiting for it."""
+    def start(self, job: Job) -> None:
+        """Try a claimed job without waiting for it: now, or soon if much of its queue is under way."""
 
     async def attempt(self, job: Job) -> Outcome:
         """Try a claimed job now, and wait a few seconds at most; an unfinished attempt goes on by itself."""

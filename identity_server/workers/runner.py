@@ -21,6 +21,7 @@ Handler = Callable[[Job], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
 _AT_ONCE = 100
+_AT_ONCE_BY_QUEUE = 4
 _IDLE_SECONDS = 1.0
 
 
@@ -60,7 +61,7 @@ class JobRunner:
 
     async def attempt(self, job: Job) -> Outcome:
         """Try a claimed job now; what isn't finished in time goes on by itself and counts as pending."""
-        task = self.start(job)
+        task = self._start(job)
         done, _ = await asyncio.wait({task}, timeout=self._patience_seconds)
         return task.result() if done else Outcome.PENDING
 
@@ -73,7 +74,7 @@ class JobRunner:
         busy = {job.queue for job in self._under_way.values()} - {""}
         jobs = await self._database.transaction(lambda tx: tx.jobs.claim(now_ms=now_ms, limit=free, busy_queues=busy))
         for job in jobs:
-            self.start(job)
+            self._start(job)
         return len(jobs)
 
     async def run_until_idle(self) -> None:
@@ -100,8 +101,16 @@ class JobRunner:
         if self._under_way:
             await asyncio.wait(self._under_way)
 
-    def start(self, job: Job) -> asyncio.Task[Outcome]:
-        """Try a claimed job without waiting for it."""
+    def start(self, job: Job) -> None:
+        """Try a claimed job without waiting for it; where many of its queue are under way, it waits for its turn.
+
+        So a homeserver that keeps its notices hanging takes up a few places and not all of them.
+        """
+        if job.queue and sum(each.queue == job.queue for each in self._under_way.values()) >= _AT_ONCE_BY_QUEUE:
+            return  # Its lease runs out within a minute, and then the queue is claimed in order.
+        self._start(job)
+
+    def _start(self, job: Job) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(self._try(job))
         self._under_way[task] = job
         task.add_done_callback(lambda done: self._under_way.pop(done, None))
