@@ -2,6 +2,7 @@
 # Both install what they need into .venv, from the lock files.
 
 PYTHON ?= python3
+PORT   ?= 8090
 VENV   := .venv
 BIN    := $(VENV)/bin
 
@@ -24,10 +25,11 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 
 # A server to try things on: loopback only, mails shown in the terminal, the example terms in force.
 run: $(VENV)/.run ## Start a server on SQLite in ./data, for a first look
-	@IDENTITY_SERVER__GENERAL__SERVER_NAME=localhost:8090 \
+	@IDENTITY_SERVER__GENERAL__SERVER_NAME=localhost:$(PORT) \
 	IDENTITY_SERVER__GENERAL__TERMS_PATH=terms \
 	IDENTITY_SERVER__HTTP__CLIENTAPI_HTTP_BIND_ADDRESS=127.0.0.1 \
-	IDENTITY_SERVER__HTTP__CLIENT_HTTP_BASE=http://localhost:8090 \
+	IDENTITY_SERVER__HTTP__CLIENT_HTTP_BASE=http://localhost:$(PORT) \
+	IDENTITY_SERVER__HTTP__CLIENTAPI_HTTP_PORT=$(PORT) \
 	IDENTITY_SERVER__EMAIL__EMAIL_TRANSPORT=console \
 	IDENTITY_SERVER__EMAIL__EMAIL_FROM="Identity server <noreply@localhost>" \
 	$(BIN)/python -m identity_server serve

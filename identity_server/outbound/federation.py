@@ -75,7 +75,7 @@ class Federation:
     Args:
         screen: which addresses may be connected to.
         verify_certs: whether certificates must be valid, in chain and name; without, a warning is logged.
-        ca_file: certificates (PEM) of the authorities to trust instead of the system's.
+        ca_file: certificates (PEM) of authorities to trust beside the system's.
         nameservers: (address, port) of the name servers to ask instead of the system's.
         hosts_file: names known without asking DNS.
 

@@ -78,14 +78,16 @@ class Request:
 
 
 def make_tls_context(*, verify: bool, ca_file: Path | None) -> ssl.SSLContext:
-    """What to demand of certificates: chain and name against the system's authorities or those of `ca_file`.
+    """What to demand of certificates: chain and name against the system's authorities and those of `ca_file`.
 
     Without `verify` nothing is demanded, and the log says so.
 
     Raises:
         OSError: `ca_file` can't be read or holds no certificate.
     """
-    context = ssl.create_default_context(cafile=ca_file)
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
     context.set_alpn_protocols(["http/1.1"])
     if not verify:
         context.check_hostname = False

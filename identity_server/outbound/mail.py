@@ -57,7 +57,7 @@ class SmtpRelay:
         tls: plain, STARTTLS or TLS from the start.
         username: for the login; empty means none.
         password: for the login.
-        ca_file: PEM file of authorities to trust instead of the system's, or None.
+        ca_file: PEM file of authorities to trust beside the system's, or None.
         timeout_seconds: for the whole delivery of one mail.
     """
 
@@ -82,7 +82,7 @@ class SmtpTransport:
         """
         self._mails = mails
         self._relay = relay
-        self._tls = ssl.create_default_context(cafile=relay.ca_file) if relay.tls is not TlsMode.NONE else None
+        self._tls = _tls_context(relay.ca_file) if relay.tls is not TlsMode.NONE else None
         if relay.tls is TlsMode.NONE and relay.username:
             _log.warning("the login for mail is sent in clear: set email.tlsmode", relay=relay.host)
 
@@ -106,6 +106,13 @@ class SmtpTransport:
             await delivery.say_goodbye()
         finally:
             delivery.close()
+
+
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return context
 
 
 class _Delivery:

@@ -23,6 +23,7 @@ from identity_server.domain.identifiers import ServerName, parse_server_name
 from identity_server.domain.ports import Homeservers
 from identity_server.outbound.addresses import AddressScreen
 from identity_server.outbound.federation import Federation, FederationLimits
+from identity_server.outbound.https import make_tls_context
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from tests.outbound.support import PUBLIC, USERINFO, Internet, TlsServer, Writer, brief_id, http, http_json
 
@@ -380,3 +381,9 @@ async def test_a_post_is_sent_once(federation: Federation, homeserver: TlsServer
     with pytest.raises(HomeserverUnreachable, match="the connection was lost"):
         await federation.request(name, "POST", "/_matrix/x", body={}, max_bytes=1024)
     assert len(homeserver.seen) == 1
+
+
+def test_a_ca_file_is_trusted_beside_the_system(ca_file: Path) -> None:
+    system = make_tls_context(verify=True, ca_file=None).cert_store_stats()["x509_ca"]
+    both = make_tls_context(verify=True, ca_file=ca_file).cert_store_stats()["x509_ca"]
+    assert both == system + 1
