@@ -341,7 +341,7 @@ def _services(
             randomness=randomness,
             signing_key=keys.signing,
             bind_notices=bind_notices,
-            owner_notices=_owner_notices(config, ports),
+            owner_notices=_owner_notices(config, ports, mails),
         ),
         health=Health(database=database, index=index),
         homeserver_requests=HomeserverRequests(
@@ -399,13 +399,12 @@ def _validation_limits(config: Config) -> ValidationLimits:
     )
 
 
-def _owner_notices(config: Config, ports: Ports) -> OwnerNotices:
-    templates = _templates(config)
+def _owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> OwnerNotices:
     wanted = (BOUND, UNBOUND) if config.email.notices else ()
     return OwnerNotices(
         clock=ports.clock,
         randomness=ports.randomness,
-        templates=frozenset(name for name in wanted if templates.has_mail(name, None)),
+        templates=frozenset(name for name in wanted if mails.exists(name, None)),
         message_id_domain=config.mail_host,
     )
 

@@ -87,7 +87,8 @@ class General:
         values.optional(values.PATH),
         sydent_default="`res`, a directory of its sources",
         breaks="Whoever edited Sydent's own `res` directory in place: name it here.",
-        doc="""A directory of templates for mails and pages, one subdirectory per brand. Empty: the templates that come with this server.""",
+        doc="""A directory of templates for mails and pages, one subdirectory per brand; templates in Sydent's form work as
+        they are. Empty: the templates that come with this server.""",
     )
     brand_default: str = key(
         "brand.default",
@@ -326,8 +327,8 @@ class Http:
     verify_response_template: Path | None = key(
         "verify_response_template",
         values.optional(values.PATH),
-        pending=True,
-        doc="""Deprecated: one HTML file for the page after validation, whatever the brand.""",
+        doc="""Deprecated: one HTML file for the page after a link of Sydent's kind was followed, whatever the
+        brand.""",
     )
     client_http_base: str = key(
         "client_http_base",
@@ -369,14 +370,12 @@ class Email:
     template: Path | None = key(
         "email.template",
         values.optional(values.PATH),
-        pending=True,
-        doc="""Deprecated: one file for the validation mail, whatever the brand.""",
+        doc="""Deprecated: one file in Sydent's form for the validation mail, whatever the brand.""",
     )
     invite_template: Path | None = key(
         "email.invite_template",
         values.optional(values.PATH),
-        pending=True,
-        doc="""Deprecated: one file for the invite mail, whatever the brand.""",
+        doc="""Deprecated: one file in Sydent's form for the invite mail, whatever the brand.""",
     )
     transport: Literal["smtp", "console"] = key(
         "email.transport",

@@ -228,13 +228,15 @@ class Mails:
     def _raw_variables(self, mail: Mail, recipient: Address, variables: Mapping[str, str]) -> dict[str, str]:
         """What a template in Sydent's form is given; what a request calls itself can't stand for our own values."""
         optional = dict.fromkeys(_OPTIONAL_IN_INVITES, "") if mail.template == "invite" else {}
-        room_name = variables.get("room_name", "")
+        room_name, verified = (variables.get(name, "") for name in ("room_name", "bracketed_verified_sender"))
         return {
             # A mail may have been written before its brand got this template.
             "link": variables.get("confirm_url", ""),
             **optional,
             **variables,
+            # Either ends in a space, so that a sentence can do without it.
             "bracketed_room_name": f"({room_name}) " if room_name else "",
+            "bracketed_verified_sender": f"{verified} " if verified else "",
             "messageid": one_line(mail.message_id),
             "date": self._date(),
             "to": recipient.addr_spec,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import nacl.signing
@@ -162,7 +162,10 @@ class Invitations:
         if request.medium != Medium.EMAIL:
             raise UnsupportedMedium
         threepid = Threepid(Medium.EMAIL, canonical_email(request.address))
-        invite = self._make(request, threepid)
+        # Sydent's templates show who invites by this name, so a request can't be the one to say it.
+        verified = "" if account_id is None else f"({account_id})"
+        details = {**request.details, "bracketed_verified_sender": verified}
+        invite = self._make(replace(request, details=details), threepid)
 
         async def use_case(tx: Transaction) -> Job | Association:
             now_ms = invite.created_at_ms

@@ -46,7 +46,7 @@ To: %(to)s
 Message-ID: %(messageid)s
 Subject: %(subject_header_value)s
 
-%(sender_display_name)s bids you %(bracketed_room_name)sto
+%(sender_display_name)s %(bracketed_verified_sender)sbids you %(bracketed_room_name)sto
 %(web_client_location)s/#/room/%(room_id_forurl)s?email=%(to_forurl)s&token=%(token)s&key=%(ephemeral_private_key)s
 """
 PAGE = "<!doctype html>\r\n<style>p { width: 100%% }</style><p>%(message)s</p>\r\n"
@@ -173,6 +173,8 @@ async def test_an_invite_in_the_legacy_form(tmp_path: Path) -> None:
             "room_id": "!room:example.org",
             "sender": alice.user_id,
             "room_name": "Gärten",
+            "bracketed_verified_sender": "(@ceo:bank.example) ",
+            "bracketed_room_name": "(Bank) ",
             "sender_display_name": "Zoë\r\nBcc: victim@example.com",
         }
         token = (await server.post("store-invite", body, as_=alice)).json["token"]
@@ -180,7 +182,7 @@ async def test_an_invite_in_the_legacy_form(tmp_path: Path) -> None:
         assert last(relay)["Bcc"] is None
         assert "Zoë" in last(relay)["Subject"]
         text = last(relay).get_content()
-        assert "bids you (Gärten) to" in text
+        assert "(@alice:example.org) bids you (Gärten) to" in text
         assert f"/#/room/%21room%3Aexample.org?email=carol%40example.com&token={token}&key=" in text
 
 
