@@ -405,8 +405,14 @@ def _owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> OwnerN
         clock=ports.clock,
         randomness=ports.randomness,
         templates=frozenset(name for name in wanted if mails.exists(name, None)),
+        per_mailbox=_per_mailbox(config),
         message_id_domain=config.mail_host,
     )
+
+
+def _per_mailbox(config: Config) -> RateLimit:
+    per_day = config.email.ratelimit_address_per_day
+    return RateLimit(burst=per_day, interval_ms=_DAY_MS // per_day)
 
 
 def _invite_policy(config: Config) -> InvitePolicy:
@@ -421,9 +427,7 @@ def _invite_policy(config: Config) -> InvitePolicy:
         blocked_keywords=tuple(word.casefold() for word in email.third_party_invite_keyword_blocklist),
         web_client=email.default_web_client_location,
         per_sender=RateLimit.per_second(burst=email.ratelimit_sender_burst, rate_hz=email.ratelimit_sender_rate_hz),
-        per_mailbox=RateLimit(
-            burst=email.ratelimit_address_per_day, interval_ms=_DAY_MS // email.ratelimit_address_per_day
-        ),
+        per_mailbox=_per_mailbox(config),
         subject=email.invite_subject,
         subject_space=email.invite_subject_space,
         subject_is_set=("email", "email.invite.subject") in config.given,

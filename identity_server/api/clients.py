@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from identity_server.services.client_limits import client_network
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MAX_HOPS = 32
+# Some proxies write the client's port behind its address.
+_WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,16 @@ class TrustedProxies:
         """The right-most hop that isn't a trusted proxy: whatever stands left of it may be made up."""
         if not self.trusts(peer):
             return peer
-        hops = [hop.strip() for line in forwarded_for for hop in line.split(",")][-_MAX_HOPS:]
+        hops = [_without_port(hop.strip()) for line in forwarded_for for hop in line.split(",")][-_MAX_HOPS:]
         for hop in reversed(hops):
             if not self.trusts(hop):
                 return hop
         return hops[0] if hops else peer
+
+
+def _without_port(hop: str) -> str:
+    match = _WITH_PORT.fullmatch(hop)
+    return hop if match is None else match["v6"] or match["v4"]
 
 
 def address_of(request: web.Request, proxies: TrustedProxies) -> str:

@@ -10,7 +10,8 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import Field, StrictStr
 
-from identity_server.api.app_keys import SERVICES
+from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.api.clients import network_of
 from identity_server.api.errors import json_response
 from identity_server.api.requests import Text, WireModel, read_json, read_query
 from identity_server.api.threepid import canonical_threepid
@@ -36,7 +37,8 @@ async def lookup(request: web.Request) -> web.Response:
     """The signed association of an address; an empty object if it isn't bound."""
     query = read_query(request, _Lookup)
     associations = request.app[SERVICES].associations
-    found = await associations.list_live([canonical_threepid(query.medium, query.address)])
+    threepid = canonical_threepid(query.medium, query.address)
+    found = await associations.list_live([threepid], client_network=_network(request))
     return json_response(associations.sign(found[0]) if found else {})
 
 
@@ -44,9 +46,14 @@ async def bulk_lookup(request: web.Request) -> web.Response:
     """The Matrix IDs of many addresses; those that aren't bound are left out."""
     body = await read_json(request, _BulkLookup)
     asked = [threepid for pair in body.threepids if (threepid := _parse(pair)) is not None]
-    found = await request.app[SERVICES].associations.list_live(asked)
+    associations = request.app[SERVICES].associations
+    found = await associations.list_live(asked, client_network=_network(request))
     rows = [[each.threepid.medium, each.threepid.address, each.user_id] for each in found]
     return json_response({"threepids": rows})
+
+
+def _network(request: web.Request) -> str:
+    return network_of(request, request.app[SETTINGS].trusted_proxies)
 
 
 def _parse(pair: list[str]) -> Threepid | None:

@@ -43,6 +43,8 @@ def load_config(conf: Path | None, *, strict: bool = False) -> Config:
 def set_up(conf: Path | None) -> Config:
     """Read the configuration and start logging as it says; its warnings are the first thing logged."""
     config = load_config(conf)
+    # Logs, copies, pid file: nothing of it is anybody else's business.
+    os.umask(0o077)
     set_up_logging(level=config.general.log_level, form=config.general.log_format, path=config.general.log_path)
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -25,19 +25,21 @@ class RateLimit:
         """From Sydent's pair of a burst and a rate in calls per second."""
         return cls(burst=burst, interval_ms=math.ceil(1000 / rate_hz))
 
-    def take(self, arrival_ms: int | None, *, now_ms: int) -> tuple[bool, int]:
-        """Try to use one call.
+    def take(self, arrival_ms: int | None, *, now_ms: int, cost: int = 1) -> tuple[bool, int]:
+        """Try to use one call, or what counts for several.
 
         Args:
             arrival_ms: the key's theoretical arrival time; None for a key not seen before.
             now_ms: the time.
+            cost: how many calls it counts for.
 
         Returns:
             (True, the new theoretical arrival time), or (False, milliseconds until a call is allowed).
         """
         start = now_ms if arrival_ms is None else max(arrival_ms, now_ms)
-        wait_ms = start + self.interval_ms - (now_ms + self.burst * self.interval_ms)
-        return (False, wait_ms) if wait_ms > 0 else (True, start + self.interval_ms)
+        taken = start + cost * self.interval_ms
+        wait_ms = taken - (now_ms + self.burst * self.interval_ms)
+        return (False, wait_ms) if wait_ms > 0 else (True, taken)
 
 
 def mailbox_of(address: str) -> str:

@@ -10,6 +10,7 @@ from identity_server.domain.errors import Forbidden, NoSuchSession, NotYourMatri
 from identity_server.domain.identifiers import ClientSecret, ServerName, SessionId, Threepid, UserId, server_of
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
+from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.signing import SigningKey
 from identity_server.services.bind_notices import BindNotices
 from identity_server.services.outbox import Outbox
@@ -18,6 +19,9 @@ from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
 _CHANGES_KEPT_MS = 3_600_000
+_BINDS = RateLimit(burst=20, interval_ms=60_000)
+# Nobody says who asks, so it is the network that counts: 100 000 addresses a day, 10 000 of them at once.
+_V1_LOOKUPS = RateLimit(burst=10_000, interval_ms=864)
 T = TypeVar("T")
 
 
@@ -62,6 +66,7 @@ class Associations:
             NotYourMatrixId: the Matrix ID isn't the account's own.
             NoSuchSession: there is none, or another account asked for it.
             SessionExpired, SessionNotValidated: as they say.
+            RateLimited: too many bindings by this account.
         """
         if account_id is not None and user_id != account_id:
             raise NotYourMatrixId
@@ -73,6 +78,8 @@ class Associations:
             if session is None or session.requested_by not in {account_id, None}:
                 raise NoSuchSession
             threepid, _ = session.validated_threepid(now_ms)
+            # Each binding is a notice to a homeserver and perhaps a mail.
+            await tx.rate_limits.take("bind", account_id or sid, _BINDS, now_ms=now_ms)
             return await self._put(tx, threepid, user_id, now_ms=now_ms)
 
         return await self._carry_out(use_case)
@@ -89,9 +96,12 @@ class Associations:
         self, tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int
     ) -> tuple[dict[str, Any], list[Job]]:
         association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
+        before = await tx.associations.find(threepid)
         await tx.associations.put(row_id(self._randomness), association)
         signed, to_homeserver = await self._bind_notices.add(tx, association, now_ms=now_ms)
-        return signed, [to_homeserver, *await self._owner_notices.add(tx, BOUND, threepid, user_id)]
+        is_news = before is None or before.user_id != user_id
+        to_owner = await self._owner_notices.add(tx, BOUND, threepid, user_id) if is_news else []
+        return signed, [to_homeserver, *to_owner]
 
     async def _carry_out(self, use_case: Callable[[Transaction], Awaitable[tuple[T, list[Job]]]]) -> T:
         """Run a use case, and send what it has to tell without waiting for that."""
@@ -155,15 +165,21 @@ class Associations:
         await tx.associations.remove(threepid, now_ms=now_ms)
         return None, await self._owner_notices.add(tx, UNBOUND, threepid, user_id)
 
-    async def list_live(self, threepids: Sequence[Threepid]) -> list[Association]:
-        """The associations of these addresses that hold now, for lookups in plain text (v1)."""
+    async def list_live(self, threepids: Sequence[Threepid], *, client_network: str) -> list[Association]:
+        """The associations of these addresses that hold now, for lookups in plain text (v1).
+
+        Raises:
+            RateLimited: this network has looked up enough for now.
+        """
         now_ms = self._clock.now_ms()
 
         async def use_case(tx: Transaction) -> list[Association]:
+            cost = max(len(threepids), 1)
+            await tx.rate_limits.take("v1 lookup", client_network, _V1_LOOKUPS, now_ms=now_ms, cost=cost)
             found = [await tx.associations.find(threepid) for threepid in threepids]
             return [each for each in found if each is not None and each.not_before <= now_ms < each.not_after]
 
-        return await self._database.read(use_case)
+        return await self._database.transaction(use_case)
 
     def sign(self, association: Association) -> dict[str, Any]:
         """An association as it goes over the wire, without invites."""

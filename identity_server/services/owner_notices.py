@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from identity_server.domain.errors import RateLimited
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import opaque, row_id
+from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL
 from identity_server.storage.database import Transaction
@@ -23,15 +25,23 @@ class OwnerNotices:
     Args:
         templates: the notices that are sent; one whose mail the brand hasn't got is left out, and so are all
             where the operator wants none.
+        per_mailbox: how many mails one mailbox takes, whoever causes them; shared with all others.
         message_id_domain: what stands behind the @ of a Message-ID.
     """
 
     def __init__(
-        self, *, clock: Clock, randomness: Randomness, templates: frozenset[str], message_id_domain: str
+        self,
+        *,
+        clock: Clock,
+        randomness: Randomness,
+        templates: frozenset[str],
+        per_mailbox: RateLimit,
+        message_id_domain: str,
     ) -> None:
         self._clock = clock
         self._randomness = randomness
         self._templates = templates
+        self._per_mailbox = per_mailbox
         self._message_id_domain = message_id_domain
 
     async def add(self, tx: Transaction, template: str, threepid: Threepid, user_id: UserId) -> list[Job]:
@@ -39,6 +49,12 @@ class OwnerNotices:
         if template not in self._templates or threepid.medium is not Medium.EMAIL:
             return []
         now_ms = self._clock.now_ms()
+        try:
+            mailbox = mailbox_of(threepid.address)
+            await tx.rate_limits.take("mailbox", mailbox, self._per_mailbox, now_ms=now_ms)
+        except RateLimited:
+            # The mailbox has had enough for now; what it would be told can be seen by a lookup.
+            return []
         mail = Mail(
             template=template,
             to=threepid.address,

@@ -10,11 +10,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from sqlalchemy import Row, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_server.storage.sealing import Sealer
+from identity_server.storage.sealing import SealBroken, Sealer
 from identity_server.storage.tables import jobs
+
+_log = structlog.get_logger(__name__)
 
 LEASE_MS = 60_000
 _PAYLOAD = "jobs.sealed_payload"
@@ -118,7 +121,7 @@ class Jobs:
             await self._connection.execute(
                 update(jobs).where(jobs.c.id == row.id).values(lease=abs(row.lease) + 1, run_at_ms=now_ms + LEASE_MS)
             )
-        return [self._from_row(row, lease=abs(row.lease) + 1) for row in rows]
+        return [job for row in rows if (job := self._readable(row, lease=abs(row.lease) + 1)) is not None]
 
     async def finish(self, job: Job) -> bool:
         """The job is done, or given up: nothing of it stays. False if the lease was lost."""
@@ -164,6 +167,14 @@ class Jobs:
         late = update(jobs).where(jobs.c.run_at_ms > now_ms).values(run_at_ms=now_ms)
         result = await self._connection.execute(late if claimed_too else late.where(jobs.c.lease < 0))
         return result.rowcount
+
+    def _readable(self, row: Row[Any], *, lease: int) -> Job | None:
+        try:
+            return self._from_row(row, lease=lease)
+        except (SealBroken, ValueError):
+            # One damaged row must not keep all others from being carried out.
+            _log.exception("job.unreadable", job_id=row.id, kind=row.kind)
+            return None
 
     def _from_row(self, row: Row[Any], *, lease: int) -> Job:
         payload = json.loads(self._sealer.open(_PAYLOAD, row.id, row.key_id, row.sealed_payload))

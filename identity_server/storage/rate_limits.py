@@ -18,8 +18,8 @@ class RateLimits:
         self._connection = connection
         self._sealer = sealer
 
-    async def take(self, name: str, caller: str, limit: RateLimit, *, now_ms: int) -> None:
-        """Use one call of the caller's allowance.
+    async def take(self, name: str, caller: str, limit: RateLimit, *, now_ms: int, cost: int = 1) -> None:
+        """Use one call of the caller's allowance, or what counts for several.
 
         Raises:
             RateLimited: it is used up.
@@ -29,7 +29,7 @@ class RateLimits:
             select(rate_limits.c.whole_again_at_ms).where(rate_limits.c.key_digest == digest)
         )
         stored: int | None = found.scalar_one_or_none()
-        allowed, value = limit.take(stored, now_ms=now_ms)
+        allowed, value = limit.take(stored, now_ms=now_ms, cost=cost)
         if not allowed:
             raise RateLimited(retry_after_ms=value)
         if stored is None:

@@ -118,7 +118,11 @@ class JobRunner:
 
     async def _try(self, job: Job) -> Outcome:
         log = _log.bind(job_id=job.id, kind=job.kind, attempt=job.attempts + 1)
-        kind = self._kinds[job.kind]
+        kind = self._kinds.get(job.kind)
+        if kind is None:
+            # A newer version's, by its looks: left to it, or to the next upgrade.
+            log.error("job.of_unknown_kind")
+            return Outcome.PENDING
         if self._clock.now_ms() >= job.expires_at_ms:
             # The server was away for long: what the job is about is over.
             log.warning("job.too_late")

@@ -99,9 +99,14 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
 
 
 async def run_forever(chore: Chore) -> None:
-    """Run one chore again and again; a failed run is logged, and the next one comes in its time."""
+    """Run one chore again and again; a failed run is logged, and the next one comes in its time.
+
+    The first run comes within a minute, so that a server which is restarted every hour sweeps, too.
+    """
+    pause_seconds = min(chore.every_seconds, _MINUTE)
     while True:
-        await asyncio.sleep(chore.every_seconds)
+        await asyncio.sleep(pause_seconds)
+        pause_seconds = chore.every_seconds
         try:
             await chore.run()
         except Exception:  # noqa: BLE001 - upkeep must outlive a database that is away for a while

@@ -64,3 +64,20 @@ async def test_brand_of_sydent_sends_no_mail_that_sydent_did_not_send(tmp_path: 
         await server.bound(alice, EMAIL)
         await server.system.runner.run_until_idle()
         assert [mail.template for mail in server.mail.sent] == ["verification"]
+
+
+async def test_same_owner_again_is_no_news(telling: Harness) -> None:
+    alice = await telling.register()
+    await telling.bound(alice, EMAIL)
+    await telling.bound(alice, EMAIL, secret="again")
+    await telling.system.runner.run_until_idle()
+    assert [mail.template for mail in telling.mail.sent].count("bound") == 1
+
+
+async def test_account_binds_twenty_times_and_then_once_a_minute(server: Harness, alice: User) -> None:
+    sid = await server.validated(alice, EMAIL)
+    replies = [await server.bind(alice, sid) for _ in range(21)]
+    assert [reply.status for reply in replies] == [200] * 20 + [429]
+    assert replies[-1].errcode == "M_LIMIT_EXCEEDED"
+    server.clock.advance(minutes=1)
+    assert (await server.bind(alice, sid)).status == 200

@@ -150,3 +150,13 @@ async def test_wrong_forms(open_server: Harness) -> None:
         reply = await open_server.request("POST", url, **options)
         assert reply.status == 400
         assert reply.errcode is not None
+
+
+async def test_network_looks_up_ten_thousand_addresses_at_once(open_server: Harness) -> None:
+    threepids = [["email", f"n{number}@example.com"] for number in range(1000)]
+    for _ in range(10):
+        assert (await open_server.post(f"{V1}/bulk_lookup", {"threepids": threepids})).status == 200
+    refused = await open_server.post(f"{V1}/bulk_lookup", {"threepids": threepids})
+    assert (refused.status, refused.errcode) == (429, "M_LIMIT_EXCEEDED")
+    one = await open_server.get(f"{V1}/lookup", params={"medium": "email", "address": EMAIL})
+    assert one.status == 429

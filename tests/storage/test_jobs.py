@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from sqlalchemy import text
+
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import LEASE_MS, Job, Waiting
 from tests.support.fakes import START_MS
@@ -91,3 +93,15 @@ async def test_what_waits_is_counted_by_kind_and_queue(database: Database) -> No
         Waiting("notice", "a.example", 2, 1, 1, START_MS + 1, START_MS + 7),
         Waiting("notice", "b.example", 1, 1, 0, START_MS + 3, first_end + 3),
     ]
+
+
+async def test_damaged_row_does_not_keep_others_from_being_claimed(database: Database) -> None:
+    await added(database)
+    now_ms, expires_at_ms = START_MS, EXPIRES
+
+    async def damage(tx: Transaction) -> None:
+        await tx.jobs.add_claimed(2, "mail", {}, now_ms=now_ms, expires_at_ms=expires_at_ms)
+        await tx.jobs._connection.execute(text("UPDATE jobs SET sealed_payload = x'00' WHERE id = 1"))
+
+    await database.transaction(damage)
+    assert [job.id for job in await claimed(database, START_MS + LEASE_MS)] == [2]
