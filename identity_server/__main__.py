@@ -13,8 +13,11 @@ _COMMANDS = {
     "serve": "identity_server.commands.serve:serve",
     "check-config": "identity_server.commands.check_config:check_config",
     "db": "identity_server.commands.database:db",
+    "invites": "identity_server.commands.invites:invites",
     "jobs": "identity_server.commands.jobs:jobs",
     "pepper": "identity_server.commands.pepper:pepper",
+    "import-sydent": "identity_server.commands.import_sydent:import_sydent",
+    "export-sydent": "identity_server.commands.export_sydent:export_sydent",
     "demo": "identity_server.commands.demo:demo",
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from identity_server.commands.context import conf_option, load_config
-from identity_server.config import differences
+from identity_server.config import Config, differences
 
 
 @click.command()
@@ -18,6 +18,12 @@ def check_config(conf: Path | None, strict: bool) -> None:  # noqa: FBT001 - cli
     config = load_config(conf, strict=strict)
     for warning in config.warnings:
         click.echo(f"warning: {warning}")
+    tell_differences(config)
+    click.echo(f"The configuration is in order ({config.path or 'no file: built-in defaults'}).")
+
+
+def tell_differences(config: Config) -> None:
+    """Name what means something else here than it did to Sydent."""
     concerned = [row for row in differences(config) if row.applies]
     if concerned:
         click.echo("Where this configuration means something else than it did to Sydent:")
@@ -26,4 +32,3 @@ def check_config(conf: Path | None, strict: bool) -> None:  # noqa: FBT001 - cli
         if row.kind == "default":
             click.echo(f"      here {row.ours or '(empty)'}; Sydent {row.sydent}")
         click.echo(f"      {row.breaks}")
-    click.echo(f"The configuration is in order ({config.path or 'no file: built-in defaults'}).")

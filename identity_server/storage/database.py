@@ -25,6 +25,7 @@ from identity_server.storage.accounts import AccessTokens, Accounts
 from identity_server.storage.associations import Associations
 from identity_server.storage.audit import Audit
 from identity_server.storage.ephemeral_keys import EphemeralKeys
+from identity_server.storage.exports import Exports
 from identity_server.storage.imports import Imports
 from identity_server.storage.invites import Invites
 from identity_server.storage.jobs import Jobs
@@ -60,6 +61,7 @@ class Transaction:
         self.invites = Invites(connection, sealer)
         self.audit = Audit(connection)
         self.imports = Imports(connection)
+        self.exports = Exports(connection)
 
 
 class Database:

@@ -41,6 +41,19 @@ class NewAccount:
     agreed_master_version: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a table has been imported.
+
+    Attributes:
+        last_row: rows up to this one are known.
+        at_ms: since when.
+    """
+
+    last_row: int
+    at_ms: int
+
+
 class Imports:
     """Many rows at once."""
 
@@ -49,12 +62,10 @@ class Imports:
 
     # --- how far --------------------------------------------------------------------------
 
-    async def marks(self, source: str) -> dict[str, int]:
-        """By table of that source, the row up to which everything is known here."""
-        rows = await self._connection.execute(
-            select(imports.c.table_name, imports.c.last_row).where(imports.c.source == source)
-        )
-        return {row.table_name: row.last_row for row in rows}
+    async def marks(self, source: str) -> dict[str, Mark]:
+        """How far each table of that source is known here."""
+        rows = await self._connection.execute(select(imports).where(imports.c.source == source))
+        return {row.table_name: Mark(row.last_row, row.at_ms) for row in rows}
 
     async def set_mark(self, source: str, table: str, last_row: int, *, now_ms: int) -> None:
         """Remember that everything up to this row is known."""

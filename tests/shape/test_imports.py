@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "index": _DOMAIN | {"storage"},
     "outbound": _DOMAIN | {"rendering"},
     "services": _DOMAIN | {"storage", "index", "rendering"},
+    "sydent": _DOMAIN | {"storage"},
     "workers": _MIDDLE,
     "api": _MIDDLE - {"storage", "index"},
     "key_files": _DOMAIN | {"storage"},
