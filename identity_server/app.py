@@ -112,6 +112,7 @@ async def real_ports(config: Config) -> AsyncIterator[Ports]:
         screen=AddressScreen(blacklist=config.general.ip_blacklist, whitelist=config.general.ip_whitelist),
         verify_certs=config.http.federation_verifycerts,
         ca_file=config.http.federation_ca_file,
+        nameservers=config.http.federation_nameservers,
     )
     origin_keys = PublishedKeys(federation=federation, clock=clock)
     try:

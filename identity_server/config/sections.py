@@ -324,6 +324,13 @@ class Http:
         doc="""Certificate authorities (PEM) trusted for homeservers besides the system's: for a closed network with an
         authority of its own.""",
     )
+    federation_nameservers: tuple[tuple[str, int], ...] = key(
+        "federation.nameservers",
+        values.listed(values.NAMESERVER),
+        new=True,
+        doc="""The DNS servers that homeservers are looked up with, for networks where the machine's own don't know
+        them all. `/etc/hosts` comes first nevertheless. Empty: those of the machine (`/etc/resolv.conf`).""",
+    )
     verify_response_template: Path | None = key(
         "verify_response_template",
         values.optional(values.PATH),

@@ -22,7 +22,7 @@ import sqlalchemy.engine
 import sqlalchemy.exc
 
 from identity_server.domain.errors import InvalidParameter
-from identity_server.domain.identifiers import ServerName, parse_server_name
+from identity_server.domain.identifiers import ServerName, parse_server_name, split_server_name
 from identity_server.domain.signing import SigningKey
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -30,6 +30,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
 
 MAX_PORT = 65535
+_DNS_PORT = 53
 _ROOT_KEY_BYTES = 32
 _MIN_PASSPHRASE = 12
 _LONG_AGO = 100 * 366
@@ -203,6 +204,14 @@ def _alias(text: str) -> str:
 
 def _network(text: str) -> Network:
     return ipaddress.ip_network(text, strict=False)
+
+
+def _nameserver(text: str) -> tuple[str, int]:
+    try:
+        return str(ipaddress.ip_address(text)), _DNS_PORT
+    except ValueError:
+        host, port = split_server_name(_homeserver(text))
+        return str(ipaddress.ip_address(host.strip("[]"))), _DNS_PORT if port is None else port
 
 
 def _bind_address(text: str) -> str:
@@ -396,6 +405,9 @@ SERVER_NAME: Reader[str] = Reader("a server name: a host with an optional port",
 HOMESERVER: Reader[ServerName] = Reader("a server name", _homeserver)
 ALIAS: Reader[str] = Reader("a server name with an optional path", _alias)
 NETWORK: Reader[Network] = Reader("an IP network such as `10.0.0.0/8`", _network)
+NAMESERVER: Reader[tuple[str, int]] = Reader(
+    "an IP address, with an optional port (`192.0.2.53:5353`, `[2001:db8::53]:5353`)", _nameserver
+)
 BIND_ADDRESS: Reader[str] = Reader("an IP address or a host name", _bind_address)
 HOST: Reader[str] = Reader("a host name or an IP address", _host)
 BASE_URL: Reader[str] = Reader("an http or https URL, or empty", _base_url)

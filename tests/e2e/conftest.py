@@ -8,18 +8,16 @@ from __future__ import annotations
 import itertools
 import shutil
 import signal
-import ssl
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest
-import trustme
 
 from tests.e2e import synapse as synapse_program
+from tests.e2e.certificates import Authority
 from tests.e2e.gate import Gate
-from tests.e2e.identity import REPOSITORY, IdentityServer, Place
+from tests.e2e.identity import IdentityServer, Place, plain_conf
 from tests.e2e.leaks import Ledger
 from tests.e2e.mailbox import Mailbox
 from tests.e2e.people import Person
@@ -30,20 +28,6 @@ from tests.e2e.web import Web
 
 _HERE = Path(__file__).parent
 _programs = pytest.StashKey[list[Program]]()
-
-
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """A certificate for localhost, and the authority that vouches for it."""
-
-    ca_file: Path
-    chain: Path
-    key: Path
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        """Trusts this authority only."""
-        return ssl.create_default_context(cafile=self.ca_file)
 
 
 class Newcomer(Protocol):
@@ -88,20 +72,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def certificates(home: Path) -> Certificates:
-    authority = trustme.CA()
-    leaf = authority.issue_cert("localhost", "127.0.0.1")
-    made = Certificates(ca_file=home / "ca.pem", chain=home / "localhost.pem", key=home / "localhost.key")
-    authority.cert_pem.write_to_path(str(made.ca_file))
-    leaf.private_key_pem.write_to_path(str(made.key))
-    for part in leaf.cert_chain_pems:
-        part.write_to_path(str(made.chain), append=True)
-    return made
+def authority(home: Path) -> Authority:
+    """Who vouches for every certificate of the run."""
+    return Authority(home)
 
 
 @pytest.fixture(scope="session")
-def web(certificates: Certificates) -> Web:
-    return Web(ca=certificates.context)
+def web(authority: Authority) -> Web:
+    return Web(ca=authority.context)
 
 
 @pytest.fixture(scope="session")
@@ -113,9 +91,9 @@ def mailbox() -> Iterator[Mailbox]:
 
 
 @pytest.fixture(scope="session")
-def homeserver_gate(certificates: Certificates) -> Iterator[Gate]:
+def homeserver_gate(authority: Authority) -> Iterator[Gate]:
     """What Synapse's name leads other servers to. Use `gate` to change what it does."""
-    made = Gate(chain=certificates.chain, key=certificates.key, ca=certificates.context)
+    made = Gate(certificate=authority.localhost, ca=authority.context)
     made.open()
     yield made
     made.close()
@@ -130,18 +108,14 @@ def gate(homeserver_gate: Gate) -> Iterator[Gate]:
 
 @pytest.fixture(scope="session")
 def booting_synapse(
-    home: Path, certificates: Certificates, web: Web, programs: list[Program], homeserver_gate: Gate
+    home: Path, authority: Authority, web: Web, programs: list[Program], homeserver_gate: Gate
 ) -> Synapse:
     """Synapse, started but maybe not ready: it takes the longest, so others start meanwhile."""
-    folder = home / "synapse"
-    folder.mkdir()
     made = Synapse(
-        folder,
+        home / "synapse",
         # With a port, so that it is neither looked for by .well-known nor by DNS.
         name=f"localhost:{homeserver_gate.port}",
-        certificate=certificates.chain,
-        key=certificates.key,
-        ca_file=certificates.ca_file,
+        authority=authority,
         web=web,
     )
     homeserver_gate.behind = ("localhost", made.port)
@@ -153,16 +127,15 @@ def booting_synapse(
 @pytest.fixture(scope="session")
 def identity_server(
     home: Path,
-    certificates: Certificates,
+    authority: Authority,
     web: Web,
     mailbox: Mailbox,
     programs: list[Program],
     booting_synapse: Synapse,  # only so that it is under way by now
 ) -> IdentityServer:
     """The identity server that most stories use: TLS of its own, and the terms that the repository ships."""
-    port = reserve_port()
-    place = Place(folder=home / "identity", listener=f"https://localhost:{port}")
-    server = IdentityServer(place, _conf(place, port, certificates=certificates, smtp_port=mailbox.port), web=web)
+    place = Place(folder=home / "identity", listener=f"https://localhost:{reserve_port()}")
+    server = IdentityServer(place, plain_conf(place, authority=authority, smtp_port=mailbox.port), web=web)
     programs.append(server.program)
     server.start()
     return server
@@ -175,8 +148,8 @@ def synapse(booting_synapse: Synapse) -> Synapse:
 
 
 @pytest.fixture(scope="session")
-def sdk(home: Path, certificates: Certificates, programs: list[Program]) -> Iterator[Sdk]:
-    made = Sdk(ca_file=certificates.ca_file, log=home / "sdk.log")
+def sdk(home: Path, authority: Authority, programs: list[Program]) -> Iterator[Sdk]:
+    made = Sdk(ca_file=authority.file, log=home / "sdk.log")
     yield made
     made.close()
 
@@ -203,37 +176,3 @@ def newcomer(identity_server: IdentityServer, synapse: Synapse, sdk: Sdk, web: W
         )
 
     return make
-
-
-def _conf(place: Place, port: int, *, certificates: Certificates, smtp_port: int) -> str:
-    return f"""
-[general]
-# Homeservers and people call it by the same name, port included.
-server.name = localhost:{port}
-log.level = DEBUG
-pidfile.path = {place.folder}/identity.pid
-terms.path = {REPOSITORY}/terms
-ip.whitelist = 127.0.0.0/8,::1/128
-
-[db]
-db.file = {place.database}
-
-[http]
-clientapi.http.bind_address = 127.0.0.1
-clientapi.http.port = {port}
-clientapi.https.certfile = {certificates.chain}
-clientapi.https.keyfile = {certificates.key}
-client_http_base = {place.listener}
-federation.ca_file = {certificates.ca_file}
-
-[email]
-email.from = Identity <noreply@example.org>
-email.smtphost = 127.0.0.1
-email.smtpport = {smtp_port}
-email.tlsmode = 0
-# Tests count the mails that they are about.
-email.notices = false
-
-[crypto]
-key_dir = {place.keys}
-"""

@@ -13,8 +13,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
+
+from tests.e2e.certificates import Certificate
 
 ON_BIND = "/_matrix/federation/v1/3pid/onbind"
 
@@ -42,22 +43,30 @@ class Gate:
     """A TLS reverse proxy on loopback.
 
     Args:
-        chain, key: its certificate.
+        certificate: its own.
         ca: what the homeserver behind it is verified by.
+        address: where it listens; port 0 means any.
+
+    Attributes:
+        port: where it listens.
+        behind: host and port of the homeserver; nobody is there before it is set.
+        files: what it answers by itself, by path.
     """
 
-    def __init__(self, *, chain: Path, key: Path, ca: ssl.SSLContext) -> None:
+    def __init__(
+        self, *, certificate: Certificate, ca: ssl.SSLContext, address: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self.behind: tuple[str, int] | None = None
-        """Host and port of the homeserver; nobody is there before it is set."""
+        self.files: dict[str, bytes] = {}
         self._ca = ca
         self._changed = threading.Condition()
         self._failures: Counter[str] = Counter()
         self._held: set[str] = set()
         self._waiting: Counter[str] = Counter()
         self._visits: list[Visit] = []
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(address, _handler(self))
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(chain, key)
+        tls.load_cert_chain(certificate.chain, certificate.key)
         # The handshake is left to the connection's own thread: a caller that stalls holds nobody up.
         self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port: int = self._server.server_address[1]
@@ -91,8 +100,8 @@ class Gate:
 
     # --- what they ask it -----------------------------------------------------------------
 
-    def visits(self, path: str, *, of: str) -> list[Visit]:
-        """The requests for a path so far whose body names someone or something."""
+    def visits(self, path: str, *, of: str = "") -> list[Visit]:
+        """The requests for a path so far, or those whose body names someone or something."""
         with self._changed:
             return [visit for visit in self._visits if visit.path == path and of.encode() in visit.body]
 
@@ -123,8 +132,13 @@ class Gate:
                 return self._noted(path, body, None)
             failing = self._failures[path] > 0
             self._failures[path] -= failing
-        reply = _Reply(503, {"Content-Type": "text/plain"}, b"Down for maintenance") if failing else None
-        return self._noted(path, body, reply or self._forward(method, target, headers, body))
+        if failing:
+            reply = _Reply(503, {"Content-Type": "text/plain"}, b"Down for maintenance")
+        elif path in self.files:
+            reply = _Reply(200, {"Content-Type": "application/json"}, self.files[path])
+        else:
+            reply = self._forward(method, target, headers, body)
+        return self._noted(path, body, reply)
 
     def _noted(self, path: str, body: bytes, reply: _Reply | None) -> _Reply | None:
         with self._changed:

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e.certificates import Authority
 from tests.e2e.processes import Program
 from tests.e2e.web import Web
 
@@ -73,7 +74,15 @@ class IdentityServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        self.begin()
+        self.wait_until_ready()
+
+    def begin(self) -> None:
+        """Start it, without waiting."""
         self.program.start()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers."""
         versions = f"{self.url}/_matrix/identity/versions"
         self.program.wait_until(lambda: self._web.answers(versions), seconds=_START_SECONDS)
 
@@ -98,3 +107,51 @@ class IdentityServer:
         # Even if it ended badly: the next story needs a server.
         self.start()
         assert status == 0, f"the identity server ended with {status}\n{self.program.tail()}"
+
+
+def plain_conf(place: Place, *, authority: Authority, smtp_port: int, nameservers: str = "", sms: str = "") -> str:
+    """A conf as somebody writes it who starts anew: TLS of its own, and the terms that the repository ships.
+
+    Args:
+        place: where the server lives; its listener is on localhost.
+        authority: vouches for it and for homeservers.
+        smtp_port: where the relay listens, on loopback.
+        nameservers: for `federation.nameservers`.
+        sms: the lines of the section `[sms]`.
+    """
+    name = place.listener.removeprefix("https://")
+    return f"""
+[general]
+# Homeservers and people call it by the same name, port included.
+server.name = {name}
+log.level = DEBUG
+pidfile.path = {place.folder}/identity.pid
+terms.path = {REPOSITORY}/terms
+ip.whitelist = 127.0.0.0/8,::1/128
+
+[db]
+db.file = {place.database}
+
+[http]
+clientapi.http.bind_address = 127.0.0.1
+clientapi.http.port = {name.rpartition(":")[2]}
+clientapi.https.certfile = {authority.localhost.chain}
+clientapi.https.keyfile = {authority.localhost.key}
+client_http_base = {place.listener}
+federation.ca_file = {authority.file}
+federation.nameservers = {nameservers}
+
+[email]
+email.from = Identity <noreply@example.org>
+email.smtphost = 127.0.0.1
+email.smtpport = {smtp_port}
+email.tlsmode = 0
+# Tests count the mails that they are about.
+email.notices = false
+
+[sms]
+{sms}
+
+[crypto]
+key_dir = {place.keys}
+"""

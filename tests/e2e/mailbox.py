@@ -54,15 +54,10 @@ class Mailbox:
             self._letters.remove(entry)
             return entry[1]
 
-    def waiting(self, address: str) -> list[EmailMessage]:
-        """The letters to an address that nobody took yet, the oldest first; they stay."""
+    def subjects(self, address: str) -> list[str]:
+        """What the letters to an address are about that nobody took yet, the oldest first."""
         with self._arrived:
-            return [letter for recipient, letter in self._letters if recipient == address]
-
-    def is_empty(self) -> bool:
-        """Whether every letter was taken."""
-        with self._arrived:
-            return not self._letters
+            return [letter["Subject"] for recipient, letter in self._letters if recipient == address]
 
     def _holds(self, address: str) -> bool:
         return any(recipient == address for recipient, _ in self._letters)

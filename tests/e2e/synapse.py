@@ -12,6 +12,7 @@ from pathlib import Path
 import signedjson.key
 import yaml
 
+from tests.e2e.certificates import Authority
 from tests.e2e.processes import Program, reserve_port
 from tests.e2e.web import Web
 
@@ -28,13 +29,17 @@ class Synapse:
         url: the base URL of its client API; the federation API is there as well.
     """
 
-    def __init__(self, folder: Path, *, name: str, certificate: Path, key: Path, ca_file: Path, web: Web) -> None:
+    def __init__(self, folder: Path, *, name: str, authority: Authority, web: Web) -> None:
         self.name = name
         self.port = reserve_port()
         self.url = f"https://localhost:{self.port}"
         self._web = web
+        folder.mkdir()
         config = folder / "homeserver.yaml"
-        tls = {"tls_certificate_path": str(certificate), "tls_private_key_path": str(key)}
+        tls = {
+            "tls_certificate_path": str(authority.localhost.chain),
+            "tls_private_key_path": str(authority.localhost.key),
+        }
         config.write_text(yaml.safe_dump(_config(name, self.port, folder=folder) | tls))
         _write_signing_key(folder / "signing.key")
         self.program = Program(
@@ -43,7 +48,7 @@ class Synapse:
             log=folder / "synapse.log",
             home=folder,
             # How an operator makes Synapse trust a private identity server.
-            env={"SSL_CERT_FILE": str(ca_file)},
+            env={"SSL_CERT_FILE": str(authority.file)},
         )
 
     def start(self) -> None:

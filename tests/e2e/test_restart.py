@@ -39,7 +39,8 @@ def test_people_go_on_after_a_restart_as_if_nothing_had_happened(
         "proven.before@example.org": proven.user_id,
         "asked.before@example.org": asked.user_id,
     }
-    assert mailbox.is_empty(), "the restart mailed something again"
+    for address in ("bound.before@example.org", "proven.before@example.org", "asked.before@example.org"):
+        assert mailbox.subjects(address) == [], "the restart mailed something again"
 
 
 def test_the_keys_outlive_a_restart(identity_server: IdentityServer, web: Web) -> None:
