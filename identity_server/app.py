@@ -50,6 +50,8 @@ from identity_server.services.client_limits import ClientLimits
 from identity_server.services.health import Health
 from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations, InvitePolicy
+from identity_server.services.invite_desk import InviteDesk
+from identity_server.services.invite_mails import InviteMails, InviteStyle
 from identity_server.services.lookup import Lookup
 from identity_server.services.outbox import Outbox
 from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
@@ -230,6 +232,14 @@ def _has_content(file: Path) -> bool:
 
 
 @asynccontextmanager
+async def open_invite_desk(config: Config) -> AsyncIterator[InviteDesk]:
+    """The invites alone, for the command line; a server may be running beside it."""
+    async with open_storage(config) as storage:
+        mails = _invite_mails(config, storage.clock, storage.randomness)
+        yield InviteDesk(database=storage.database, clock=storage.clock, mails=mails)
+
+
+@asynccontextmanager
 async def open_peppers(config: Config) -> AsyncIterator[Peppers]:
     """The peppers alone, for the command line; a server may be running beside it."""
     async with open_storage(config) as storage:
@@ -357,8 +367,7 @@ def _services(
             randomness=randomness,
             signing_key=keys.signing,
             policy=_invite_policy(config),
-            sign_link=lambda token, key: sign_link(config.public_base_url, token, key),
-            message_id_domain=config.mail_host,
+            mails=_invite_mails(config, clock, randomness),
         ),
         lookup=Lookup(
             index=index,
@@ -426,12 +435,24 @@ def _invite_policy(config: Config) -> InvitePolicy:
         blocked_servers=frozenset(name.lower() for name in email.third_party_invite_homeserver_blocklist),
         blocked_rooms=frozenset(email.third_party_invite_room_blocklist),
         blocked_keywords=tuple(word.casefold() for word in email.third_party_invite_keyword_blocklist),
-        web_client=email.default_web_client_location,
         per_sender=RateLimit.per_second(burst=email.ratelimit_sender_burst, rate_hz=email.ratelimit_sender_rate_hz),
         per_mailbox=_per_mailbox(config),
-        subject=email.invite_subject,
-        subject_space=email.invite_subject_space,
+    )
+
+
+def _invite_mails(config: Config, clock: Clock, randomness: Randomness) -> InviteMails:
+    style = InviteStyle(
+        web_client=config.email.default_web_client_location,
+        subject=config.email.invite_subject,
+        subject_space=config.email.invite_subject_space,
         subject_is_set=("email", "email.invite.subject") in config.given,
+    )
+    return InviteMails(
+        clock=clock,
+        randomness=randomness,
+        style=style,
+        sign_link=lambda token, key: sign_link(config.public_base_url, token, key),
+        message_id_domain=config.mail_host,
     )
 
 

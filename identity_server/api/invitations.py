@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import ConfigDict, StrictStr
 
 from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.api.clients import network_of
 from identity_server.api.errors import json_response
 from identity_server.api.pages import brand_of
 from identity_server.api.requests import Text, UserIdField, WireModel, read_json
@@ -66,6 +67,7 @@ async def store_invite(request: web.Request) -> web.Response:
             details=_details(body.model_extra or {}),
             languages=parse_accept_language(request.headers.get("Accept-Language")),
             brand=brand_of(request),
+            client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
         ),
         account_id=account_id(request),
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,24 +27,18 @@ from identity_server.domain.invite import (
     INVITE_TOKEN_LETTERS,
     Invite,
     Obfuscation,
-    invite_link,
-    short_room_name,
-    short_sender_name,
 )
-from identity_server.domain.ports import Clock, Mail, Randomness
-from identity_server.domain.random_values import letters, opaque, row_id
+from identity_server.domain.ports import Clock, Randomness
+from identity_server.domain.random_values import letters, row_id
 from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.signing import SigningKey, decode_public_key
-from identity_server.services.mail_jobs import mail_to_payload
-from identity_server.services.outbox import MAIL, Outbox, Outcome
+from identity_server.services.invite_mails import WEB_CLIENT, InviteMails
+from identity_server.services.outbox import Outbox, Outcome
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
 _SEED_BYTES = 32
 _MESSAGE_ID_BYTES = 16
-# What mails show; the homeserver leaves out what it doesn't know.
-_SHOWN = ("room_alias", "room_avatar_url", "room_join_rules", "room_type", "sender_avatar_url")
-_WEB_CLIENT = "org.matrix.web_client_location"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +47,7 @@ class InviteRequest:
 
     Attributes:
         details: every other string of the request, for the mail.
+        client_network: what counts against the limits where no account asks (v1).
     """
 
     medium: str
@@ -63,6 +57,7 @@ class InviteRequest:
     details: Mapping[str, str] = field(default_factory=dict)
     languages: tuple[str, ...] = ()
     brand: str | None = None
+    client_network: str = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,37 +78,25 @@ class StoredInvite:
 
 @dataclass(frozen=True, slots=True)
 class InvitePolicy:
-    """Who may invite, and how invites look.
+    """Who may invite, how often, and how much of an address the room sees.
 
     Attributes:
         blocked_servers, blocked_rooms: Matrix IDs' servers and rooms that may not invite.
         blocked_keywords: casefolded words that no invite may hold.
-        web_client: where the link leads when the request doesn't say.
         per_sender: how many mails an account may cause; shared with validation mails.
         per_mailbox: how many mails one mailbox takes, whoever causes them; shared with validation mails.
-        subject, subject_space: of the mail, in Sydent's `%(name)s` form.
-        subject_is_set: whether the operator chose them; our own templates have subjects of their own.
     """
 
     obfuscation: Obfuscation
     blocked_servers: frozenset[str]
     blocked_rooms: frozenset[str]
     blocked_keywords: tuple[str, ...]
-    web_client: str
     per_sender: RateLimit
     per_mailbox: RateLimit
-    subject: str
-    subject_space: str
-    subject_is_set: bool
 
 
 class Invitations:
-    """Stores invites, sends their mails, and signs for whoever follows the link.
-
-    Args:
-        sign_link: makes the link that signs for an invite, from its token and private key.
-        message_id_domain: what stands behind the @ of a Message-ID.
-    """
+    """Stores invites, sends their mails, and signs for whoever follows the link."""
 
     def __init__(
         self,
@@ -124,8 +107,7 @@ class Invitations:
         randomness: Randomness,
         signing_key: SigningKey,
         policy: InvitePolicy,
-        sign_link: Callable[[str, str], str],
-        message_id_domain: str,
+        mails: InviteMails,
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -133,8 +115,7 @@ class Invitations:
         self._randomness = randomness
         self._signing_key = signing_key
         self._policy = policy
-        self._sign_link = sign_link
-        self._message_id_domain = message_id_domain
+        self._mails = mails
 
     # --- store-invite ---------------------------------------------------------------------
 
@@ -169,7 +150,8 @@ class Invitations:
 
         async def use_case(tx: Transaction) -> Job | Association:
             now_ms = invite.created_at_ms
-            await tx.rate_limits.take("validation mail", invite.sender, self._policy.per_sender, now_ms=now_ms)
+            caller = account_id or request.client_network
+            await tx.rate_limits.take("validation mail", caller, self._policy.per_sender, now_ms=now_ms)
             bound = await tx.associations.find(threepid)
             if bound is not None:
                 # Returned, not raised: the call has to be counted, or asking for one name after another is free.
@@ -179,7 +161,7 @@ class Invitations:
             valid_until_ms = now_ms + EPHEMERAL_KEY_LIFETIME_MS
             await tx.ephemeral_keys.add(invite.public_key, now_ms=now_ms, valid_until_ms=valid_until_ms)
             await tx.invites.add(invite)
-            return await self._add_mail(tx, invite)
+            return await self._mails.add(tx, invite)
 
         result = await self._database.transaction(use_case)
         if isinstance(result, Association):
@@ -200,7 +182,7 @@ class Invitations:
             raise InviteBlocked
         texts = {"address": request.address, "room_id": request.room_id, "sender": request.sender, **request.details}
         # Where the web client is, is the homeserver's choice of address rather than someone's words.
-        texts.pop(_WEB_CLIENT, None)
+        texts.pop(WEB_CLIENT, None)
         folded = [text.casefold() for text in texts.values()]
         if any(word in text for word in policy.blocked_keywords for text in folded):
             raise InviteBlocked
@@ -223,63 +205,6 @@ class Invitations:
             expires_at_ms=now_ms + INVITE_LIFETIME_MS,
         )
 
-    async def _add_mail(self, tx: Transaction, invite: Invite) -> Job:
-        mail = Mail(
-            template="invite",
-            to=invite.threepid.address,
-            message_id=f"<{opaque(self._randomness, _MESSAGE_ID_BYTES)}@{self._message_id_domain}>",
-            language=invite.languages,
-            brand=invite.brand,
-            variables=self._variables(invite),
-        )
-        return await tx.jobs.add_claimed(
-            row_id(self._randomness),
-            MAIL,
-            mail_to_payload(mail),
-            now_ms=self._clock.now_ms(),
-            expires_at_ms=invite.expires_at_ms,
-        )
-
-    def _variables(self, invite: Invite) -> dict[str, str]:
-        details = dict(invite.details)
-        for name in _SHOWN:
-            details.setdefault(name, "")
-        details["sender_display_name"] = short_sender_name(details.get("sender_display_name", ""))
-        details["room_name"] = short_room_name(details.get("room_name", ""))
-        web_client = details.get(_WEB_CLIENT, "")
-        if not web_client.startswith(("https://", "http://")):
-            web_client = self._policy.web_client
-        sign_url = self._sign_link(invite.token, invite.private_key)
-        return {
-            **details,
-            "medium": invite.threepid.medium.value,
-            "address": invite.threepid.address,
-            "room_id": invite.room_id,
-            "sender": invite.sender,
-            "token": invite.token,
-            "ephemeral_private_key": invite.private_key,
-            "subject_header_value": self._subject(details, invite),
-            "subject_is_set": "yes" if self._policy.subject_is_set else "",
-            "web_client_location": web_client,
-            "invite_url": invite_link(
-                web_client,
-                room_id=invite.room_id,
-                sign_url=sign_url,
-                details=details,
-                email=invite.threepid.address,
-            ),
-        }
-
-    def _subject(self, details: Mapping[str, str], invite: Invite) -> str:
-        """The configured subject, `%(name)s` for any string of the request."""
-        pattern = self._policy.subject_space if details.get("room_type") == "m.space" else self._policy.subject
-        values = defaultdict(str, {**details, "sender": invite.sender, "room_id": invite.room_id})
-        values["sender_display_name"] = values["sender_display_name"] or invite.sender
-        try:
-            return pattern % values
-        except (ValueError, TypeError, KeyError):
-            return pattern
-
     # --- sign-ed25519 ---------------------------------------------------------------------
 
     async def sign(self, *, token: str, private_key: str, user_id: UserId) -> dict[str, Any]:
@@ -298,36 +223,6 @@ class Invitations:
             raise NoSuchInvite
         key = SigningKey(server_name=self._signing_key.server_name, version="0", seed=seed)
         return key.sign({"mxid": user_id, "sender": invite.sender, "token": token})
-
-    # --- for the operator -----------------------------------------------------------------
-
-    async def list(self, *, limit: int) -> list[tuple[Invite, bool]]:
-        """Live invites, the newest first, and whether a binding has taken each along."""
-        now_ms = self._clock.now_ms()
-        return await self._database.read(lambda tx: tx.invites.list_all(now_ms=now_ms, limit=limit))
-
-    async def resend(self, invite_id: int) -> bool:
-        """Commit another mail for an invite; False if there is none of this id."""
-
-        async def use_case(tx: Transaction) -> bool:
-            invite = await tx.invites.lookup(invite_id)
-            if invite is not None:
-                await self._add_mail(tx, invite)
-            return invite is not None
-
-        return await self._database.transaction(use_case)
-
-    async def revoke(self, invite_id: int) -> bool:
-        """Commit the end of an invite and of its key; False if there is none of this id."""
-
-        async def use_case(tx: Transaction) -> bool:
-            invite = await tx.invites.lookup(invite_id)
-            if invite is not None:
-                await tx.invites.remove([invite.id])
-                await tx.ephemeral_keys.revoke(invite.public_key)
-            return invite is not None
-
-        return await self._database.transaction(use_case)
 
     async def cleanup(self) -> int:
         """Commit the removal of invites that are over; returns how many."""

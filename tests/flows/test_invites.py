@@ -13,6 +13,7 @@ from unpaddedbase64 import decode_base64
 
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
 from identity_server.services.bind_notices import GIVEN_UP
+from identity_server.services.invite_desk import InviteDesk
 from tests.support.harness import Harness, Reply, User, running
 
 CAROL = "carol@example.com"
@@ -278,7 +279,9 @@ async def test_signing_for_an_invite(server: Harness, alice: User, bob: User) ->
 
 async def test_operator_revokes_and_resends(server: Harness, alice: User, bob: User) -> None:
     key = (await invite(server, alice)).json["public_keys"][1]["public_key"]
-    invitations = server.system.services.invitations
+    storage = server.system
+    mails = storage.services.invitations._mails
+    invitations = InviteDesk(database=storage.database, clock=server.clock, mails=mails)
     ((stored, taken),) = await invitations.list(limit=10)
     assert (stored.sender, taken) == (alice.user_id, False)
     assert await invitations.resend(stored.id)

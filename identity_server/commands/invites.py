@@ -1,0 +1,70 @@
+"""`identity-server invites`: invites that wait for their address to be bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from identity_server.app import open_invite_desk
+from identity_server.commands.context import conf_option, set_up, told_in_words
+from identity_server.domain.invite import Obfuscation
+from identity_server.services.invite_desk import InviteDesk
+
+T = TypeVar("T")
+_HINT = Obfuscation(local_letters=1, domain_letters=3)
+_DAY_MS = 24 * 3_600_000
+
+
+@click.group()
+def invites() -> None:
+    """Look after invites that wait for their address to be bound."""
+
+
+@invites.command("list")
+@conf_option
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000), help="The newest so many.")
+def list_(conf: Path | None, limit: int) -> None:
+    """List live invites, the newest first; addresses are only hinted at."""
+    found = _at_the_desk(conf, lambda desk: desk.list(limit=limit))
+    for invite, taken in found:
+        days = (invite.expires_at_ms - invite.created_at_ms) // _DAY_MS
+        state = "taken along by a binding" if taken else "waiting"
+        hint = _HINT.display_name(invite.threepid.address)
+        click.echo(f"{invite.id}  {hint}  by {invite.sender}  to {invite.room_id}  {state}, {days} days in all")
+    if not found:
+        click.echo("No invites are waiting.")
+
+
+@invites.command()
+@conf_option
+@click.argument("invite_id", type=int)
+def resend(conf: Path | None, invite_id: int) -> None:
+    """Mail an invite again; the running server sends it within a minute."""
+    if not _at_the_desk(conf, lambda desk: desk.resend(invite_id)):
+        raise click.ClickException("there is no such invite")
+    click.echo("The mail is in the outbox.")
+
+
+@invites.command()
+@conf_option
+@click.argument("invite_id", type=int)
+def revoke(conf: Path | None, invite_id: int) -> None:
+    """End an invite: its key is no longer valid, and nobody can take it up."""
+    if not _at_the_desk(conf, lambda desk: desk.revoke(invite_id)):
+        raise click.ClickException("there is no such invite")
+    click.echo("The invite is revoked.")
+
+
+def _at_the_desk(conf: Path | None, task: Callable[[InviteDesk], Awaitable[T]]) -> T:
+    config = set_up(conf)
+
+    async def work() -> T:
+        async with open_invite_desk(config) as desk:
+            return await task(desk)
+
+    with told_in_words():
+        return asyncio.run(work())
