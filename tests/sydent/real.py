@@ -1,0 +1,132 @@
+"""The real Sydent and our own command line, as an operator has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.processes import Program, reserve_port
+from tests.sydent.support import SERVER_NAME, SIGNING_TEXT
+
+REPOSITORY = Path(__file__).parents[2]
+_PYTHON = REPOSITORY / ".venv-sydent" / "bin" / "python"
+_SECONDS = 60
+
+
+class Operator:
+    """Someone with a folder, a conf in it, and a Sydent.
+
+    Attributes:
+        conf: the configuration of both servers.
+        sydent_db: Sydent's database.
+        our_db: where ours is to be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        assert _PYTHON.exists(), "Sydent isn't installed: run tests/install-needs"
+        self.folder = folder
+        self.conf = folder / "sydent.conf"
+        self.sydent_db = folder / "sydent.db"
+        self.our_db = folder / "db" / "identity.db"
+        self._port = reserve_port()
+        (folder / "res" / "matrix-org").mkdir(parents=True, exist_ok=True)
+        self.point_at(self.sydent_db)
+
+    def point_at(self, database: Path) -> None:
+        """Set db.file, and leave everything else."""
+        self.conf.write_text(
+            f"""[general]
+server.name = {SERVER_NAME}
+templates.path = {self.folder}/res
+[db]
+db.file = {database}
+[http]
+clientapi.http.bind_address = 127.0.0.1
+clientapi.http.port = {self._port}
+client_http_base = https://{SERVER_NAME}
+[crypto]
+key_dir = {self.folder}/keys
+ed25519.signingkey = {SIGNING_TEXT}
+"""
+        )
+
+    def sydent(self, *steps: Any) -> list[Any]:
+        """Let the real Sydent do these things."""
+        done = subprocess.run(
+            [_PYTHON, Path(__file__).with_name("fill_sydent.py")],
+            input=json.dumps(steps),
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"], "SYDENT_CONF": str(self.conf)},
+            timeout=_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        answers: list[Any] = json.loads(done.stdout)
+        return answers
+
+    @contextmanager
+    def serving_sydent(self) -> Iterator[str]:
+        """The real Sydent, answering over HTTP; yields its URL."""
+        program = Program(
+            "Sydent",
+            [_PYTHON, "-m", "sydent.sydent"],
+            log=self.folder / "sydent.log",
+            home=self.folder,
+            env={"SYDENT_CONF": str(self.conf)},
+        )
+        url = f"http://127.0.0.1:{self._port}/_matrix/identity"
+        program.start()
+        try:
+            program.wait_until(lambda: _answers(f"{url}/v2"), seconds=_SECONDS)
+            yield url
+        finally:
+            program.kill()
+
+    def command(self, *arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run `identity-server` with the conf."""
+        done = subprocess.run(
+            self.command_line(*arguments),
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self.environment,
+            timeout=_SECONDS,
+            check=False,
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done
+
+    def command_line(self, *arguments: str | Path) -> list[str]:
+        """What `identity-server ... -c CONF` is here."""
+        return [sys.executable, "-m", "identity_server", *map(str, arguments), "-c", str(self.conf)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Nothing of the developer's own settings."""
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+
+    def report(self, *arguments: str) -> Any:
+        """Import, and read the report."""
+        return json.loads(self.command("import-sydent", self.sydent_db, "--json", *arguments).stdout)
+
+
+def get_json(url: str) -> Any:
+    """The answer to a GET."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+        return json.loads(answer.read())
+
+
+def _answers(url: str) -> bool:
+    try:
+        return bool(get_json(url) == {})
+    except OSError:
+        return False
