@@ -21,11 +21,30 @@ def engine_at(directory: Path) -> AsyncEngine:
     return make_engine(database_url(url=None, file=directory / "identity.db"))
 
 
+_migrated: bytes | None = None
+
+
+async def put_migrated(file: Path) -> None:
+    """Put a new database where there is none: one that the migrations built, once for all tests of a process."""
+    global _migrated  # noqa: PLW0603 - what takes a tenth of a second is not done a thousand times
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if _migrated is None:
+        engine = make_engine(database_url(url=None, file=file))
+        await Schema(engine).upgrade(now_ms=START_MS)
+        await engine.dispose()
+        _migrated = file.read_bytes()
+    else:
+        file.write_bytes(_migrated)
+    file.chmod(0o600)
+
+
 @asynccontextmanager
 async def open_database(directory: Path, *, root_key: RootKey = ROOT_KEY) -> AsyncIterator[Database]:
     """The database of a directory; opened twice, it is as two processes see it."""
+    await put_migrated(directory / "identity.db")
     engine = engine_at(directory)
-    await Schema(engine).upgrade(now_ms=START_MS)
     database = Database(engine, Sealer(root_key, randomness=FakeRandomness(str(id(engine)))))
     try:
         yield database

@@ -20,6 +20,7 @@ from identity_server.domain.hashing import encode_digest, hash_threepid
 from identity_server.domain.identifiers import Medium, Threepid
 from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.server import open_socket
+from tests.support.databases import put_migrated
 from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness
 
 ALICE = "@alice:example.org"
@@ -205,6 +206,8 @@ async def running(
     """A server over a directory; run again over the same one, it is the same server after a restart."""
     config = make_config(directory, settings=settings)
     fakes = fakes or Fakes()
+    if config.db.url is None:
+        await put_migrated(config.db.file)
     async with (
         open_system(config, fakes.ports) as system,
         ClientSession() as session,
