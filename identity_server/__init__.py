@@ -2,19 +2,21 @@
 
 The folders, and which way imports point (nothing imports to its right):
 
-    domain <- storage, rendering, config <- index, outbound <- services <- api, workers <- app <- commands
+    domain <- storage, rendering, config <- index, outbound, sydent <- services <- api, workers <- app <- commands
 
-    domain/     rules without I/O: identifiers, sessions, associations, signing, limits
+    domain/     rules without I/O: identifiers, sessions, associations, invites, signing, limits
     storage/    SQLAlchemy Core; rows become domain objects here and nowhere else
     index/      the in-memory index that answers hashed lookups
     rendering/  everything people read: mails, pages, policies, translations
-    outbound/   the only code that leaves the process: homeservers, mail, clock, randomness
+    sydent/     a database of Sydent's becomes rows here, and back
+    outbound/   the only code that leaves the process: homeservers, mail, text messages, clock, randomness
     services/   use cases; one public method is one use case is one transaction
     workers/    what happens without a request: deliveries and upkeep
     api/        HTTP: the route table, one file per section of the Identity Service API
     templates/  mails, pages and translations, as files
     config/     sydent.conf as typed sections; only app.py and the command line read it
     app.py      the composition root
+    server.py   listens, drains, minds signals
     commands/   the command line, one file per command
     demo/       the story that `identity-server demo` tells
 
