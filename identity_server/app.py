@@ -22,10 +22,19 @@ from identity_server.api.middleware import add_headers, answer_preflights, log_r
 from identity_server.api.route import Route
 from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
 from identity_server.api.validate import confirm_link, submit_link
-from identity_server.config import Config, TlsMode
+from identity_server.config import Config, SmsRule, TlsMode
+from identity_server.domain.credentials import CodeHasher
 from identity_server.domain.hashing import Algorithm
 from identity_server.domain.invite import Obfuscation
-from identity_server.domain.ports import Clock, Homeservers, MailTemplates, MailTransport, OriginKeys, Randomness
+from identity_server.domain.ports import (
+    Clock,
+    Homeservers,
+    MailTemplates,
+    MailTransport,
+    OriginKeys,
+    Randomness,
+    SmsTransport,
+)
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.terms import Terms
 from identity_server.index.read_index import ReadIndex
@@ -34,6 +43,14 @@ from identity_server.outbound import mail as outbound_mail
 from identity_server.outbound.addresses import AddressScreen
 from identity_server.outbound.federation import Federation
 from identity_server.outbound.origin_keys import PublishedKeys
+from identity_server.outbound.sms import (
+    OpenMarketAccount,
+    SmsSettings,
+    TwilioAccount,
+    VonageAccount,
+    Webhook,
+    build_sms_transport,
+)
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.rendering.languages import Languages
 from identity_server.rendering.mails import Mails
@@ -56,6 +73,7 @@ from identity_server.services.lookup import Lookup
 from identity_server.services.outbox import Outbox
 from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
 from identity_server.services.peppers import Peppers
+from identity_server.services.phone_validation import PhoneRules, PhoneValidation
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation, ValidationLimits
@@ -84,6 +102,7 @@ class Ports:
     homeservers: Homeservers
     origin_keys: OriginKeys
     mail: MailTransport
+    sms: SmsTransport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +127,7 @@ async def real_ports(config: Config) -> AsyncIterator[Ports]:
     """The real outside world, as configured."""
     clock, randomness = SystemClock(), SystemRandomness()
     mails = _mails(config, clock, _templates(config))
+    sms = build_sms_transport(_sms_settings(config), clock=clock)
     federation = Federation(
         clock=clock,
         randomness=randomness,
@@ -118,8 +138,10 @@ async def real_ports(config: Config) -> AsyncIterator[Ports]:
     )
     origin_keys = PublishedKeys(federation=federation, clock=clock)
     try:
-        yield Ports(clock, randomness, federation, origin_keys, _mail_transport(config, mails))
+        yield Ports(clock, randomness, federation, origin_keys, _mail_transport(config, mails), sms)
     finally:
+        if sms is not None:
+            await sms.close()
         await origin_keys.close()
         await federation.close()
 
@@ -148,7 +170,7 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
             signing_key=keys.signing,
             keep_delivered_invites=not config.general.delete_tokens_on_bind,
         )
-        kinds = job_kinds(mail=ports.mail, bind_notices=bind_notices)
+        kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices)
         runner = JobRunner(database=database, clock=ports.clock, kinds=kinds)
         stack.push_async_callback(runner.close)
         templates = _templates(config)
@@ -377,6 +399,14 @@ def _services(
             grace_ms=config.lookup.pepper_grace_seconds * 1000,
         ),
         peppers=peppers,
+        phone_validation=PhoneValidation(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            hasher=CodeHasher(keys.root.derive("codes of text messages")),
+            rules=_phone_rules(config, offered=ports.sms is not None),
+        ),
         public_keys=PublicKeys(database=database, clock=clock, signing_key=keys.signing),
         terms=TermsOfService(database=database, clock=clock, load=lambda: _load_policies(config)),
         validation=Validation(
@@ -423,6 +453,21 @@ def _owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> OwnerN
 def _per_mailbox(config: Config) -> RateLimit:
     per_day = config.email.ratelimit_address_per_day
     return RateLimit(burst=per_day, interval_ms=_DAY_MS // per_day)
+
+
+def _phone_rules(config: Config, *, offered: bool) -> PhoneRules:
+    sms = config.sms
+    return PhoneRules(
+        offered=offered,
+        rejected_calling_codes=frozenset(code for code, rule in sms.smsrule.items() if rule is SmsRule.REJECT),
+        per_number=RateLimit.per_second(burst=sms.msisdn_ratelimit_burst, rate_hz=sms.msisdn_ratelimit_rate_hz),
+        per_calling_code=RateLimit.per_second(
+            burst=sms.country_ratelimit_burst, rate_hz=sms.country_ratelimit_rate_hz
+        ),
+        body_template=sms.body_template,
+        code_domain=urlsplit(config.public_base_url).hostname or config.general.server_name,
+        code_digits=sms.code_digits,
+    )
 
 
 def _invite_policy(config: Config) -> InvitePolicy:
@@ -527,3 +572,37 @@ def _mail_transport(config: Config, mails: Mails) -> MailTransport:
         ca_file=config.email.smtp_ca_file,
     )
     return outbound_mail.SmtpTransport(mails=mails, relay=relay)
+
+
+def _sms_settings(config: Config) -> SmsSettings:
+    sms = config.sms
+    openmarket = None
+    if sms.username and sms.password:
+        openmarket = OpenMarketAccount(
+            url=sms.openmarket_url, username=sms.username, password=sms.password, senders=sms.originators
+        )
+    twilio = None
+    if sms.twilio_account_sid and sms.twilio_auth_token:
+        twilio = TwilioAccount(
+            url=sms.twilio_url,
+            account_sid=sms.twilio_account_sid,
+            password=sms.twilio_auth_token,
+            api_key=sms.twilio_api_key,
+            messaging_service_sid=sms.twilio_messaging_service_sid,
+            sender=sms.twilio_from,
+        )
+    vonage = None
+    if sms.vonage_api_key and sms.vonage_api_secret and sms.vonage_from:
+        vonage = VonageAccount(
+            url=sms.vonage_url, api_key=sms.vonage_api_key, api_secret=sms.vonage_api_secret, sender=sms.vonage_from
+        )
+    return SmsSettings(
+        providers=sms.default_providers,
+        by_country=sms.provider,
+        openmarket=openmarket,
+        twilio=twilio,
+        vonage=vonage,
+        webhook=Webhook(sms.webhook_url, sms.webhook_secret) if sms.webhook_url and sms.webhook_secret else None,
+        options=sms.option,
+        ca_file=sms.ca_file,
+    )

@@ -6,10 +6,21 @@ from typing import Final
 
 from aiohttp import web
 
-from identity_server.api import account, internal, invitations, lookup, pubkey, status, terms, threepid, v1, validate
+from identity_server.api import (
+    account,
+    internal,
+    invitations,
+    lookup,
+    pubkey,
+    status,
+    terms,
+    threepid,
+    v1,
+    validate,
+    validate_msisdn,
+)
 from identity_server.api.app_keys import V1Switches
 from identity_server.api.route import Access, Answers, Reads, Route, guarded
-from identity_server.domain.errors import UnsupportedRequest
 from identity_server.rendering.policies import TERMS_PATH
 
 _V1 = "/_matrix/identity/api/v1"
@@ -17,11 +28,6 @@ _V2 = "/_matrix/identity/v2"
 _INTERNAL = "/_matrix/identity/internal"
 _LOOKUP_BODY = 1024 * 1024
 _POLICY_PATH = TERMS_PATH.format(id="{policy}", version="{version}", language="{language}")
-
-
-async def _not_offered(_request: web.Request) -> web.Response:
-    """A part of the specification that this version leaves out; clients take it for "not supported"."""
-    raise UnsupportedRequest
 
 
 OPEN, ACCOUNT, TERMS = Access.OPEN, Access.ACCOUNT, Access.ACCOUNT_AND_TERMS
@@ -51,13 +57,21 @@ ROUTES: Final = (
         # Whoever only asks what is there has not followed the link.
         answers_head=False,
     ),
+    Route("POST", f"{_V2}/validate/msisdn/requestToken", validate_msisdn.request_msisdn_token, TERMS),
+    Route("POST", f"{_V2}/validate/msisdn/submitToken", validate_msisdn.submit_msisdn_token, TERMS),
+    # Nor does one in a text message carry a token.
+    Route(
+        "GET",
+        f"{_V2}/validate/msisdn/submitToken",
+        validate_msisdn.follow_msisdn_link,
+        OPEN,
+        Answers.PAGE,
+        answers_head=False,
+    ),
     Route("GET", f"{_V2}/3pid/getValidated3pid", threepid.get_validated_threepid, TERMS),
     Route("POST", f"{_V2}/3pid/bind", threepid.bind, TERMS),
     # Homeservers unbind without an account: by a session of the address's owner, or by their signature.
     Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, OPEN),
-    Route("POST", f"{_V2}/validate/msisdn/requestToken", _not_offered, TERMS),
-    Route("POST", f"{_V2}/validate/msisdn/submitToken", _not_offered, TERMS),
-    Route("GET", f"{_V2}/validate/msisdn/submitToken", _not_offered, OPEN),
     Route("POST", f"{_V2}/store-invite", invitations.store_invite, TERMS),
     Route("POST", f"{_V2}/sign-ed25519", invitations.sign, TERMS),
     # Pages for people, below the prefix that every proxy already forwards.
@@ -92,6 +106,28 @@ V1_ALWAYS: Final = (
 V1_ACCESS: Final = (
     Route("POST", f"{_V1}/validate/email/requestToken", validate.request_email_token, OPEN, reads=Reads.ANYTHING),
     Route("POST", f"{_V1}/validate/email/submitToken", validate.submit_email_token, OPEN, reads=Reads.ANYTHING),
+    Route(
+        "POST",
+        f"{_V1}/validate/msisdn/requestToken",
+        validate_msisdn.request_msisdn_token,
+        OPEN,
+        reads=Reads.ANYTHING,
+    ),
+    Route(
+        "POST",
+        f"{_V1}/validate/msisdn/submitToken",
+        validate_msisdn.submit_msisdn_token,
+        OPEN,
+        reads=Reads.ANYTHING,
+    ),
+    Route(
+        "GET",
+        f"{_V1}/validate/msisdn/submitToken",
+        validate_msisdn.follow_msisdn_link,
+        OPEN,
+        Answers.PAGE,
+        answers_head=False,
+    ),
     Route("GET", f"{_V1}/3pid/getValidated3pid", threepid.get_validated_threepid, OPEN),
     Route("POST", f"{_V1}/3pid/unbind", threepid.unbind, OPEN),
     Route("POST", f"{_V1}/store-invite", invitations.store_invite, OPEN, reads=Reads.ANYTHING),

@@ -6,57 +6,37 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from aiohttp import web
-from pydantic import AfterValidator, StrictStr
+from pydantic import StrictStr
 
 from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
 from identity_server.api.clients import address_of, network_of
-from identity_server.api.errors import json_response, status_and_errcode
-from identity_server.api.pages import LINK_IS_NO_GOOD, brand_of, page_response, reader_of, redirect
-from identity_server.api.requests import (
-    ClientSecretField,
-    Integer,
-    SessionIdField,
-    Text,
-    TokenField,
-    WireModel,
-    read_form,
-    read_json,
-    read_query,
-)
+from identity_server.api.errors import json_response
+from identity_server.api.pages import brand_of, page_response, reader_of
+from identity_server.api.requests import Text, TokenField, WireModel, read_form, read_json, read_query
 from identity_server.api.route import account_id
+from identity_server.api.validate_parts import (
+    RequestTokenBody,
+    SubmitTokenBody,
+    confirmed,
+    follow_link,
+    may_redirect,
+)
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId
 from identity_server.domain.validation import ValidationSession
 from identity_server.rendering.languages import parse_accept_language
-from identity_server.rendering.pages import Reader, host_of
 from identity_server.services.validation import EmailRequest
 
 CONFIRM_PATH = "/_matrix/identity/confirm"
 _SUBMIT_PATH = "/_matrix/identity/v2/validate/email/submitToken"
-_FOUND = 302
 _SEE_OTHER = 303
 
 # Whatever string isn't an address is refused as an address, by `canonical_email`: its length and characters too.
 _Email = StrictStr
-_Link = Annotated[str, Text(2000, min_length=0)]
 _Language = Annotated[str, Text(64, min_length=0)]
 
 
-def _web_link(value: str) -> str | None:
-    """Other schemes are left out rather than refused: apps send links of their own that were never followed."""
-    return value if host_of(value) is not None else None
-
-
-class _RequestToken(WireModel):
-    client_secret: ClientSecretField
+class _RequestToken(RequestTokenBody):
     email: _Email
-    send_attempt: Integer
-    next_link: Annotated[_Link | None, AfterValidator(lambda value: value and _web_link(value))] = None
-
-
-class _SubmitToken(WireModel):
-    sid: SessionIdField
-    client_secret: ClientSecretField
-    token: TokenField
 
 
 class _Confirm(WireModel):
@@ -95,23 +75,13 @@ async def request_email_token(request: web.Request) -> web.Response:
 
 async def submit_email_token(request: web.Request) -> web.Response:
     """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2validateemailsubmittoken."""
-    await _submit(request, await read_json(request, _SubmitToken))
+    await _submit(request, await read_json(request, SubmitTokenBody))
     return json_response({"success": True})
 
 
 async def follow_email_link(request: web.Request) -> web.Response:
     """https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv2validateemailsubmittoken."""
-    reader = reader_of(request)
-    try:
-        session = await _submit(request, read_query(request, _SubmitToken))
-    except LINK_IS_NO_GOOD as error:
-        page = request.app[PAGES].followed(reader, status=status_and_errcode(error)[0])
-        if page is None:
-            raise
-        return page_response(page)
-    if session.next_link is None and (page := request.app[PAGES].followed(reader)) is not None:
-        return page_response(page)
-    return _confirmed(request, session, reader, redirect_status=_FOUND)
+    return await follow_link(request, _submit, medium=Medium.EMAIL)
 
 
 async def show_confirm_page(request: web.Request) -> web.Response:
@@ -126,7 +96,7 @@ async def show_confirm_page(request: web.Request) -> web.Response:
         token=query.token,
         address=session.threepid.address,
         user_id=session.requested_by,
-        next_link=session.next_link if _may_redirect(request, session) else None,
+        next_link=session.next_link if may_redirect(request, session) else None,
         expires_at_ms=session.expires_at_ms,
     )
     return page_response(page)
@@ -136,27 +106,14 @@ async def confirm(request: web.Request) -> web.Response:
     """The button of the confirm page."""
     form = await read_form(request, _Confirm)
     session = await request.app[SERVICES].validation.confirm(form.token)
-    return _confirmed(request, session, reader_of(request, lang=form.lang), redirect_status=_SEE_OTHER)
+    reader = reader_of(request, lang=form.lang)
+    return confirmed(request, session, reader, medium=Medium.EMAIL, redirect_status=_SEE_OTHER)
 
 
-async def _submit(request: web.Request, proof: _SubmitToken) -> ValidationSession:
+async def _submit(request: web.Request, proof: SubmitTokenBody) -> ValidationSession:
     return await request.app[SERVICES].validation.submit_token(
         medium=Medium.EMAIL,
         sid=SessionId(proof.sid),
         client_secret=ClientSecret(proof.client_secret),
         token=proof.token,
     )
-
-
-def _confirmed(
-    request: web.Request, session: ValidationSession, reader: Reader, *, redirect_status: int
-) -> web.Response:
-    if session.next_link is not None and _may_redirect(request, session):
-        return redirect(session.next_link, status=redirect_status)
-    return page_response(request.app[PAGES].confirmed(reader, continue_to=session.next_link))
-
-
-def _may_redirect(request: web.Request, session: ValidationSession) -> bool:
-    hosts = request.app[SETTINGS].next_link_hosts
-    host = host_of(session.next_link)
-    return host is not None and (hosts is None or host in hosts or host.partition(":")[0] in hosts)

@@ -13,13 +13,14 @@ from identity_server.config import Config, ConfigError, load
 from identity_server.domain.errors import IdentityServerError
 from identity_server.key_files import KeyProblem
 from identity_server.observability import set_up_logging
+from identity_server.outbound.sms import ProviderProblem
 from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.policies import PolicyProblems
 from identity_server.server import CannotListen
 from identity_server.storage.schema import SchemaProblem
 
 # Problems that the operator can put right; everything else is a fault of ours and shows its traceback.
-_OPERATORS = (CannotListen, KeyProblem, SchemaProblem, IdentityServerError)
+_OPERATORS = (CannotListen, KeyProblem, ProviderProblem, SchemaProblem, IdentityServerError)
 _LISTS = (PolicyProblems, BrandingProblems)
 
 conf_option = click.option(

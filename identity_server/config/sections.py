@@ -540,14 +540,20 @@ class Sms:
         "bodyTemplate",
         values.BODY_TEMPLATE,
         "Your code is {token}",
-        pending=True,
-        doc="""The text of a message; `{token}` is replaced by the code.""",
+        doc="""The text of a message; `{token}` is replaced by the code. Where it still fits into one SMS, the line by
+        which phones offer the code (`@host #code`) is added, unless `#{token}` is in the text.""",
+    )
+    code_digits: int = key(
+        "code_digits",
+        values.whole(6, 8),
+        "6",
+        new=True,
+        doc="""How many digits a code has.""",
     )
     providers: tuple[str, ...] | None = key(
         "providers",
         values.optional(values.PROVIDERS),
         new=True,
-        pending=True,
         doc="""Who sends messages: `openmarket`, `twilio`, `vonage`, `webhook`, `log` (writes them to standard output,
         for trying things out) or the name of a provider of another package. Several are asked in this order, until
         one takes the message. Empty: `openmarket` if `username` and `password` are set, otherwise nobody, and phone
@@ -560,14 +566,12 @@ class Sms:
         member="44",
         member_names=values.CALLING_CODE,
         new=True,
-        pending=True,
         doc="""Who sends messages to numbers of a country code instead of `providers`: `provider.44` for country code 44.""",
     )
     ca_file: Path | None = key(
         "ca_file",
         values.optional(values.PATH),
         new=True,
-        pending=True,
         doc="""Certificate authorities (PEM) trusted for providers besides the system's.""",
     )
     openmarket_url: str = key(
@@ -575,20 +579,17 @@ class Sms:
         values.WEB_URL,
         "https://smsc.openmarket.com/sms/v4/mt",
         new=True,
-        pending=True,
         doc="""Where messages for OpenMarket are posted to.""",
     )
     username: str | None = key(
         "username",
         values.optional(values.LINE),
-        pending=True,
         doc="""The user of the OpenMarket account.""",
     )
     password: str | None = key(
         "password",
         values.optional(values.LINE),
         secret=True,
-        pending=True,
         doc="""The password of the OpenMarket account. A `%` is written `%%`.""",
     )
     originators: dict[str, tuple[Originator, ...]] = key(
@@ -598,7 +599,6 @@ class Sms:
         member="default",
         member_names=values.COUNTRY_PREFIX,
         has_default_member=True,
-        pending=True,
         doc="""The senders that OpenMarket shows on messages: `originators.44` for numbers of country code 44, `originators.default`
         for the rest. Each is `long:`, `short:` or `alpha:` and the sender; of several, a number always gets the same
         one.""",
@@ -608,14 +608,12 @@ class Sms:
         values.WEB_URL,
         "https://api.twilio.com",
         new=True,
-        pending=True,
         doc="""The API of Twilio, without path; regions have hosts of their own.""",
     )
     twilio_account_sid: str | None = key(
         "twilio.account_sid",
         values.optional(values.TWILIO_ACCOUNT),
         new=True,
-        pending=True,
         doc="""The account with Twilio, `AC...`.""",
     )
     twilio_auth_token: str | None = key(
@@ -623,14 +621,12 @@ class Sms:
         values.optional(values.LINE),
         secret=True,
         new=True,
-        pending=True,
         doc="""The auth token of the account with Twilio, or the secret of `twilio.api_key`.""",
     )
     twilio_api_key: str | None = key(
         "twilio.api_key",
         values.optional(values.TWILIO_KEY),
         new=True,
-        pending=True,
         doc="""An API key of Twilio (`SK...`) to log in with; `twilio.auth_token` is its secret then. Empty: the account
         itself logs in.""",
     )
@@ -638,14 +634,12 @@ class Sms:
         "twilio.messaging_service_sid",
         values.optional(values.TWILIO_SERVICE),
         new=True,
-        pending=True,
         doc="""The messaging service of Twilio (`MG...`) that chooses the sender. It or `twilio.from` is needed.""",
     )
     twilio_from: str | None = key(
         "twilio.from",
         values.optional(values.LINE),
         new=True,
-        pending=True,
         doc="""The sender of messages through Twilio: a number of yours with `+`, or a name.""",
     )
     vonage_url: str = key(
@@ -653,14 +647,12 @@ class Sms:
         values.WEB_URL,
         "https://api.nexmo.com/v1/messages",
         new=True,
-        pending=True,
         doc="""Where messages for Vonage are posted to (Messages API); regions have hosts of their own.""",
     )
     vonage_api_key: str | None = key(
         "vonage.api_key",
         values.optional(values.LINE),
         new=True,
-        pending=True,
         doc="""The API key of the account with Vonage.""",
     )
     vonage_api_secret: str | None = key(
@@ -668,21 +660,18 @@ class Sms:
         values.optional(values.LINE),
         secret=True,
         new=True,
-        pending=True,
         doc="""The API secret of the account with Vonage.""",
     )
     vonage_from: str | None = key(
         "vonage.from",
         values.optional(values.LINE),
         new=True,
-        pending=True,
         doc="""The sender of messages through Vonage: a number of yours, or a name.""",
     )
     webhook_url: str | None = key(
         "webhook.url",
         values.optional(values.WEB_URL),
         new=True,
-        pending=True,
         doc="""Your own endpoint for messages, which may be private.""",
     )
     webhook_secret: bytes | None = key(
@@ -690,7 +679,6 @@ class Sms:
         values.optional(values.WEBHOOK_SECRET),
         secret=True,
         new=True,
-        pending=True,
         doc="""The key by which your endpoint knows that a message is from this server (`openssl rand -base64 32` makes
         one).""",
     )
@@ -701,7 +689,6 @@ class Sms:
         member_names=values.OPTION_NAME,
         secret=True,
         new=True,
-        pending=True,
         doc="""Settings for a provider of another package, by the names that it asks for.""",
     )
     smsrule: dict[str, SmsRule] = key(
@@ -710,7 +697,6 @@ class Sms:
         "allow",
         member="1",
         member_names=values.COUNTRY_PREFIX,
-        pending=True,
         doc="""Whether numbers of a country code are served, `smsrule.1` for country code 1: `allow` or `reject`.
         Country codes without a rule are served.""",
     )
@@ -718,28 +704,24 @@ class Sms:
         "msisdn.ratelimit.burst",
         values.POSITIVE,
         "5",
-        pending=True,
         doc="""How many messages one number gets at once.""",
     )
     msisdn_ratelimit_rate_hz: float = key(
         "msisdn.ratelimit.rate_hz",
         values.RATE,
         "1/3600",
-        pending=True,
         doc="""How many messages per second one number gets in the long run.""",
     )
     country_ratelimit_burst: int = key(
         "country.ratelimit.burst",
         values.POSITIVE,
         "50",
-        pending=True,
         doc="""How many messages the numbers of one country code get at once.""",
     )
     country_ratelimit_rate_hz: float = key(
         "country.ratelimit.rate_hz",
         values.RATE,
         "1/60",
-        pending=True,
         doc="""How many messages per second the numbers of one country code get in the long run.""",
     )
 

@@ -171,8 +171,16 @@ class InvalidAddress(IdentityServerError):
     default_message = "This is not a valid address."
 
 
+class DestinationRejected(IdentityServerError):
+    """The operator doesn't serve addresses of that place."""
+
+    default_message = "This server does not send messages to numbers of this country."
+
+
 class MessageRefused(IdentityServerError):
-    """The message was refused for good by the system that would deliver it."""
+    """The message was refused for good by the system that would deliver it, or there is no such system."""
+
+    default_message = "The validation message could not be sent to this address."
 
 
 class EmailRefused(MessageRefused):

@@ -8,11 +8,18 @@ from identity_server.domain.ports import Randomness
 
 _ROW_ID_BYTES = 8
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_CODE_BYTES = 16
 
 
 def opaque(randomness: Randomness, size: int) -> str:
     """`size` random bytes in the URL-safe alphabet of the specification's opaque identifiers."""
     return base64.urlsafe_b64encode(randomness.token_bytes(size)).rstrip(b"=").decode()
+
+
+def decimal_code(randomness: Randomness, digits: int) -> str:
+    """A code for people to copy; every one of its length is as likely as any other."""
+    # Of 128 bits, the remainder favours no code by more than one in 10^30.
+    return f"{int.from_bytes(randomness.token_bytes(_CODE_BYTES), 'big') % 10**digits:0{digits}}"
 
 
 def row_id(randomness: Randomness) -> int:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import email_validator
 from markupsafe import Markup
 
+from identity_server.domain.identifiers import Medium
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
 from identity_server.rendering.languages import Language, native_name, parse_accept_language
 from identity_server.rendering.policies import PolicyDocument
@@ -137,21 +138,31 @@ class Pages:
             },
         )
 
-    def confirmed(self, reader: Reader, *, here: str | None = None, continue_to: str | None = None) -> Page:
+    def confirmed(
+        self,
+        reader: Reader,
+        *,
+        here: str | None = None,
+        continue_to: str | None = None,
+        medium: Medium = Medium.EMAIL,
+    ) -> Page:
         """The address is confirmed.
 
         Args:
             reader: who reads it.
             here: see the class.
             continue_to: a next_link that may not be redirected to; it is named and left to the reader.
+            medium: what kind of address it is.
         """
         host = host_of(continue_to)
-        variables = {"continue_to": continue_to if host else None, "next_host": host}
+        variables = {"continue_to": continue_to if host else None, "next_host": host, "medium": medium}
         return self._page("confirmed", reader, here=here, variables=variables)
 
-    def failed(self, reader: Reader, *, here: str | None = None, status: int = 400) -> Page:
-        """The link is wrong, over or used up; says what to do next."""
-        return self._page("failed", reader, here=here, status=status)
+    def failed(
+        self, reader: Reader, *, here: str | None = None, status: int = 400, medium: Medium = Medium.EMAIL
+    ) -> Page:
+        """The link is wrong, over or used up; says what to do next, which depends on the kind of address."""
+        return self._page("failed", reader, here=here, status=status, variables={"medium": medium})
 
     def followed(self, reader: Reader, *, status: int = 200) -> Page | None:
         """The operator's own page after a mailed link of Sydent's kind was followed, or None where there is none.
@@ -239,8 +250,8 @@ class Pages:
                 next_link=link,
                 expires_at_ms=1_800_000_000_000,
             ),
-            lambda: self.confirmed(reader, continue_to=link),
-            lambda: self.failed(reader),
+            *(partial(self.confirmed, reader, continue_to=link, medium=medium) for medium in Medium),
+            *(partial(self.failed, reader, medium=medium) for medium in Medium),
             *(partial(self.error, reader, status=status) for status in _STATUSES_WITH_WORDS),
             lambda: self.policy(reader, document=document, translations=(document,)),
         )

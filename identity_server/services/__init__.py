@@ -14,6 +14,7 @@ from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations
 from identity_server.services.lookup import Lookup
 from identity_server.services.peppers import Peppers
+from identity_server.services.phone_validation import PhoneValidation
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation
@@ -30,6 +31,7 @@ class Services:
     invitations: Invitations
     lookup: Lookup
     peppers: Peppers
+    phone_validation: PhoneValidation
     public_keys: PublicKeys
     terms: TermsOfService
     validation: Validation

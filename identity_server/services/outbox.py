@@ -10,6 +10,8 @@ from identity_server.storage.jobs import Job
 MAIL = "mail"
 """A mail; the payload is made and read in `services/mail_jobs.py`."""
 
+SMS = "sms"
+"""A text message; the payload is made and read in `services/text_jobs.py`."""
 
 BIND_NOTICE = "bind-notice"
 """A notice to a homeserver; made and sent by `services/bind_notices.py`."""

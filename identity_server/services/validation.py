@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from identity_server.domain.errors import (
     EmailRefused,
@@ -28,12 +28,22 @@ from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL, Outbox, Outcome
+from identity_server.services.session_requests import (
+    OPEN_SESSIONS,
+    SessionChange,
+    SessionRequest,
+    find_session,
+    mark_validated,
+    new_session_id,
+    put_session,
+    require_room,
+    take_back,
+)
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 from identity_server.storage.sealing import token_digest
 
 _DAY_MS = 24 * 3_600_000
-_SID_BYTES = 16
 _TOKEN_BYTES = 32
 _MESSAGE_ID_BYTES = 16
 
@@ -53,7 +63,7 @@ class ValidationLimits:
     per_sender: RateLimit
     per_address_and_sender: int
     per_address: int
-    open_sessions: int = 50
+    open_sessions: int = OPEN_SESSIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +93,7 @@ class EmailRequest:
 class _Sending:
     """What a request has written, so that it can be taken back if the mail is refused for good."""
 
-    session: ValidationSession
-    before: ValidationSession | None
+    change: SessionChange
     digest: bytes
     job: Job
 
@@ -136,23 +145,32 @@ class Validation:
             EmailRefused: the relay refused the mail.
         """
         threepid = Threepid(Medium.EMAIL, canonical_email(request.email))
+        asked = SessionRequest(
+            threepid=threepid,
+            client_secret=request.client_secret,
+            requested_by=requested_by,
+            send_attempt=request.send_attempt,
+            next_link=request.next_link,
+        )
+        new_sid = new_session_id(self._randomness)
         token = opaque(self._randomness, _TOKEN_BYTES)
         now_ms = self._clock.now_ms()
 
         async def use_case(tx: Transaction) -> ValidationSession | _Sending:
-            before = await self._live_session(tx, request, threepid, requested_by, now_ms)
-            if before is not None and request.send_attempt <= before.send_attempt:
+            before = await find_session(tx, asked, now_ms=now_ms)
+            if before is not None and asked.repeats(before):
                 return before
             await self._take_limits(tx, request, threepid, requested_by, now_ms, opens=before is None)
-            session = await self._put_session(tx, request, threepid, requested_by, before, now_ms)
+            change = await put_session(tx, asked, before, new_sid=new_sid, now_ms=now_ms)
             expires_at_ms = now_ms + MAIL_TOKEN_LIFETIME_MS
             digest = token_digest(token)
-            await tx.validation_sessions.add_token(session.sid, digest, now_ms=now_ms, expires_at_ms=expires_at_ms)
-            mail = self._verification_mail(request, threepid, session.sid, token, requested_by, expires_at_ms)
+            sid = change.session.sid
+            await tx.validation_sessions.add_token(sid, digest, now_ms=now_ms, expires_at_ms=expires_at_ms)
+            mail = self._verification_mail(request, threepid, sid, token, requested_by, expires_at_ms)
             job = await tx.jobs.add_claimed(
                 row_id(self._randomness), MAIL, mail_to_payload(mail), now_ms=now_ms, expires_at_ms=expires_at_ms
             )
-            return _Sending(session=session, before=before, digest=digest, job=job)
+            return _Sending(change=change, digest=digest, job=job)
 
         result = await self._database.transaction(use_case)
         if isinstance(result, ValidationSession):
@@ -160,19 +178,7 @@ class Validation:
         if await self._outbox.attempt(result.job) is Outcome.REFUSED:
             await self._database.transaction(lambda tx: _take_back(tx, result))
             raise EmailRefused
-        return result.session.sid
-
-    async def _live_session(
-        self, tx: Transaction, request: EmailRequest, threepid: Threepid, requested_by: UserId | None, now_ms: int
-    ) -> ValidationSession | None:
-        found = await tx.validation_sessions.find(
-            threepid=threepid, client_secret=request.client_secret, requested_by=requested_by
-        )
-        if found is not None and now_ms >= found.expires_at_ms:
-            # A new one takes its place; the old one goes on saying that it has expired.
-            await tx.validation_sessions.wipe(found.sid)
-            return None
-        return found
+        return result.change.session.sid
 
     async def _take_limits(
         self,
@@ -186,10 +192,10 @@ class Validation:
     ) -> None:
         sessions, limits = tx.validation_sessions, self._limits
         since_ms = now_ms - _DAY_MS
+        if opens:
+            await require_room(tx, requested_by, limit=limits.open_sessions, now_ms=now_ms)
         too_many = await sessions.count_tokens(threepid, since_ms=since_ms) >= limits.per_address
         if requested_by is not None:
-            if opens and await sessions.count_open(requested_by, now_ms=now_ms) >= limits.open_sessions:
-                raise RateLimited(retry_after_ms=_DAY_MS, message="Too many validation sessions are open.")
             by_sender = await sessions.count_tokens(threepid, since_ms=since_ms, requested_by=requested_by)
             too_many = too_many or by_sender >= limits.per_address_and_sender
         if too_many:
@@ -198,31 +204,6 @@ class Validation:
         await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
         per_mailbox = RateLimit(burst=limits.per_address, interval_ms=_DAY_MS // limits.per_address)
         await tx.rate_limits.take("mailbox", mailbox_of(threepid.address), per_mailbox, now_ms=now_ms)
-
-    async def _put_session(
-        self,
-        tx: Transaction,
-        request: EmailRequest,
-        threepid: Threepid,
-        requested_by: UserId | None,
-        before: ValidationSession | None,
-        now_ms: int,
-    ) -> ValidationSession:
-        if before is not None:
-            session = replace(before, send_attempt=request.send_attempt, next_link=request.next_link)
-            await tx.validation_sessions.save(session)
-            return session
-        session = ValidationSession(
-            sid=SessionId(opaque(self._randomness, _SID_BYTES)),
-            threepid=threepid,
-            requested_by=requested_by,
-            send_attempt=request.send_attempt,
-            next_link=request.next_link,
-            created_at_ms=now_ms,
-            validated_at_ms=None,
-        )
-        await tx.validation_sessions.add(session, request.client_secret)
-        return session
 
     def _verification_mail(
         self,
@@ -286,7 +267,7 @@ class Validation:
             found = await tx.validation_sessions.find_by_token(token_digest(token), sid=sid)
             if found is None or now_ms >= found[1]:
                 raise TokenIncorrect
-            return await _mark_validated(tx, session, now_ms)
+            return await mark_validated(tx, session, now_ms=now_ms)
 
         return await self._database.transaction(use_case)
 
@@ -307,7 +288,8 @@ class Validation:
         """
 
         async def use_case(tx: Transaction) -> ValidationSession:
-            return await _mark_validated(tx, await self._live_by_token(tx, token), self._clock.now_ms())
+            session = await self._live_by_token(tx, token)
+            return await mark_validated(tx, session, now_ms=self._clock.now_ms())
 
         return await self._database.transaction(use_case)
 
@@ -349,23 +331,6 @@ class Validation:
         return await self._database.transaction(use_case)
 
 
-async def _mark_validated(tx: Transaction, session: ValidationSession, now_ms: int) -> ValidationSession:
-    if session.validated_at_ms is not None:
-        return session
-    validated = replace(session, validated_at_ms=now_ms)
-    await tx.validation_sessions.save(validated)
-    return validated
-
-
 async def _take_back(tx: Transaction, sending: _Sending) -> None:
-    """Undo a request whose mail was refused; a session that stood before, or was taken further since, stays."""
     await tx.validation_sessions.remove_token(sending.digest)
-    now = await tx.validation_sessions.lookup_by_id(sending.session.sid)
-    if now is None or now.send_attempt != sending.session.send_attempt:
-        return
-    if sending.before is None:
-        await tx.validation_sessions.remove(now.sid)
-        return
-    await tx.validation_sessions.save(
-        replace(now, send_attempt=sending.before.send_attempt, next_link=sending.before.next_link)
-    )
+    await take_back(tx, sending.change)

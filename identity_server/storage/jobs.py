@@ -45,6 +45,11 @@ class Job:
     lease: int
     expires_at_ms: int
 
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether an earlier try ended without an outcome: its process died, or took longer than its lease."""
+        return self.lease > self.attempts + 1
+
     def __repr__(self) -> str:
         return f"Job(id={self.id}, kind={self.kind!r}, attempts={self.attempts})"
 

@@ -39,6 +39,35 @@ class RateLimits:
                 update(rate_limits).where(rate_limits.c.key_digest == digest).values(whole_again_at_ms=value)
             )
 
+    async def take_place(self, name: str, caller: str, *, places: int, window_ms: int, now_ms: int) -> bytes:
+        """Use one of the caller's places, each of which is free again after the window.
+
+        Where `take` lets a few more through in the long run, this never lets more through than there are places
+        in any window; it costs a row for each, so there should be few. Returns what `give_back` needs.
+
+        Raises:
+            RateLimited: all are in use.
+        """
+        digests = [self._sealer.digest("rate limit", name, caller, str(place)) for place in range(places)]
+        rows = await self._connection.execute(select(rate_limits).where(rate_limits.c.key_digest.in_(digests)))
+        free_at = {row.key_digest: row.whole_again_at_ms for row in rows}
+        chosen = min(digests, key=lambda digest: free_at.get(digest, 0))
+        if chosen not in free_at:
+            await self._connection.execute(
+                insert(rate_limits).values(key_digest=chosen, whole_again_at_ms=now_ms + window_ms)
+            )
+            return chosen
+        if free_at[chosen] > now_ms:
+            raise RateLimited(retry_after_ms=free_at[chosen] - now_ms)
+        await self._connection.execute(
+            update(rate_limits).where(rate_limits.c.key_digest == chosen).values(whole_again_at_ms=now_ms + window_ms)
+        )
+        return chosen
+
+    async def give_back(self, place: bytes) -> None:
+        """Free a place that `take_place` gave."""
+        await self._connection.execute(delete(rate_limits).where(rate_limits.c.key_digest == place))
+
     async def cleanup(self, *, now_ms: int) -> int:
         """Forget callers whose allowance is whole again; returns how many."""
         result = await self._connection.execute(delete(rate_limits).where(rate_limits.c.whole_again_at_ms <= now_ms))

@@ -1,4 +1,4 @@
-"""Validation sessions and the tokens that were mailed for them."""
+"""Validation sessions, the tokens that were mailed for them, and the codes that were texted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, Threepid, UserId
-from identity_server.domain.validation import SESSION_TOMBSTONE_MS, ValidationSession
+from identity_server.domain.validation import CODE_TRIES, SESSION_TOMBSTONE_MS, SentCode, ValidationSession
 from identity_server.storage.sealing import Sealer, same_digest
 from identity_server.storage.tables import validation_sessions, validation_tokens
 
@@ -120,7 +120,39 @@ class ValidationSessions:
                 validation_sessions.c.requested_by == requested_by,
                 validation_sessions.c.expires_at_ms > now_ms,
                 validation_sessions.c.validated_at_ms.is_(None),
+                validation_sessions.c.code_tries < CODE_TRIES,
             )
+        )
+
+    async def put_code(self, sid: SessionId, code: SentCode | None) -> None:
+        """Store the code that was sent last, in place of the one before."""
+        await self._connection.execute(
+            update(validation_sessions)
+            .where(validation_sessions.c.sid == sid)
+            .values(
+                code_hash=None if code is None else code.hashed,
+                code_expires_at_ms=None if code is None else code.expires_at_ms,
+            )
+        )
+
+    async def count_try(self, sid: SessionId) -> bool:
+        """Count a try of a code before it is compared; False if the tries of the session are used up.
+
+        It is one statement, so that however many come at once, no more than that are let through.
+        """
+        counted = await self._connection.execute(
+            update(validation_sessions)
+            .where(validation_sessions.c.sid == sid, validation_sessions.c.code_tries < CODE_TRIES)
+            .values(code_tries=validation_sessions.c.code_tries + 1)
+        )
+        return counted.rowcount > 0
+
+    async def forget_try(self, sid: SessionId) -> None:
+        """Take back what `count_try` has counted, since the code was right."""
+        await self._connection.execute(
+            update(validation_sessions)
+            .where(validation_sessions.c.sid == sid)
+            .values(code_tries=validation_sessions.c.code_tries - 1)
         )
 
     async def add_token(self, sid: SessionId, digest: bytes, *, now_ms: int, expires_at_ms: int) -> None:
@@ -151,8 +183,15 @@ class ValidationSessions:
         return await self._count(query)
 
     async def cleanup(self, *, now_ms: int) -> int:
-        """Remove expired tokens, wipe expired sessions, and drop those that have said so for long enough."""
+        """Remove expired tokens and codes, wipe expired sessions, and drop those that have said so for long enough."""
         await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.expires_at_ms <= now_ms))
+        await self._connection.execute(
+            update(validation_sessions)
+            .where(
+                validation_sessions.c.code_expires_at_ms <= now_ms, validation_sessions.c.validated_at_ms.is_(None)
+            )
+            .values(code_hash=None, code_expires_at_ms=None)
+        )
         over = select(validation_sessions.c.sid).where(validation_sessions.c.expires_at_ms <= now_ms)
         await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid.in_(over)))
         wiped = await self._connection.execute(
@@ -188,7 +227,15 @@ class ValidationSessions:
             next_link=opened(_NEXT_LINK, row.sealed_next_link),
             created_at_ms=row.created_at_ms,
             validated_at_ms=row.validated_at_ms,
+            code=None if row.code_hash is None else SentCode(row.code_hash, row.code_expires_at_ms),
+            code_tries=row.code_tries,
         )
 
 
-_WIPED: dict[str, None] = {"address_blind": None, "sealed_address": None, "sealed_next_link": None}
+_WIPED: dict[str, None] = {
+    "address_blind": None,
+    "sealed_address": None,
+    "sealed_next_link": None,
+    "code_hash": None,
+    "code_expires_at_ms": None,
+}

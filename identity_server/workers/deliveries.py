@@ -1,27 +1,61 @@
-"""What the kinds of jobs do. Each may run more than once for one job."""
+"""What the kinds of jobs do. Each may run more than once for one job; only texts are sent once at most."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from identity_server.domain.ports import MailTransport
+import structlog
+
+from identity_server.domain.ports import (
+    DeliveryPostponed,
+    DeliveryRefused,
+    DeliveryUnknown,
+    MailTransport,
+    SmsTransport,
+)
 from identity_server.services.bind_notices import BindNotices
 from identity_server.services.mail_jobs import mail_from_payload
-from identity_server.services.outbox import BIND_NOTICE, MAIL
+from identity_server.services.outbox import BIND_NOTICE, MAIL, SMS
+from identity_server.services.text_jobs import text_from_payload
 from identity_server.storage.jobs import Job
 from identity_server.workers.runner import JobKind
+
+_log = structlog.get_logger(__name__)
 
 _MESSAGE_PAUSES_MS = (30_000, 120_000, 300_000, 900_000, 1_800_000)
 
 
-def job_kinds(*, mail: MailTransport, bind_notices: BindNotices) -> Mapping[str, JobKind]:
-    """How every kind of job is carried out."""
+def job_kinds(*, mail: MailTransport, sms: SmsTransport | None, bind_notices: BindNotices) -> Mapping[str, JobKind]:
+    """How every kind of job is carried out.
+
+    Args:
+        mail: delivers mail.
+        sms: delivers text messages; None if nobody does.
+        bind_notices: tells homeservers of bindings.
+    """
 
     async def send_mail(job: Job) -> None:
         # A repeat carries the same Message-ID, by which mail systems tell it from a second mail.
         await mail.send(mail_from_payload(job.payload))
 
+    async def send_text(job: Job) -> None:
+        if job.was_interrupted:
+            # It may have been sent. Nobody gets a code twice; who got none asks for another.
+            _log.warning("text.outcome_unknown", job_id=job.id, reason="an earlier try ended without an outcome")
+            return
+        if sms is None:
+            raise DeliveryRefused("no provider is configured any more")
+        try:
+            await sms.send(text_from_payload(job.payload))
+        except (DeliveryRefused, DeliveryPostponed):
+            raise
+        except DeliveryUnknown as error:
+            _log.warning("text.outcome_unknown", job_id=job.id, reason=str(error))
+        except Exception:  # noqa: BLE001 - whatever it was, it may have come after the message had gone
+            _log.exception("text.outcome_unknown", job_id=job.id)
+
     return {
+        SMS: JobKind(handler=send_text, pause_ms=message_pause_ms),
         MAIL: JobKind(handler=send_mail, pause_ms=message_pause_ms),
         BIND_NOTICE: JobKind(
             handler=bind_notices.send,

@@ -31,7 +31,8 @@ NOT_STRINGS: dict[str, Any] = {
     "object": {MARKER: MARKER},
 }
 CONTROLS = {"NUL": "\x00", "unit separator": "\x1f", "newline": "\n", "CR LF": "\r\n", "DEL": "\x7f", "C1": "\x85"}
-MAY_BE_NULL = {("validate/email/requestToken", "next_link")}
+MAY_BE_NULL = {("validate/email/requestToken", "next_link"), ("validate/msisdn/requestToken", "next_link")}
+ERRCODES = {"email": "M_INVALID_EMAIL", "address": "M_INVALID_EMAIL", "phone_number": "M_INVALID_ADDRESS"}
 
 
 def in_its_grammar(place: str, text: str) -> str:
@@ -41,7 +42,7 @@ def in_its_grammar(place: str, text: str) -> str:
 
 
 def errcode_for(place: str) -> str:
-    return "M_INVALID_EMAIL" if place in {"email", "address"} else "M_INVALID_PARAM"
+    return ERRCODES.get(place, "M_INVALID_PARAM")
 
 
 @pytest.mark.parametrize("operation", JSON_OPERATIONS)
@@ -131,7 +132,7 @@ async def test_lengths(server: Harness, alice: User, operation: str, place: str,
     [
         row
         for row in STRINGS
-        if row[0] != "validate/email/requestToken"
+        if not row[0].endswith("/requestToken")
         and row[1] not in {"mxid", "sender", "address", "room_id", "matrix_server_name"}
     ],
 )
@@ -145,7 +146,7 @@ async def test_the_greatest_length_is_looked_at(
 
 @pytest.mark.parametrize(
     ("operation", "place"),
-    [(operation, place) for operation, place, _ in STRINGS if place not in {"pepper", "next_link"}],
+    [(operation, place) for operation, place, _ in STRINGS if place not in {"pepper", "next_link", "country"}],
 )
 async def test_empty_strings(server: Harness, alice: User, operation: str, place: str) -> None:
     with nothing_stored(server):
@@ -164,7 +165,15 @@ async def test_characters_that_are_none(server: Harness, alice: User, operation:
 
 
 @pytest.mark.parametrize(
-    "operation", ["validate/email/requestToken", "validate/email/submitToken", "3pid/bind", "3pid/unbind"]
+    "operation",
+    [
+        "validate/email/requestToken",
+        "validate/email/submitToken",
+        "validate/msisdn/requestToken",
+        "validate/msisdn/submitToken",
+        "3pid/bind",
+        "3pid/unbind",
+    ],
 )
 @pytest.mark.parametrize(
     "secret", ["with space", "semi;colon", "a/b", "a+b", "ü", "\u017f", "\u0661", "a\n", "{}", "%41"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from identity_server.api.route import Route
-from identity_server.api.routes import ROUTES, _not_offered
+from identity_server.api.routes import ROUTES
 from tests.api.support import (
     CORS,
     assert_has_cors,
@@ -145,10 +145,3 @@ async def test_head_does_not_follow_the_mailed_link(server: Harness, alice: User
     assert reply.status == 405
     assert_has_cors(reply.headers)
     assert (await server.get("validate/email/submitToken", params=query)).status == 200
-
-
-async def test_what_is_not_offered_yet(server: Harness, alice: User) -> None:
-    for route in (route for route in ROUTES if route.handler is _not_offered):
-        for body in (b"{}", b"", b"nonsense") if route.method == "POST" else (b"",):
-            reply = await server.request(route.method, path_of(route), as_=alice, data=body)
-            assert_refused(reply, 404, "M_UNRECOGNIZED")

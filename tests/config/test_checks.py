@@ -188,7 +188,8 @@ def test_two_listeners_on_one_port(refused: Refuser, given: Loader) -> None:
         (section("general", "enable_v1_associations = true"), "without effect unless `enable_v1_access`"),
         (section("general", "prometheus_port = 9000"), "need each other"),
         (section("sms", "password = p"), "[sms] password: without effect"),
-        (section("sms", "username = u"), "this version doesn't act on it yet"),
+        (section("sms", "username = u"), "[sms] username: without effect"),
+        (section("general", "sentry_dsn = https://key@sentry.example/1"), "this version doesn't act on it yet"),
     ],
 )
 def test_warns(given: Loader, text: str, warning: str) -> None:

@@ -15,8 +15,6 @@ from typing import Any, Final
 
 import jsonschema_rs
 
-from identity_server.api import routes
-
 PATH: Final = Path(__file__).parents[3] / "shared" / "spec" / "identity-service.openapi.json"
 IS_HERE: Final = PATH.is_file()
 WHY_SKIPPED: Final = f"the specification document is not at {Path('..') / PATH.relative_to(PATH.parents[2])}"
@@ -27,12 +25,7 @@ CORS: Final = {
     "Access-Control-Allow-Headers": "Origin, X-Requested-With, Content-Type, Accept, Authorization",
 }
 
-NOT_OFFERED: Final = frozenset(
-    f"{route.method} {route.path}" for route in routes.ROUTES if route.handler is routes._not_offered
-)
-"""Operations that this version leaves out."""
-
-PAGES: Final = frozenset({"GET /_matrix/identity/v2/validate/email/submitToken"})
+PAGES: Final = frozenset(f"GET /_matrix/identity/v2/validate/{medium}/submitToken" for medium in ("email", "msisdn"))
 """Operations that answer people."""
 
 

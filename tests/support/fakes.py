@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from identity_server.domain.errors import HomeserverUnreachable, IdentityServerError, OpenIdTokenRefused
 from identity_server.domain.identifiers import ServerName, UserId, parse_user_id, server_of
-from identity_server.domain.ports import DeliveryError, Mail
+from identity_server.domain.ports import DeliveryError, Mail, TextMessage
 from identity_server.outbound.https import Answer
 from identity_server.outbound.origin_keys import KEYS_PATH
 from tests.support.homeserver import SigningHomeserver
@@ -125,3 +126,26 @@ class FakeMail:
     def last_token(self) -> str:
         """The token in the newest mail."""
         return self.sent[-1].variables["token"]
+
+
+class FakeSms:
+    """A provider that takes everything, unless told what to say next."""
+
+    def __init__(self) -> None:
+        self.sent: list[TextMessage] = []
+        self.answers: deque[Exception | Awaitable[None]] = deque()
+
+    async def send(self, message: TextMessage) -> None:
+        if self.answers:
+            answer = self.answers.popleft()
+            if isinstance(answer, Exception):
+                raise answer
+            await answer
+        self.sent.append(message)
+
+    @property
+    def last_code(self) -> str:
+        """The code in the newest message."""
+        found = re.search(r"\b[0-9]{6,8}\b", self.sent[-1].body)
+        assert found is not None
+        return found[0]

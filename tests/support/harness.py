@@ -21,7 +21,7 @@ from identity_server.domain.identifiers import Medium, Threepid
 from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.server import open_socket
 from tests.support.databases import put_migrated
-from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness
+from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness, FakeSms
 
 ALICE = "@alice:example.org"
 BOB = "@bob:example.org"
@@ -60,6 +60,7 @@ class Harness:
         self.clock = fakes.clock
         self.homeservers = fakes.homeservers
         self.mail = fakes.mail
+        self.sms = fakes.sms
         self._session = session
 
     async def request(self, method: str, path: str, *, as_: User | None = None, **options: Any) -> Reply:
@@ -176,10 +177,13 @@ class Fakes:
         self.homeservers = FakeHomeservers()
         self.origin_keys = PublishedKeys(federation=self.homeservers, clock=self.clock)
         self.mail = FakeMail()
+        self.sms = FakeSms()
+        self.offers_sms = True
 
     @property
     def ports(self) -> Ports:
-        return Ports(self.clock, self.randomness, self.homeservers, self.origin_keys, self.mail)
+        sms = self.sms if self.offers_sms else None
+        return Ports(self.clock, self.randomness, self.homeservers, self.origin_keys, self.mail, sms)
 
 
 def make_config(directory: Path, *, settings: Mapping[str, str] | None = None) -> Config:

@@ -1,0 +1,39 @@
+"""Hashes of codes."""
+
+from __future__ import annotations
+
+import argon2
+import pytest
+
+from identity_server.domain.credentials import SALT_BYTES, CodeHasher
+from identity_server.domain.identifiers import SessionId
+
+SID = SessionId("sid")
+SALT = b"s" * SALT_BYTES
+
+
+@pytest.fixture
+def hasher() -> CodeHasher:
+    return CodeHasher(b"k" * 32)
+
+
+def test_the_code_of_the_session_matches_and_no_other(hasher: CodeHasher) -> None:
+    hashed = hasher.hash(SID, "123456", salt=SALT)
+    assert hasher.matches(hashed, SID, "123456")
+    assert not hasher.matches(hashed, SID, "123457")
+    assert not hasher.matches(hashed, SessionId("other"), "123456")
+    assert not CodeHasher(b"K" * 32).matches(hashed, SID, "123456")
+
+
+def test_the_hash_costs_what_it_should_and_shows_no_code(hasher: CodeHasher) -> None:
+    hashed = hasher.hash(SID, "123456", salt=SALT)
+    parameters = argon2.extract_parameters(hashed)
+    assert parameters.type is argon2.Type.ID
+    assert (parameters.memory_cost, parameters.time_cost, parameters.parallelism) == (19 * 1024, 2, 1)
+    assert "123456" not in hashed
+    assert hashed != hasher.hash(SID, "123456", salt=b"t" * SALT_BYTES)
+
+
+@pytest.mark.parametrize("code", ["", "x" * 255, "\uff11\uff12\uff13\uff14\uff15\uff16", "\U0001f511"])
+def test_anything_can_be_tried(hasher: CodeHasher, code: str) -> None:
+    assert not hasher.matches(hasher.hash(SID, "123456", salt=SALT), SID, code)
