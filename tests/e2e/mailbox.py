@@ -24,7 +24,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._letters: list[tuple[str, EmailMessage]] = []
         self._arrived = threading.Condition()
-        self._listener = _Listener(self, hostname="127.0.0.1", port=0)
+        self._listener = Listener(self, hostname="127.0.0.1", port=0)
 
     @property
     def port(self) -> int:
@@ -63,7 +63,7 @@ class Mailbox:
         return any(recipient == address for recipient, _ in self._letters)
 
 
-class _Listener(Controller):
+class Listener(Controller):
     """aiosmtpd's controller, which can't take its port from the kernel by itself."""
 
     def _create_server(self) -> Any:

@@ -1,0 +1,1 @@
+"""The package that matrix-is-tester imports."""
