@@ -84,15 +84,6 @@ ROUTES: Final = (
 )
 
 
-_PROOF_LINK = Route(
-    "GET",
-    f"{_V1}/validate/email/submitToken",
-    validate.follow_email_link,
-    OPEN,
-    Answers.PAGE,
-    answers_head=False,
-)
-
 V1_ALWAYS: Final = (
     # What mails, room events and clients already point at: it answers whether v1 is switched on or not.
     Route("GET", _V1, status.ping, OPEN),
@@ -100,7 +91,14 @@ V1_ALWAYS: Final = (
     Route("GET", f"{_V1}/pubkey/ephemeral/isvalid", pubkey.is_valid_ephemeral, OPEN),
     Route("GET", f"{_V1}/pubkey/{{key_id}}", pubkey.get_key, OPEN),
     Route("POST", f"{_V1}/sign-ed25519", invitations.sign, OPEN, reads=Reads.ANYTHING),
-    _PROOF_LINK,
+    Route(
+        "GET",
+        f"{_V1}/validate/email/submitToken",
+        validate.follow_email_link,
+        OPEN,
+        Answers.PAGE,
+        answers_head=False,
+    ),
 )
 
 V1_ACCESS: Final = (
