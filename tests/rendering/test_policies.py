@@ -35,9 +35,9 @@ def test_the_examples_are_whole() -> None:
         "privacy_policy": {"en", "fr"},
         "terms_of_service": {"en", "fr"},
     }
-    assert {each.version for each in policies.terms.policies} == {"1.0"}
-    url = f"{BASE}/_matrix/identity/terms/privacy_policy/1.0/fr"
-    assert policies.terms.find(url) == Acceptance("privacy_policy", "1.0", "fr", url)
+    assert {each.version for each in policies.terms.policies} == {"1.1"}
+    url = f"{BASE}/_matrix/identity/terms/privacy_policy/1.1/fr"
+    assert policies.terms.find(url) == Acceptance("privacy_policy", "1.1", "fr", url)
     for document in policies.documents:
         assert "[OP" in document.html
         assert document.html.startswith("<p>")
