@@ -135,7 +135,7 @@ class JobRunner:
             await self._finish(job, kind.give_up)
             return Outcome.REFUSED
         except DeliveryPostponed as error:
-            return await self._postpone(job, str(error))
+            return await self._postpone(job, str(error), at_least_ms=(error.retry_after_seconds or 0) * 1000)
         except Exception:
             log.exception("job.failed")
             return await self._postpone(job, "an error in this server")
@@ -151,10 +151,10 @@ class JobRunner:
 
         await self._database.transaction(use_case)
 
-    async def _postpone(self, job: Job, reason: str) -> Outcome:
+    async def _postpone(self, job: Job, reason: str, *, at_least_ms: int = 0) -> Outcome:
         log = _log.bind(job_id=job.id, kind=job.kind, attempt=job.attempts + 1, reason=reason)
         kind = self._kinds[job.kind]
-        pause_ms = kind.pause_ms(job.attempts)
+        pause_ms = max(kind.pause_ms(job.attempts), at_least_ms)
         run_at_ms = self._clock.now_ms() + pause_ms
         if run_at_ms >= job.expires_at_ms:
             log.error("job.given_up")

@@ -189,6 +189,23 @@ async def test_postponed_message_is_tried_again_with_the_same_reference(server: 
     assert (await submit(server, alice, sid)).status == 200
 
 
+async def test_provider_is_left_alone_for_as_long_as_it_asks(server: Harness, alice: User) -> None:
+    server.sms.answers.append(DeliveryPostponed("HTTP 429", retry_after_seconds=120))
+    await request_code(server, alice)
+    server.clock.advance(seconds=119)
+    await server.system.runner.run_until_idle()
+    assert server.sms.sent == []
+    server.clock.advance(seconds=1)
+    await server.system.runner.run_until_idle()
+    assert len(server.sms.sent) == 1
+
+
+async def test_message_that_could_only_come_too_late_is_refused_at_once(server: Harness, alice: User) -> None:
+    server.sms.answers.append(DeliveryPostponed("HTTP 429", retry_after_seconds=600))
+    assert (await request_code(server, alice)).errcode == "M_SEND_ERROR"
+    assert server.count("validation_sessions") == server.count("jobs") == 0
+
+
 @pytest.mark.parametrize("fault", [DeliveryUnknown("no answer"), RuntimeError("a fault of ours")])
 async def test_message_that_may_have_been_sent_is_not_sent_again(
     server: Harness, alice: User, fault: Exception
