@@ -107,8 +107,19 @@ def gate(homeserver_gate: Gate) -> Iterator[Gate]:
 
 
 @pytest.fixture(scope="session")
+def texting_place(home: Path) -> Place:
+    """Where an identity server will be that sends text messages; Synapse has to know before it is there."""
+    return Place(folder=home / "texting", listener=f"https://localhost:{reserve_port()}")
+
+
+@pytest.fixture(scope="session")
 def booting_synapse(
-    home: Path, authority: Authority, web: Web, programs: list[Program], homeserver_gate: Gate
+    home: Path,
+    authority: Authority,
+    web: Web,
+    programs: list[Program],
+    homeserver_gate: Gate,
+    texting_place: Place,
 ) -> Synapse:
     """Synapse, started but maybe not ready: it takes the longest, so others start meanwhile."""
     made = Synapse(
@@ -117,6 +128,7 @@ def booting_synapse(
         name=f"localhost:{homeserver_gate.port}",
         authority=authority,
         web=web,
+        sms_by=texting_place.listener,
     )
     homeserver_gate.behind = ("localhost", made.port)
     programs.append(made.program)

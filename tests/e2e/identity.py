@@ -109,7 +109,9 @@ class IdentityServer:
         assert status == 0, f"the identity server ended with {status}\n{self.program.tail()}"
 
 
-def plain_conf(place: Place, *, authority: Authority, smtp_port: int, nameservers: str = "", sms: str = "") -> str:
+def plain_conf(
+    place: Place, *, authority: Authority, smtp_port: int, nameservers: str = "", general: str = "", sms: str = ""
+) -> str:
     """A conf as somebody writes it who starts anew: TLS of its own, and the terms that the repository ships.
 
     Args:
@@ -117,6 +119,7 @@ def plain_conf(place: Place, *, authority: Authority, smtp_port: int, nameserver
         authority: vouches for it and for homeservers.
         smtp_port: where the relay listens, on loopback.
         nameservers: for `federation.nameservers`.
+        general: further lines of the section `[general]`.
         sms: the lines of the section `[sms]`.
     """
     name = place.listener.removeprefix("https://")
@@ -128,6 +131,7 @@ log.level = DEBUG
 pidfile.path = {place.folder}/identity.pid
 terms.path = {REPOSITORY}/terms
 ip.whitelist = 127.0.0.0/8,::1/128
+{general}
 
 [db]
 db.file = {place.database}

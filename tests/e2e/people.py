@@ -22,11 +22,16 @@ _IDENTITY_SERVICE = "SERVICE_TYPE_IS"
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A validation session, which proves an address once the mailed link was followed."""
+    """A validation session, which proves an address once the mailed link was followed, or the code submitted.
+
+    Attributes:
+        submit_url: where the homeserver wants the code, if it asked for it.
+    """
 
     sid: str
     client_secret: str = field(repr=False)
     address: str = field(repr=False)
+    submit_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +191,9 @@ class Person:
             },
         )
 
-    def unbind_by_homeserver(self, address: str) -> str:
+    def unbind_by_homeserver(self, address: str, *, medium: str = "email") -> str:
         """Have the homeserver take the binding of an address back; returns what it says of the identity server."""
-        result: str = self._call("unbindThreePid", "email", address)["id_server_unbind_result"]
+        result: str = self._call("unbindThreePid", medium, address)["id_server_unbind_result"]
         return result
 
     def delete_address(self, address: str) -> str:
@@ -198,13 +203,51 @@ class Person:
 
     def deactivate(self) -> str:
         """Give the account up for good; returns what the homeserver says of the identity server."""
-        auth = {
-            "type": "m.login.password",
-            "identifier": {"type": "m.id.user", "user": self.user_id},
-            "password": f"password of {self._name}",
-        }
-        result: str = self._call("deactivateAccount", auth)["id_server_unbind_result"]
+        result: str = self._call("deactivateAccount", self._password)["id_server_unbind_result"]
         return result
+
+    # --- phone numbers --------------------------------------------------------------------
+
+    def ask_for_text(self, country: str, number: str) -> Proof:
+        """Have the identity server send a code to a number as somebody types it."""
+        secret = self._call("generateClientSecret")
+        self._ledger.note_token("client secret", secret)
+        answer = self._call("requestMsisdnToken", country, number, secret, 1, None, self.token)
+        return self._phone_proof(answer, secret)
+
+    def ask_homeserver_for_text(self, country: str, number: str) -> Proof:
+        """Have the homeserver ask the identity server for that."""
+        secret = self._call("generateClientSecret")
+        self._ledger.note_token("client secret", secret)
+        answer = self._call("requestAdd3pidMsisdnToken", country, number, secret, 1)
+        return self._phone_proof(answer, secret)
+
+    def submit_code(self, proof: Proof, code: str) -> None:
+        """Give the identity server the code of a text."""
+        assert self._call("submitMsisdnToken", proof.sid, proof.client_secret, code, self.token) == {"success": True}
+
+    def submit_to_homeserver(self, proof: Proof, code: str) -> None:
+        """Give the homeserver the code of a text."""
+        self._call("submitMsisdnTokenOtherUrl", proof.submit_url, proof.sid, proof.client_secret, code)
+
+    def add_to_account(self, proof: Proof) -> None:
+        """Have the homeserver remember a proven address, for itself alone."""
+        self._call(
+            "addThreePidOnly", {"sid": proof.sid, "client_secret": proof.client_secret, "auth": self._password}
+        )
+
+    def addresses(self) -> list[tuple[str, str]]:
+        """What the homeserver remembers of this person's addresses, each with its medium."""
+        return [(each["medium"], each["address"]) for each in self._call("getThreePids")["threepids"]]
+
+    def _phone_proof(self, answer: Mapping[str, str], secret: str) -> Proof:
+        self._ledger.note("phone number", answer["msisdn"])
+        return Proof(
+            sid=answer["sid"],
+            client_secret=secret,
+            address=answer["msisdn"],
+            submit_url=answer.get("submit_url", ""),
+        )
 
     # --- rooms ----------------------------------------------------------------------------
 
@@ -254,9 +297,9 @@ class Person:
 
     # --- finding --------------------------------------------------------------------------
 
-    def look_up(self, *addresses: str) -> dict[str, str]:
+    def look_up(self, *addresses: str, medium: str = "email") -> dict[str, str]:
         """Who the addresses belong to, by address as it was asked for."""
-        pairs = [[address, "email"] for address in addresses]
+        pairs = [[address, medium] for address in addresses]
         return {found["address"]: found["mxid"] for found in self._call("identityHashedLookup", pairs, self.token)}
 
     def pepper(self) -> str:
@@ -267,6 +310,15 @@ class Person:
     def log_out(self) -> None:
         """End the access token. The SDK has no method of its own for it, so this is its plumbing."""
         self._call("http.idServerRequest", "POST", "/account/logout", None, _V2, self.token)
+
+    @property
+    def _password(self) -> dict[str, Any]:
+        """How the homeserver is shown that it is them."""
+        return {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self.user_id},
+            "password": f"password of {self._name}",
+        }
 
     @property
     def _id_server(self) -> str:

@@ -27,9 +27,12 @@ class Synapse:
         name: the server name.
         port: where it listens, on loopback.
         url: the base URL of its client API; the federation API is there as well.
+
+    Args:
+        sms_by: the URL of the identity server that sends text messages for it.
     """
 
-    def __init__(self, folder: Path, *, name: str, authority: Authority, web: Web) -> None:
+    def __init__(self, folder: Path, *, name: str, authority: Authority, web: Web, sms_by: str = "") -> None:
         self.name = name
         self.port = reserve_port()
         self.url = f"https://localhost:{self.port}"
@@ -40,7 +43,8 @@ class Synapse:
             "tls_certificate_path": str(authority.localhost.chain),
             "tls_private_key_path": str(authority.localhost.key),
         }
-        config.write_text(yaml.safe_dump(_config(name, self.port, folder=folder) | tls))
+        delegates = {"account_threepid_delegates": {"msisdn": sms_by}} if sms_by else {}
+        config.write_text(yaml.safe_dump(_config(name, self.port, folder=folder) | tls | delegates))
         _write_signing_key(folder / "signing.key")
         self.program = Program(
             f"Synapse {name}",
