@@ -112,7 +112,7 @@ def _example_entry(section: Section, key: Key) -> str:
     marks = " ".join(f"({mark})" for mark in _marks(key))
     secret = f" Also from the file named by ${section.variable(key)}_FILE." if key.secret else ""
     text = " ".join(part for part in (marks, _plain(key.doc)) if part)
-    return f"{_wrapped(text + secret)}#{key.written_name} = {key.default.replace('%', '%%')}".rstrip() + "\n"
+    return f"{_wrapped(text + secret)}#{key.written_name} = {key.written_default}".rstrip() + "\n"
 
 
 def _plain(markdown: str) -> str:
@@ -145,16 +145,17 @@ def _reference_row(key: Key) -> str:
     marks = _marks(key) + ["secret"] * key.secret
     note = f"*{', '.join(marks)}.* " if marks else ""
     name = f"{key.name.removesuffix('*')}{'N' if key.is_family else ''}"
-    default = key.default if not key.is_family or key.has_default_member else ""
+    default = key.written_default if not key.is_family or key.has_default_member else ""
     return f"| `{name}` | {_code(default)} | {note}{_cell(key.doc)} Expects {_cell(key.reader.expects)}. |\n"
 
 
 def _default_row(row: Difference) -> str:
-    return f"| `{row.key}` | {_code(row.ours)} | {_cell(row.sydent)} | {_cell(row.breaks)} |\n"
+    ours = row.ours.replace("%", "%%")
+    return f"| `{row.key}` | {_code(ours)} | {_cell(row.sydent)} | {_cell(row.breaks)} |\n"
 
 
 def _code(text: str) -> str:
-    return f"`{_cell(text.replace('%', '%%'))}`" if text else "(empty)"
+    return f"`{_cell(text)}`" if text else "(empty)"
 
 
 def _cell(text: str) -> str:

@@ -68,6 +68,17 @@ class Document:
             raise KeyError(key)
         return self._interpolate(raw, section, depth=1)
 
+    def pattern(self, section: str, key: str) -> str:
+        """The value of a key whose `%(name)s` are variables, not keys; the percent sign may be doubled there or not.
+
+        Raises:
+            KeyError: there is no such key.
+        """
+        raw = self._raw(section, key)
+        if raw is None:
+            raise KeyError(key)
+        return raw.replace("%%(", "%(")
+
     def _raw(self, section: str, key: str) -> str | None:
         entry = self._entries.get(section, {}).get(key) or self._entries.get(DEFAULT, {}).get(key)
         return "\n".join(entry.value).rstrip() if entry else None

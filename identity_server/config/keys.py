@@ -33,6 +33,7 @@ class Key:
         sydent_default: what Sydent does without the key, where that is something else.
         breaks: who notices that the default is another one.
         reads_differently: how the same value means something else than to Sydent, and to whom it matters.
+        has_variables: the value is a pattern whose `%(name)s` are filled in later: they refer to no other key.
         pending: read and checked, but nothing acts on it yet.
         member: of a family, the example that the documentation shows; the default is this member's.
         member_names: of a family, reads (and so checks) what follows the dot.
@@ -48,6 +49,7 @@ class Key:
     sydent_default: str | None = None
     breaks: str = ""
     reads_differently: str = ""
+    has_variables: bool = False
     pending: bool = False
     member: str | None = None
     member_names: Reader[str] | None = None
@@ -62,6 +64,11 @@ class Key:
     def written_name(self) -> str:
         """The name as it can stand in a file; of a family, the example's."""
         return self.name if self.member is None else self.member_name(self.member)
+
+    @property
+    def written_default(self) -> str:
+        """The default as it can stand in a file."""
+        return self.default if self.has_variables else self.default.replace("%", "%%")
 
     def member_name(self, member: str) -> str:
         """The name of one member of a family."""

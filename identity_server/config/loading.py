@@ -171,7 +171,8 @@ class _Reader:
         origin = self._document.origin(section.name, written)
         try:
             # Also for a key of [DEFAULT]: what it refers to is looked up in the section first, as configparser does.
-            self._given[section.name, name] = _Given(self._document.value(section.name, written), origin)
+            read = self._document.pattern if key.has_variables else self._document.value
+            self._given[section.name, name] = _Given(read(section.name, written), origin)
         except ValueError as error:
             self._error(f"{error}.", section.name, name, origin)
 

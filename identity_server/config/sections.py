@@ -411,13 +411,15 @@ class Email:
         "email.invite.subject",
         values.LINE,
         "%(sender_display_name)s has invited you to chat",
-        doc="""The subject of invites to rooms; the variables of the invite may be used as `%%(name)s`.""",
+        doc="""The subject of invites to rooms; the variables of the invite may be used as `%(name)s`.""",
+        has_variables=True,
     )
     invite_subject_space: str = key(
         "email.invite.subject_space",
         values.LINE,
         "%(sender_display_name)s has invited you to a space",
-        doc="""The subject of invites to spaces; the variables of the invite may be used as `%%(name)s`.""",
+        doc="""The subject of invites to spaces; the variables of the invite may be used as `%(name)s`.""",
+        has_variables=True,
     )
     notices: bool = key(
         "email.notices",

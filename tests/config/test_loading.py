@@ -52,7 +52,8 @@ federation.verifycerts = True
 client_http_base = https://id.example.com/
 email.from = Sydent Validation <noreply@{{hostname}}>
 email.subject = Your Validation Token
-email.invite.subject = %%(sender_display_name)s says hello
+email.invite.subject = %(sender_display_name)s says hello
+email.invite.subject_space = %%(sender_display_name)s says hello to a space
 email.smtphost = relay.example.com
 email.smtpport = 25
 email.smtpusername =
@@ -88,7 +89,9 @@ ed25519.signingkey = ed25519 0 {SEED}
     assert config.http.internalapi_http_port is None
     assert config.public_base_url == "https://id.example.com"
     assert config.email.from_ == "Sydent Validation <noreply@Matrix.Example.com>"
+    # Sydent itself writes the percent sign once here, although it doubles it elsewhere.
     assert config.email.invite_subject == "%(sender_display_name)s says hello"
+    assert config.email.invite_subject_space == "%(sender_display_name)s says hello to a space"
     assert config.sms.username is None
     assert config.crypto.ed25519_signingkey == f"ed25519 0 {SEED}"
     assert warnings_of(config) == [

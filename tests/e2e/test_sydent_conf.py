@@ -192,7 +192,7 @@ federation.verifycerts = {settings.verify_certificates}
 
 [email]
 email.from = Old Identity Server <validation@example.org>
-email.invite.subject = %%(sender_display_name)s has invited you to chat
+email.invite.subject = %(sender_display_name)s has invited you to chat
 email.smtphost = 127.0.0.1
 email.smtpport = {smtp_port}
 email.smtpusername =

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -212,6 +213,18 @@ def test_the_move_can_be_undone(tmp_path: Path) -> None:
     [association] = operator.sydent(("bind", "email", "carol@example.com", BOB))
     assert [each["token"] for each in association["invites"]] == [_INVITE_TOKEN]
     _same_in_both(operator.sydent_db, back)
+
+
+def test_conf_that_sydent_has_rewritten_is_understood(tmp_path: Path) -> None:
+    """Without a key in it, Sydent makes one and writes the whole file anew, all its defaults in it."""
+    operator = Operator(tmp_path)
+    operator.conf.write_text(re.sub(r"ed25519\.signingkey.*", "", operator.conf.read_text()))
+    operator.sydent(("bind", "email", "alice@example.com", ALICE))
+    rewritten = operator.conf.read_text()
+    assert "email.invite.subject" in rewritten
+    operator.conf.write_text(rewritten.replace(str(operator.sydent_db), str(operator.our_db)))
+
+    assert operator.report()["tables"]["local_threepid_associations"]["moved"] == 1
 
 
 def test_export_never_writes_over_a_file(tmp_path: Path) -> None:
