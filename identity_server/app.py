@@ -415,6 +415,7 @@ def _services(
             clock=clock,
             randomness=randomness,
             limits=_validation_limits(config),
+            mails_repeats=config.email.mail_repeats,
             confirm_link=lambda token: confirm_link(config.public_base_url, token),
             submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
             mail_templates=mails,

@@ -429,6 +429,14 @@ class Email:
         doc="""Whether the owner of an address is told by mail when it is bound, or no longer bound. A brand that has
         Sydent's templates has no such mail, and sends none.""",
     )
+    mail_repeats: bool = key(
+        "email.mail_repeats",
+        values.BOOLEAN,
+        "false",
+        new=True,
+        doc="""Whether a validation mail is sent again if a client repeats its request with the same `send_attempt`, as
+        Sydent does. The specification wants none: turn this on only for an app that can't count.""",
+    )
     smtphost: str = key("email.smtphost", values.HOST, "localhost", doc="""The mail relay.""")
     smtpport: int = key(
         "email.smtpport", values.whole(1, values.MAX_PORT), "25", doc="""The port of the mail relay."""

@@ -102,6 +102,7 @@ class Validation:
     """Opens, completes and reports validation sessions.
 
     Args:
+        mails_repeats: whether a request whose `send_attempt` isn't higher than before is mailed again nevertheless.
         confirm_link: makes the link of our own mails from a token.
         submit_link: makes the link of mails in Sydent's form from a session, its client secret and a token.
         mail_templates: says which of the two a mail shows.
@@ -116,6 +117,7 @@ class Validation:
         clock: Clock,
         randomness: Randomness,
         limits: ValidationLimits,
+        mails_repeats: bool,
         confirm_link: Callable[[str], str],
         submit_link: Callable[[SessionId, ClientSecret, str], str],
         mail_templates: MailTemplates,
@@ -126,6 +128,7 @@ class Validation:
         self._clock = clock
         self._randomness = randomness
         self._limits = limits
+        self._mails_repeats = mails_repeats
         self._confirm_link = confirm_link
         self._submit_link = submit_link
         self._mail_templates = mail_templates
@@ -158,7 +161,7 @@ class Validation:
 
         async def use_case(tx: Transaction) -> ValidationSession | _Sending:
             before = await find_session(tx, asked, now_ms=now_ms)
-            if before is not None and asked.repeats(before):
+            if before is not None and asked.repeats(before) and not self._mails_repeats:
                 return before
             await self._take_limits(tx, request, threepid, requested_by, now_ms, opens=before is None)
             change = await put_session(tx, asked, before, new_sid=new_sid, now_ms=now_ms)

@@ -146,6 +146,17 @@ def test_mails_are_bare_and_the_page_is_the_brands(either: Client, sink: MailSin
     assert (validated["medium"], validated["address"]) == ("email", "steve@nowhere.test")
 
 
+def test_a_repeated_request_is_mailed_again(either: Client, sink: MailSink, homeserver: Gate) -> None:
+    """Two of the suite's tests ask for the same in the same words, and each waits for a mail."""
+    first = either.request("fakeemail5@nowhere.test", "sekrit")
+    earlier = token_in(sink)
+
+    assert either.request("fakeemail5@nowhere.test", "sekrit") == first
+    assert token_in(sink) != earlier
+    body = {"sid": first, "client_secret": "sekrit", "mxid": f"@commonapitests:127.0.0.1:{homeserver.port}"}
+    assert either.post("/3pid/bind", body)["errcode"] == "M_SESSION_NOT_VALIDATED"
+
+
 def test_invites_are_mailed_as_json(either: Client, sink: MailSink, homeserver: Gate, web: Web) -> None:
     shown = {
         "room_alias": "#alias:fake.test",

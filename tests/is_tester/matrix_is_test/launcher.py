@@ -139,6 +139,8 @@ email.from = Identity server <noreply@localhost>
 email.smtphost = 127.0.0.1
 email.smtpport = {self._mail_port}
 email.tlsmode = 0
+# Some of its tests repeat a request of an earlier one, and wait for another mail.
+email.mail_repeats = true
 # Everything that the suite does comes from one address.
 email.ratelimit_sender.burst = 100000
 email.ratelimit_sender.rate_hz = 100000
