@@ -2,7 +2,7 @@
 
 The folders, and which way imports point (nothing imports to its right):
 
-    domain <- storage, rendering, config <- index, outbound, sydent <- services <- api, workers <- app <- commands
+    domain <- storage, rendering, config <- index, outbound, sydent <- services <- api, workers <- wiring <- app <- commands
 
     domain/     rules without I/O: identifiers, sessions, associations, invites, signing, limits
     storage/    SQLAlchemy Core; rows become domain objects here and nowhere else
@@ -14,7 +14,8 @@ The folders, and which way imports point (nothing imports to its right):
     workers/    what happens without a request: deliveries and upkeep
     api/        HTTP: the route table, one file per section of the Identity Service API
     templates/  mails, pages and translations, as files
-    config/     sydent.conf as typed sections; only app.py and the command line read it
+    config/     sydent.conf as typed sections; only wiring/, app.py and the command line read it
+    wiring/     from configuration to parts
     app.py      the composition root
     server.py   listens, drains, minds signals
     commands/   the command line, one file per command

@@ -15,8 +15,9 @@ import structlog
 from aiohttp import web
 
 from identity_server.api.protocol import Runner
-from identity_server.app import System, background_work, open_system, real_ports
+from identity_server.app import System, background_work, open_system
 from identity_server.config import Config
+from identity_server.wiring.world import real_ports
 
 _log = structlog.get_logger(__name__)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 
-from identity_server.app import key_sources, look_into_storage, open_storage, terms_in_force
 from identity_server.commands.check_config import tell_differences
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
@@ -22,6 +21,8 @@ from identity_server.sydent.importing import CannotImport, Importer, check_ident
 from identity_server.sydent.progress import Progress, Silent
 from identity_server.sydent.reading import SydentFile, SydentFileProblem, open_sydent
 from identity_server.sydent.report import ImportReport
+from identity_server.wiring.settings import key_sources, terms_in_force
+from identity_server.wiring.storage import look_into_storage, open_storage
 
 
 @click.command("import-sydent")

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import click
 
-from identity_server.app import open_invite_desk
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.domain.invite import Obfuscation
 from identity_server.services.invite_desk import InviteDesk
+from identity_server.wiring.storage import open_invite_desk
 
 T = TypeVar("T")
 _HINT = Obfuscation(local_letters=1, domain_letters=3)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from identity_server.app import open_backlog
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
 from identity_server.storage.jobs import Waiting
+from identity_server.wiring.storage import open_backlog
 
 _HEADINGS = ("KIND", "FOR", "JOBS", "CLAIMED", "TRIES", "SINCE", "NEXT TRY")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 import uvloop
 
-from identity_server.app import key_sources
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
 from identity_server.server import serve as run_server
+from identity_server.wiring.settings import key_sources
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """The configuration: `sydent.conf` and the environment, as typed sections.
 
-Only `app.py` and the command line read this package; every other part receives values.
+Only `wiring/`, `app.py` and the command line read this package; every other part receives values.
 
     sections.py     what can be configured: one class per section, one declaration per key
     loading.py      load(): file, environment and defaults to a checked Config

@@ -16,12 +16,13 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 from aiohttp.web_runner import SockSite
 
 from identity_server.api.protocol import Runner
-from identity_server.app import background_work, open_system, real_ports
+from identity_server.app import background_work, open_system
 from identity_server.config import Config, load
 from identity_server.demo.mail_catcher import MailCatcher, running_mail_catcher
 from identity_server.demo.sample_homeserver import SampleHomeserver, running_homeserver
 from identity_server.server import open_socket
 from identity_server.shipped import shipped
+from identity_server.wiring.world import real_ports
 
 _SECONDS_FOR_AN_ANSWER = 15
 

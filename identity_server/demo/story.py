@@ -20,12 +20,12 @@ import signedjson.sign
 from signedjson.sign import SignatureVerifyException
 from unpaddedbase64 import decode_base64
 
-from identity_server.app import open_peppers
 from identity_server.demo.client import SUCCESS, Unexpected, Wanted, Web
 from identity_server.demo.narrator import Detail, Narrator
 from identity_server.demo.stage import Stage
 from identity_server.domain.hashing import encode_digest, hash_threepid
 from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.wiring.storage import open_peppers
 
 ALICES_EMAIL = "alice@example.org"
 _CAROLS_EMAIL = "carol@example.org"

@@ -250,7 +250,7 @@ async def test_a_broken_body_costs_neither_the_connection_nor_a_line_of_error(
 async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Harness]:
     """A server that waits for a body for no more than a moment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("identity_server.app._BODY_TIMEOUT_SECONDS", 0.03)
+        patch.setattr("identity_server.wiring.settings._BODY_TIMEOUT_SECONDS", 0.03)
         async with running(tmp_path_factory.mktemp("impatient")) as harness:
             yield harness
 

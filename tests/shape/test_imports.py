@@ -27,8 +27,9 @@ MAY_IMPORT = {
     "workers": _MIDDLE,
     "api": _MIDDLE - {"storage", "index"},
     "key_files": _DOMAIN | {"storage"},
-    "app": _MIDDLE | {"api", "workers", "outbound", "config", "key_files"},
-    "server": frozenset({"app", "api", "config"}),
+    "wiring": _MIDDLE | {"api", "outbound", "config", "key_files"},
+    "app": _MIDDLE | {"api", "workers", "config", "wiring"},
+    "server": frozenset({"app", "api", "config", "wiring"}),
 }
 # The command line and the demo may use everything.
 FREE = {"commands", "demo", "__main__", "__init__"}

@@ -14,12 +14,13 @@ from aiohttp import ClientResponse, ClientSession, web
 from multidict import CIMultiDict
 
 from identity_server.api.protocol import Runner
-from identity_server.app import Ports, System, open_system
+from identity_server.app import System, open_system
 from identity_server.config import Config, load
 from identity_server.domain.hashing import encode_digest, hash_threepid
 from identity_server.domain.identifiers import Medium, Threepid
 from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.server import open_socket
+from identity_server.wiring.world import Ports
 from tests.support.databases import put_migrated
 from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness, FakeSms
 

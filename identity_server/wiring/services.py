@@ -1,0 +1,137 @@
+"""Puts the services together."""
+
+from __future__ import annotations
+
+from identity_server.api.validate import confirm_link, submit_link
+from identity_server.config import Config
+from identity_server.domain.credentials import CodeHasher
+from identity_server.domain.hashing import Algorithm
+from identity_server.domain.ports import (
+    MailTemplates,
+)
+from identity_server.domain.rate_limits import RateLimit
+from identity_server.index.read_index import ReadIndex
+from identity_server.key_files import Keys
+from identity_server.services import Services
+from identity_server.services.accounts import Accounts
+from identity_server.services.associations import Associations
+from identity_server.services.bind_notices import BindNotices
+from identity_server.services.client_limits import ClientLimits
+from identity_server.services.health import Health
+from identity_server.services.homeserver_requests import HomeserverRequests
+from identity_server.services.invitations import Invitations
+from identity_server.services.lookup import Lookup
+from identity_server.services.outbox import Outbox
+from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
+from identity_server.services.peppers import Peppers
+from identity_server.services.phone_validation import PhoneValidation
+from identity_server.services.public_keys import PublicKeys
+from identity_server.services.terms import TermsOfService
+from identity_server.services.validation import Validation
+from identity_server.storage.database import Database
+from identity_server.wiring.settings import (
+    configured_policies,
+    invite_policy,
+    own_names,
+    per_mailbox,
+    phone_rules,
+    validation_limits,
+)
+from identity_server.wiring.storage import make_invite_mails
+from identity_server.wiring.world import Ports
+
+_DAY_MS = 24 * 3_600_000
+_REGISTRATIONS = RateLimit(burst=30, interval_ms=60_000 // 30)
+_REGISTRATIONS_AT_ONCE = 10
+_KEY_FETCHES = RateLimit(burst=30, interval_ms=60_000 // 30)
+_KEY_FETCHES_AT_ONCE = 10
+
+
+def make_services(
+    config: Config,
+    ports: Ports,
+    database: Database,
+    index: ReadIndex,
+    outbox: Outbox,
+    keys: Keys,
+    peppers: Peppers,
+    bind_notices: BindNotices,
+    mails: MailTemplates,
+) -> Services:
+    clock, randomness = ports.clock, ports.randomness
+    return Services(
+        accounts=Accounts(
+            database=database,
+            homeservers=ports.homeservers,
+            clock=clock,
+            randomness=randomness,
+            register_limits=ClientLimits(clock=clock, limit=_REGISTRATIONS, at_once=_REGISTRATIONS_AT_ONCE),
+            allowed_homeservers=frozenset(config.general.homeserver_allow_list),
+            token_lifetime_ms=config.general.access_token_lifetime_days * _DAY_MS,
+        ),
+        associations=Associations(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            signing_key=keys.signing,
+            bind_notices=bind_notices,
+            owner_notices=make_owner_notices(config, ports, mails),
+        ),
+        health=Health(database=database, index=index),
+        homeserver_requests=HomeserverRequests(
+            origin_keys=ports.origin_keys,
+            names=own_names(config),
+            fetch_limits=ClientLimits(clock=clock, limit=_KEY_FETCHES, at_once=_KEY_FETCHES_AT_ONCE),
+        ),
+        invitations=Invitations(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            signing_key=keys.signing,
+            policy=invite_policy(config),
+            mails=make_invite_mails(config, clock, randomness),
+        ),
+        lookup=Lookup(
+            index=index,
+            clock=clock,
+            algorithms=tuple(Algorithm(name) for name in config.lookup.algorithms),
+            max_addresses=config.general.address_lookup_limit,
+            grace_ms=config.lookup.pepper_grace_seconds * 1000,
+        ),
+        peppers=peppers,
+        phone_validation=PhoneValidation(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            hasher=CodeHasher(keys.root.derive("codes of text messages")),
+            rules=phone_rules(config, offered=ports.sms is not None),
+        ),
+        public_keys=PublicKeys(database=database, clock=clock, signing_key=keys.signing),
+        terms=TermsOfService(database=database, clock=clock, load=lambda: configured_policies(config)),
+        validation=Validation(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            limits=validation_limits(config),
+            mails_repeats=config.email.mail_repeats,
+            confirm_link=lambda token: confirm_link(config.public_base_url, token),
+            submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
+            mail_templates=mails,
+            message_id_domain=config.mail_host,
+        ),
+    )
+
+
+def make_owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> OwnerNotices:
+    wanted = (BOUND, UNBOUND) if config.email.notices else ()
+    return OwnerNotices(
+        clock=ports.clock,
+        randomness=ports.randomness,
+        templates=frozenset(name for name in wanted if mails.exists(name, None)),
+        per_mailbox=per_mailbox(config),
+        message_id_domain=config.mail_host,
+    )

@@ -1,0 +1,171 @@
+"""From the configuration to what each part takes. Reads the files of terms and templates; opens nothing else."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from identity_server.api.app_keys import HttpSettings, V1Switches
+from identity_server.api.clients import TrustedProxies
+from identity_server.config import Config, SmsRule
+from identity_server.domain.invite import Obfuscation
+from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.terms import Terms
+from identity_server.key_files import KeySources
+from identity_server.outbound.sms import (
+    OpenMarketAccount,
+    SmsSettings,
+    TwilioAccount,
+    VonageAccount,
+    Webhook,
+)
+from identity_server.rendering.languages import Languages
+from identity_server.rendering.policies import Policies, load_policies
+from identity_server.rendering.sydent_files import SydentOverrides
+from identity_server.rendering.templates import Templates
+from identity_server.services.invitations import InvitePolicy
+from identity_server.services.phone_validation import PhoneRules
+from identity_server.services.validation import ValidationLimits
+
+_DAY_MS = 24 * 3_600_000
+_BODY_TIMEOUT_SECONDS = 15.0
+
+
+def key_sources(config: Config) -> KeySources:
+    """Where the keys are, as configured."""
+    return KeySources(
+        server_name=config.general.server_name,
+        directory=config.crypto.key_dir,
+        signing_text=config.crypto.ed25519_signingkey,
+        root_text=config.crypto.at_rest_key,
+        root_passphrase=config.crypto.at_rest_passphrase,
+    )
+
+
+def own_names(config: Config) -> tuple[str, ...]:
+    """What homeservers may call this server: the URL that people enter for it, without the scheme, or an alias."""
+    base = urlsplit(config.public_base_url)
+    return (config.general.server_name, base.netloc, base.netloc + base.path, *config.general.server_aliases)
+
+
+def validation_limits(config: Config) -> ValidationLimits:
+    return ValidationLimits(
+        per_sender=RateLimit.per_second(
+            burst=config.email.ratelimit_sender_burst, rate_hz=config.email.ratelimit_sender_rate_hz
+        ),
+        per_address_and_sender=config.email.ratelimit_address_per_account_and_day,
+        per_address=config.email.ratelimit_address_per_day,
+    )
+
+
+def per_mailbox(config: Config) -> RateLimit:
+    per_day = config.email.ratelimit_address_per_day
+    return RateLimit(burst=per_day, interval_ms=_DAY_MS // per_day)
+
+
+def phone_rules(config: Config, *, offered: bool) -> PhoneRules:
+    sms = config.sms
+    return PhoneRules(
+        offered=offered,
+        rejected_calling_codes=frozenset(code for code, rule in sms.smsrule.items() if rule is SmsRule.REJECT),
+        per_number=RateLimit.per_second(burst=sms.msisdn_ratelimit_burst, rate_hz=sms.msisdn_ratelimit_rate_hz),
+        per_calling_code=RateLimit.per_second(
+            burst=sms.country_ratelimit_burst, rate_hz=sms.country_ratelimit_rate_hz
+        ),
+        body_template=sms.body_template,
+        code_domain=urlsplit(config.public_base_url).hostname or config.general.server_name,
+        code_digits=sms.code_digits,
+    )
+
+
+def invite_policy(config: Config) -> InvitePolicy:
+    email = config.email
+    return InvitePolicy(
+        obfuscation=Obfuscation(
+            local_letters=email.third_party_invite_username_obfuscate_characters,
+            domain_letters=email.third_party_invite_domain_obfuscate_characters,
+        ),
+        blocked_servers=frozenset(name.lower() for name in email.third_party_invite_homeserver_blocklist),
+        blocked_rooms=frozenset(email.third_party_invite_room_blocklist),
+        blocked_keywords=tuple(word.casefold() for word in email.third_party_invite_keyword_blocklist),
+        per_sender=RateLimit.per_second(burst=email.ratelimit_sender_burst, rate_hz=email.ratelimit_sender_rate_hz),
+        per_mailbox=per_mailbox(config),
+    )
+
+
+def terms_in_force(config: Config) -> Terms:
+    """The terms that the configuration names.
+
+    Raises:
+        PolicyProblems: something is wrong with their files.
+    """
+    return configured_policies(config).terms
+
+
+def configured_policies(config: Config) -> Policies:
+    path = config.general.terms_path
+    return Policies() if path is None else load_policies(path, base_url=config.public_base_url)
+
+
+def http_settings(config: Config) -> HttpSettings:
+    hosts = config.general.next_link_domain_whitelist
+    return HttpSettings(
+        public_base_url=config.public_base_url,
+        accept_query_token=config.http.accept_query_token,
+        trusted_proxies=TrustedProxies(config.http.proxy_networks),
+        body_timeout_seconds=_BODY_TIMEOUT_SECONDS,
+        next_link_hosts=None if hosts is None else frozenset(hosts),
+        v1=V1Switches(
+            access=config.general.enable_v1_access,
+            associations=config.general.enable_v1_associations,
+            lookup=config.lookup.enable_v1,
+        ),
+        internal_secret=config.http.internalapi_secret,
+    )
+
+
+def load_templates(config: Config) -> Templates:
+    return Templates.load(
+        server_name=config.general.server_name,
+        languages=Languages.load(default=config.general.default_language),
+        path=config.general.templates_path,
+        default_brand=config.general.brand_default,
+        sydent_overrides=SydentOverrides(
+            verification=config.email.template,
+            invite=config.email.invite_template,
+            page=config.http.verify_response_template,
+        ),
+    )
+
+
+def sms_settings(config: Config) -> SmsSettings:
+    sms = config.sms
+    openmarket = None
+    if sms.username and sms.password:
+        openmarket = OpenMarketAccount(
+            url=sms.openmarket_url, username=sms.username, password=sms.password, senders=sms.originators
+        )
+    twilio = None
+    if sms.twilio_account_sid and sms.twilio_auth_token:
+        twilio = TwilioAccount(
+            url=sms.twilio_url,
+            account_sid=sms.twilio_account_sid,
+            password=sms.twilio_auth_token,
+            api_key=sms.twilio_api_key,
+            messaging_service_sid=sms.twilio_messaging_service_sid,
+            sender=sms.twilio_from,
+        )
+    vonage = None
+    if sms.vonage_api_key and sms.vonage_api_secret and sms.vonage_from:
+        vonage = VonageAccount(
+            url=sms.vonage_url, api_key=sms.vonage_api_key, api_secret=sms.vonage_api_secret, sender=sms.vonage_from
+        )
+    return SmsSettings(
+        providers=sms.default_providers,
+        by_country=sms.provider,
+        openmarket=openmarket,
+        twilio=twilio,
+        vonage=vonage,
+        webhook=Webhook(sms.webhook_url, sms.webhook_secret) if sms.webhook_url and sms.webhook_secret else None,
+        options=sms.option,
+        ca_file=sms.ca_file,
+    )

@@ -1,0 +1,166 @@
+"""Opens the database with its keys: for the server, and for commands that run beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from identity_server.api.invitations import sign_link
+from identity_server.config import Config
+from identity_server.domain.ports import (
+    Clock,
+    Randomness,
+)
+from identity_server.key_files import Keys, load_keys
+from identity_server.outbound.system import SystemClock, SystemRandomness
+from identity_server.services.backlog import Backlog
+from identity_server.services.invite_desk import InviteDesk
+from identity_server.services.invite_mails import InviteMails, InviteStyle
+from identity_server.services.peppers import Peppers
+from identity_server.storage.database import IN_MEMORY, Database, database_url, make_engine
+from identity_server.storage.schema import Schema
+from identity_server.storage.sealing import ROOT_KEY_BYTES, RootKey, Sealer
+from identity_server.storage.server_keys import add_known_keys, list_known_keys
+from identity_server.wiring.settings import key_sources
+
+_DAY_MS = 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The database alone, for the command line."""
+
+    database: Database
+    sealer: Sealer
+    clock: Clock
+    randomness: Randomness
+
+
+@asynccontextmanager
+async def open_storage(config: Config) -> AsyncIterator[Storage]:
+    """The database, made or upgraded if need be; a server may be running beside it.
+
+    Raises:
+        SchemaProblem, KeyProblem: what the operator has to put right.
+    """
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        database, keys = await open_database(config, clock, randomness, stack)
+        yield Storage(database, Sealer(keys.root, randomness=randomness), clock, randomness)
+
+
+@asynccontextmanager
+async def look_into_storage(config: Config) -> AsyncIterator[Storage]:
+    """The database as it is, for whoever writes nothing; an empty one in memory where there is none yet.
+
+    Raises:
+        SchemaProblem, KeyProblem: what the operator has to put right.
+    """
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        in_use = await _is_in_use(config)
+        engine = make_engine(database_url(url=config.db.url, file=config.db.file) if in_use else IN_MEMORY)
+        stack.push_async_callback(engine.dispose)
+        if in_use:
+            known = await list_known_keys(engine)
+            root = (await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)).root
+        else:
+            await Schema(engine).upgrade(now_ms=clock.now_ms())
+            root = RootKey(randomness.token_bytes(ROOT_KEY_BYTES))
+        sealer = Sealer(root, randomness=randomness)
+        database = Database(engine, sealer)
+        stack.push_async_callback(database.close)
+        yield Storage(database, sealer, clock, randomness)
+
+
+async def _is_in_use(config: Config) -> bool:
+    """Whether there is a database yet; it must have the expected schema."""
+    url = database_url(url=config.db.url, file=config.db.file)
+    if url.get_backend_name() == "sqlite" and not await asyncio.to_thread(_has_content, config.db.file):
+        return False
+    engine = make_engine(url)
+    try:
+        schema = Schema(engine, conf=config.path)
+        if (await schema.status()).current is None:
+            return False
+        await schema.require_current()
+    finally:
+        await engine.dispose()
+    return True
+
+
+def _has_content(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
+@asynccontextmanager
+async def open_invite_desk(config: Config) -> AsyncIterator[InviteDesk]:
+    """The invites alone, for the command line; a server may be running beside it."""
+    async with open_storage(config) as storage:
+        mails = make_invite_mails(config, storage.clock, storage.randomness)
+        yield InviteDesk(database=storage.database, clock=storage.clock, mails=mails)
+
+
+@asynccontextmanager
+async def open_peppers(config: Config) -> AsyncIterator[Peppers]:
+    """The peppers alone, for the command line; a server may be running beside it."""
+    async with open_storage(config) as storage:
+        yield make_peppers(config, storage.clock, storage.randomness, storage.database)
+
+
+@asynccontextmanager
+async def open_backlog(config: Config) -> AsyncIterator[Backlog]:
+    """The outbox's backlog alone, for the command line; a server may be running beside it."""
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        database, _ = await open_database(config, clock, randomness, stack)
+        yield Backlog(database=database, clock=clock)
+
+
+async def open_database(
+    config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack
+) -> tuple[Database, Keys]:
+    url = database_url(url=config.db.url, file=config.db.file)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = make_engine(url)
+    stack.push_async_callback(engine.dispose)
+    schema = Schema(engine, conf=config.path)
+    if is_sqlite or config.db.auto_upgrade:
+        await schema.upgrade(now_ms=clock.now_ms())
+    else:
+        await schema.require_current()
+    known = await list_known_keys(engine)
+    keys = await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)
+    await add_known_keys(engine, keys.new, now_ms=clock.now_ms())
+    database = Database(engine, Sealer(keys.root, randomness=randomness))
+    stack.push_async_callback(database.close)
+    return database, keys
+
+
+def make_peppers(config: Config, clock: Clock, randomness: Randomness, database: Database) -> Peppers:
+    return Peppers(
+        database=database,
+        clock=clock,
+        randomness=randomness,
+        rotation_ms=config.lookup.pepper_rotation_days * _DAY_MS,
+        grace_ms=config.lookup.pepper_grace_seconds * 1000,
+    )
+
+
+def make_invite_mails(config: Config, clock: Clock, randomness: Randomness) -> InviteMails:
+    style = InviteStyle(
+        web_client=config.email.default_web_client_location,
+        subject=config.email.invite_subject,
+        subject_space=config.email.invite_subject_space,
+        subject_is_set=("email", "email.invite.subject") in config.given,
+    )
+    return InviteMails(
+        clock=clock,
+        randomness=randomness,
+        style=style,
+        sign_link=lambda token, key: sign_link(config.public_base_url, token, key),
+        message_id_domain=config.mail_host,
+    )

@@ -1,0 +1,91 @@
+"""The outside world, as configured: homeservers, mail, text messages, clock and randomness."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from identity_server.config import Config, TlsMode
+from identity_server.domain.ports import (
+    Clock,
+    Homeservers,
+    MailTransport,
+    OriginKeys,
+    Randomness,
+    SmsTransport,
+)
+from identity_server.outbound import mail as outbound_mail
+from identity_server.outbound.addresses import AddressScreen
+from identity_server.outbound.federation import Federation
+from identity_server.outbound.origin_keys import PublishedKeys
+from identity_server.outbound.sms import (
+    build_sms_transport,
+)
+from identity_server.outbound.system import SystemClock, SystemRandomness
+from identity_server.rendering.mails import Mails
+from identity_server.rendering.templates import Templates
+from identity_server.wiring.settings import load_templates, sms_settings
+
+_TLS_MODES = {
+    TlsMode.PLAIN: outbound_mail.TlsMode.NONE,
+    TlsMode.STARTTLS: outbound_mail.TlsMode.STARTTLS,
+    TlsMode.TLS: outbound_mail.TlsMode.IMPLICIT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside world."""
+
+    clock: Clock
+    randomness: Randomness
+    homeservers: Homeservers
+    origin_keys: OriginKeys
+    mail: MailTransport
+    sms: SmsTransport | None
+
+
+@asynccontextmanager
+async def real_ports(config: Config) -> AsyncIterator[Ports]:
+    """The real outside world, as configured."""
+    clock, randomness = SystemClock(), SystemRandomness()
+    mails = make_mails(config, clock, load_templates(config))
+    sms = build_sms_transport(sms_settings(config), clock=clock)
+    federation = Federation(
+        clock=clock,
+        randomness=randomness,
+        screen=AddressScreen(blacklist=config.general.ip_blacklist, whitelist=config.general.ip_whitelist),
+        verify_certs=config.http.federation_verifycerts,
+        ca_file=config.http.federation_ca_file,
+        nameservers=config.http.federation_nameservers,
+    )
+    origin_keys = PublishedKeys(federation=federation, clock=clock)
+    try:
+        yield Ports(clock, randomness, federation, origin_keys, make_mail_transport(config, mails), sms)
+    finally:
+        if sms is not None:
+            await sms.close()
+        await origin_keys.close()
+        await federation.close()
+
+
+def make_mails(config: Config, clock: Clock, templates: Templates) -> Mails:
+    mails = Mails(templates=templates, clock=clock, sender=config.email.from_)
+    mails.check()
+    return mails
+
+
+def make_mail_transport(config: Config, mails: Mails) -> MailTransport:
+    if config.email.transport == "console":
+        return outbound_mail.ConsoleTransport(mails=mails)
+    relay = outbound_mail.SmtpRelay(
+        host=config.email.smtphost,
+        port=config.email.smtpport,
+        ehlo_name=config.mail_host,
+        tls=_TLS_MODES[config.email.tlsmode],
+        username=config.email.smtpusername or "",
+        password=config.email.smtppassword or "",
+        ca_file=config.email.smtp_ca_file,
+    )
+    return outbound_mail.SmtpTransport(mails=mails, relay=relay)
