@@ -19,7 +19,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.shipped import shipped
-from identity_server.storage.database import make_private_file
+from identity_server.storage.database import IN_MEMORY, make_private_file
 
 _log = structlog.get_logger(__name__)
 
@@ -98,7 +98,8 @@ class Schema:
             await self._copy_sqlite(f"{status.current}-{now_ms}")
         async with self._engine.begin() as connection:
             await connection.run_sync(self._run_migrations)
-        _log.info("schema.upgraded", from_revision=status.current, to_revision=status.expected)
+        if self._engine.url != IN_MEMORY:
+            _log.info("schema.upgraded", from_revision=status.current, to_revision=status.expected)
         return await self.status()
 
     def _how_to_import(self) -> str:

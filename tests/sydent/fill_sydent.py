@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 from sydent.config import SydentConfig
@@ -59,10 +60,13 @@ class Steps:
 
 
 def main() -> None:
-    config = SydentConfig()
-    config.parse_config_file(get_config_file_path())
-    steps = Steps(Sydent(config))
-    json.dump([getattr(steps, name)(*arguments) for name, *arguments in json.load(sys.stdin)], sys.stdout)
+    # Sydent tells there of a key that it has made.
+    with redirect_stdout(sys.stderr):
+        config = SydentConfig()
+        config.parse_config_file(get_config_file_path())
+        steps = Steps(Sydent(config))
+        answers = [getattr(steps, name)(*arguments) for name, *arguments in json.load(sys.stdin)]
+    json.dump(answers, sys.stdout)
 
 
 main()
