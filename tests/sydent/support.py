@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,7 @@ class Target:
 
     directory: Path
     database: Database
+    randomness: FakeRandomness = field(default_factory=FakeRandomness)
 
     async def take(self, sydent: OldSydent, *, dry_run: bool = False, terms: Terms = NO_TERMS) -> ImportReport:
         """Import."""
@@ -215,7 +216,7 @@ class Target:
                 target=self.database,
                 sealer=Sealer(_ROOT_KEY, randomness=FakeRandomness()),
                 clock=FakeClock(),
-                randomness=FakeRandomness(f"import {id(source)}"),
+                randomness=self.randomness,
                 server_name=SERVER_NAME,
                 terms=terms,
                 dry_run=dry_run,
