@@ -67,6 +67,7 @@ async def _import(source: SydentFile, config: Config, progress: Progress, *, dry
             source=source,
             target=storage.database,
             sealer=storage.sealer,
+            code_hasher=storage.code_hasher,
             clock=storage.clock,
             randomness=storage.randomness,
             server_name=config.general.server_name,

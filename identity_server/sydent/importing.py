@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from identity_server.domain.association import Association
+from identity_server.domain.credentials import SALT_BYTES, CodeHasher
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import (
     ClientSecret,
@@ -32,7 +33,12 @@ from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
 from identity_server.domain.signing import SigningKey, decode_public_key
 from identity_server.domain.terms import Acceptance, Terms
-from identity_server.domain.validation import SESSION_LIFETIME_MS, ValidationSession
+from identity_server.domain.validation import (
+    CODE_LIFETIME_MS,
+    SESSION_LIFETIME_MS,
+    SentCode,
+    ValidationSession,
+)
 from identity_server.storage.associations import StoredAssociation
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.imports import Mark, NewAccount
@@ -112,7 +118,7 @@ class Importer:
 
     Args:
         target: the database that rows are moved to; only looked at in a dry run.
-        sealer: of that database.
+        sealer, code_hasher: of that database.
         server_name: this server's own name, which Sydent had before.
         terms: in force here; what was accepted is matched to them by URL.
     """
@@ -123,6 +129,7 @@ class Importer:
         source: SydentFile,
         target: Database,
         sealer: Sealer,
+        code_hasher: CodeHasher,
         clock: Clock,
         randomness: Randomness,
         server_name: str,
@@ -133,6 +140,7 @@ class Importer:
         self._source = source
         self._target = target
         self._sealer = sealer
+        self._code_hasher = code_hasher
         self._randomness = randomness
         self._server_name = server_name
         self._terms = terms
@@ -440,7 +448,7 @@ class Importer:
     async def _move_session(
         self, tx: Transaction, row: Session, mailed: list[SessionToken], report: TableReport, tokens: TableReport
     ) -> None:
-        session, secret = _session_of(row, mailed)
+        session, secret = _session_of(row, mailed, now_ms=self._now_ms)
         sessions = tx.validation_sessions
         here = await sessions.lookup_by_id(session.sid)
         if here is not None:
@@ -465,10 +473,10 @@ class Importer:
     async def _session_tokens(
         self, tx: Transaction, session: ValidationSession, mailed: list[SessionToken], report: TableReport
     ) -> None:
-        """A link's token goes on working; a code is too short to be kept as a link's token is."""
+        """A link's token goes on working; so does a code, which is too short to be kept in the same way."""
         assert session.threepid is not None
         if session.threepid.medium is not Medium.EMAIL:
-            report.skipped[Skipped.CODE] += len(mailed)
+            await self._session_code(tx, session, mailed, report)
             return
         digests = {token_digest(each.token) for each in mailed}
         digests -= {each for each in digests if await tx.validation_sessions.find_by_token(each) is not None}
@@ -479,6 +487,21 @@ class Importer:
                 await tx.validation_sessions.add_token(
                     session.sid, digest, now_ms=session.created_at_ms, expires_at_ms=session.expires_at_ms
                 )
+
+    async def _session_code(
+        self, tx: Transaction, session: ValidationSession, texted: list[SessionToken], report: TableReport
+    ) -> None:
+        expires_at_ms = session.created_at_ms + CODE_LIFETIME_MS
+        if session.validated_at_ms is not None or expires_at_ms <= self._now_ms:
+            report.skipped[Skipped.CODE] += len(texted)
+            return
+        *older, newest = texted
+        report.merged[Merged.NEWER_CODE] += len(older)
+        report.moved += 1
+        if not self._dry_run:
+            salt = self._randomness.token_bytes(SALT_BYTES)
+            hashed = self._code_hasher.hash(session.sid, newest.token, salt=salt)
+            await tx.validation_sessions.put_code(session.sid, SentCode(hashed, expires_at_ms))
 
     # --- bindings -------------------------------------------------------------------------
 
@@ -607,13 +630,14 @@ class Importer:
         )
 
 
-def _session_of(row: Session, mailed: list[SessionToken]) -> tuple[ValidationSession, ClientSecret]:
+def _session_of(row: Session, mailed: list[SessionToken], *, now_ms: int) -> tuple[ValidationSession, ClientSecret]:
     threepid = _threepid(row)
     try:
         secret = parse_client_secret(row.client_secret)
     except InvalidParameter:
         raise Skip(Skipped.BAD_SECRET) from None
-    if threepid.medium is not Medium.EMAIL and not row.validated:
+    has_code = bool(mailed) and now_ms < row.mtime + CODE_LIFETIME_MS
+    if threepid.medium is not Medium.EMAIL and not row.validated and not has_code:
         raise Skip(Skipped.CODE)
     session = ValidationSession(
         sid=SessionId(str(row.row)),

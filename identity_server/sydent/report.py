@@ -21,6 +21,7 @@ class Merged(StrEnum):
     OLDER = "a newer row for the same address decides"
     SAME_KEY = "the same key, written in another way"
     SAME_TOKEN = "the same token"  # noqa: S105 - a reason
+    NEWER_CODE = "a newer code of the same session"
     SAME_SESSION = "a newer session of the same address and client secret"
 
 
@@ -47,7 +48,7 @@ class Skipped(StrEnum):
     OWN_PEPPER = "this server has a pepper of its own already"
     BAD_PEPPER = "not letters and digits"
     NO_REPLICATION = "there is no replication here"
-    CODE = "its code is over, or can't be told from a link's token"
+    CODE = "its code is over, or has done its work"
 
 
 class Skip(Exception):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from identity_server.api.validate import confirm_link, submit_link
 from identity_server.config import Config
-from identity_server.domain.credentials import CodeHasher
 from identity_server.domain.hashing import Algorithm
 from identity_server.domain.ports import (
     MailTemplates,
@@ -37,7 +36,7 @@ from identity_server.wiring.settings import (
     phone_rules,
     validation_limits,
 )
-from identity_server.wiring.storage import make_invite_mails
+from identity_server.wiring.storage import make_code_hasher, make_invite_mails
 from identity_server.wiring.world import Ports
 
 _DAY_MS = 24 * 3_600_000
@@ -106,7 +105,7 @@ def make_services(
             outbox=outbox,
             clock=clock,
             randomness=randomness,
-            hasher=CodeHasher(keys.root.derive("codes of text messages")),
+            hasher=make_code_hasher(keys.root),
             rules=phone_rules(config, offered=ports.sms is not None),
         ),
         public_keys=PublicKeys(database=database, clock=clock, signing_key=keys.signing),

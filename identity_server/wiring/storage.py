@@ -10,6 +10,7 @@ from pathlib import Path
 
 from identity_server.api.invitations import sign_link
 from identity_server.config import Config
+from identity_server.domain.credentials import CodeHasher
 from identity_server.domain.ports import (
     Clock,
     Randomness,
@@ -35,6 +36,7 @@ class Storage:
 
     database: Database
     sealer: Sealer
+    code_hasher: CodeHasher
     clock: Clock
     randomness: Randomness
 
@@ -49,7 +51,8 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
         database, keys = await open_database(config, clock, randomness, stack)
-        yield Storage(database, Sealer(keys.root, randomness=randomness), clock, randomness)
+        sealer = Sealer(keys.root, randomness=randomness)
+        yield Storage(database, sealer, make_code_hasher(keys.root), clock, randomness)
 
 
 @asynccontextmanager
@@ -73,7 +76,7 @@ async def look_into_storage(config: Config) -> AsyncIterator[Storage]:
         sealer = Sealer(root, randomness=randomness)
         database = Database(engine, sealer)
         stack.push_async_callback(database.close)
-        yield Storage(database, sealer, clock, randomness)
+        yield Storage(database, sealer, make_code_hasher(root), clock, randomness)
 
 
 async def _is_in_use(config: Config) -> bool:
@@ -138,6 +141,11 @@ async def open_database(
     database = Database(engine, Sealer(keys.root, randomness=randomness))
     stack.push_async_callback(database.close)
     return database, keys
+
+
+def make_code_hasher(root: RootKey) -> CodeHasher:
+    """Whoever stores a code must hash it as whoever compares it will."""
+    return CodeHasher(root.derive("codes of text messages"))
 
 
 def make_peppers(config: Config, clock: Clock, randomness: Randomness, database: Database) -> Peppers:

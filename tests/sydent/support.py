@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from identity_server.domain.association import ASSOCIATION_LIFETIME_MS
+from identity_server.domain.credentials import CodeHasher
 from identity_server.domain.signing import SigningKey
 from identity_server.domain.terms import NO_TERMS, Terms
 from identity_server.storage.database import Database
@@ -215,6 +216,7 @@ class Target:
                 source=source,
                 target=self.database,
                 sealer=Sealer(_ROOT_KEY, randomness=FakeRandomness()),
+                code_hasher=CODE_HASHER,
                 clock=FakeClock(),
                 randomness=self.randomness,
                 server_name=SERVER_NAME,
@@ -238,6 +240,7 @@ class Target:
             return [(name, *row) for (name,) in tables for row in connection.execute(f"SELECT * FROM {name}")]
 
 
+CODE_HASHER = CodeHasher(b"c" * 32)
 _ROOT_KEY = RootKey(b"r" * 32)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, 
 from identity_server.domain.invite import EPHEMERAL_KEY_LIFETIME_MS, INVITE_LIFETIME_MS
 from identity_server.domain.signing import SigningKey
 from identity_server.domain.terms import Acceptance, Policy, Terms, Translation
-from identity_server.domain.validation import SESSION_LIFETIME_MS
+from identity_server.domain.validation import CODE_LIFETIME_MS, SESSION_LIFETIME_MS
 from identity_server.storage.sealing import token_digest
 from identity_server.sydent.importing import CannotImport, check_identity
 from identity_server.sydent.reading import open_sydent
@@ -22,6 +21,7 @@ from tests.support.fakes import START_MS
 from tests.sydent.support import (
     ALICE,
     BOB,
+    CODE_HASHER,
     DAY_MS,
     MINUTE_MS,
     OTHER_SERVER,
@@ -487,16 +487,24 @@ async def test_of_two_sessions_that_are_one_here_the_newer_is_moved(sydent: OldS
     assert await target.database.read(lambda tx: tx.validation_sessions.lookup_by_id(SessionId("12"))) is not None
 
 
-async def test_short_codes_are_never_kept_as_links_are(sydent: OldSydent, target: Target) -> None:
-    sydent.session(11, "447700900123", medium="msisdn", token="123456", validated=1)
-    sydent.session(12, "447700900124", medium="msisdn", token="654321")
+async def test_codes_are_moved_as_codes(sydent: OldSydent, target: Target) -> None:
+    """Their digest alone would tell them to whoever tries all the million."""
+    sydent.session(11, "447700900123", medium="msisdn", token="123456")
+    sydent.session(12, "447700900124", medium="msisdn", token="111111", validated=1)
+    sydent.session(13, "447700900125", medium="msisdn", token="222222", mtime=START_MS - CODE_LIFETIME_MS)
 
-    await target.take(sydent)
+    report = await target.take(sydent)
 
-    assert all(hashlib.sha256(code).digest() not in str(target.dump()).encode() for code in (b"123456", b"654321"))
+    session = await target.database.read(lambda tx: tx.validation_sessions.lookup_by_id(SessionId("11")))
+    assert session is not None
+    assert session.code is not None
+    assert session.code.expires_at_ms == START_MS - MINUTE_MS + CODE_LIFETIME_MS
+    assert CODE_HASHER.matches(session.code.hashed, SessionId("11"), "123456")
     with sqlite3.connect(target.directory / "identity.db") as connection:
         assert connection.execute("SELECT count(*) FROM validation_tokens").fetchone() == (0,)
-        assert ("11",) in connection.execute("SELECT sid FROM validation_sessions").fetchall()
+        assert connection.execute("SELECT sid FROM validation_sessions").fetchall() == [("11",), ("12",)]
+    assert report.table("threepid_validation_sessions").skipped == {Skipped.CODE: 1}
+    assert report.table("threepid_token_auths").moved == 1
 
 
 # --- schemas --------------------------------------------------------------------------------
