@@ -11,7 +11,7 @@ import click
 
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.domain.invite import Obfuscation
-from identity_server.services.invite_desk import InviteDesk
+from identity_server.services.invite_desk import InviteDesk, KeyNotKept
 from identity_server.wiring.storage import open_invite_desk
 
 T = TypeVar("T")
@@ -44,7 +44,13 @@ def list_(conf: Path | None, limit: int) -> None:
 @click.argument("invite_id", type=int)
 def resend(conf: Path | None, invite_id: int) -> None:
     """Mail an invite again; the running server sends it within a minute."""
-    if not _at_the_desk(conf, lambda desk: desk.resend(invite_id)):
+    try:
+        found = _at_the_desk(conf, lambda desk: desk.resend(invite_id))
+    except KeyNotKept:
+        raise click.ClickException(
+            "this invite was imported from Sydent, which kept no copy of its key: revoke it, and have it made anew"
+        ) from None
+    if not found:
         raise click.ClickException("there is no such invite")
     click.echo("The mail is in the outbox.")
 

@@ -8,6 +8,10 @@ from identity_server.services.invite_mails import InviteMails
 from identity_server.storage.database import Database, Transaction
 
 
+class KeyNotKept(Exception):
+    """The private key of an invite isn't here, so no mail with it can be made: Sydent kept none."""
+
+
 class InviteDesk:
     """Lists, resends and revokes invites."""
 
@@ -22,13 +26,20 @@ class InviteDesk:
         return await self._database.read(lambda tx: tx.invites.list_all(now_ms=now_ms, limit=limit))
 
     async def resend(self, invite_id: int) -> bool:
-        """Commit another mail for an invite, which a running server sends within a minute; False if there is none of this id."""
+        """Commit another mail for an invite, which a running server sends within a minute; False if there is none of this id.
+
+        Raises:
+            KeyNotKept: the invite was imported.
+        """
 
         async def use_case(tx: Transaction) -> bool:
             invite = await tx.invites.lookup(invite_id)
-            if invite is not None:
-                await self._mails.add(tx, invite)
-            return invite is not None
+            if invite is None:
+                return False
+            if not invite.private_key:
+                raise KeyNotKept
+            await self._mails.add(tx, invite)
+            return True
 
         return await self._database.transaction(use_case)
 

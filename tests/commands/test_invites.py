@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from identity_server.domain.identifiers import Medium, Threepid, UserId
+from identity_server.domain.invite import INVITE_LIFETIME_MS, Invite
 from identity_server.outbound.system import SystemClock
 from tests.support.harness import Fakes, Harness, running
 
@@ -15,6 +17,26 @@ async def _store(server: Harness) -> None:
     alice = await server.register()
     body = {"medium": "email", "address": "carol@example.com", "room_id": "!r", "sender": alice.user_id}
     assert (await server.post("store-invite", body, as_=alice)).status == 200
+
+
+async def _store_imported(server: Harness) -> None:
+    """As the import writes one: the key was in the mail that Sydent sent, and nowhere else."""
+    now_ms = server.clock.now_ms()
+    invite = Invite(
+        id=7,
+        threepid=Threepid(Medium.EMAIL, "carol@example.com"),
+        room_id="!r",
+        sender=UserId("@alice:example.org"),
+        token="token",
+        private_key="",
+        public_key=b"",
+        details={},
+        brand=None,
+        languages=(),
+        created_at_ms=now_ms,
+        expires_at_ms=now_ms + INVITE_LIFETIME_MS,
+    )
+    await server.system.database.transaction(lambda tx: tx.invites.add(invite))
 
 
 async def _run(folder: Path, *arguments: str) -> tuple[int | None, str]:
@@ -50,3 +72,14 @@ async def test_listing_resending_and_revoking(tmp_path: Path) -> None:
         assert server.count("invites") == 0
         assert (await _run(tmp_path, "revoke", invite_id))[0] == 1
         assert "No invites are waiting." in (await _run(tmp_path, "list"))[1]
+
+
+async def test_an_imported_invite_has_no_key_to_be_mailed_again(tmp_path: Path) -> None:
+    fakes = Fakes()
+    fakes.clock.ms = SystemClock().now_ms()
+    async with running(tmp_path, fakes=fakes) as server:
+        await _store_imported(server)
+        assert (await _run(tmp_path, "resend", "7"))[0] == 1
+        assert server.count("jobs") == 0
+        assert (await _run(tmp_path, "revoke", "7"))[0] == 0
+        assert server.count("invites") == 0
