@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -58,6 +59,7 @@ class JobRunner:
         self._kinds = kinds
         self._patience_seconds = patience_seconds
         self._under_way: dict[asyncio.Task[Outcome], Job] = {}
+        self._queue_moved = asyncio.Event()
 
     async def attempt(self, job: Job) -> Outcome:
         """Try a claimed job now; what isn't finished in time goes on by itself and counts as pending."""
@@ -83,15 +85,17 @@ class JobRunner:
             await self._wait_for_all()
 
     async def run_forever(self) -> None:
-        """Look for due jobs once a second, for as long as the process lives."""
+        """Look for due jobs once a second, and whenever a queue has moved, for as long as the process lives."""
         while True:
+            self._queue_moved.clear()
             try:
                 due = await self._database.read(lambda tx: tx.jobs.next_run_at_ms())
                 if due is not None and due <= self._clock.now_ms():
                     await self.run_due()
             except Exception:  # noqa: BLE001 - the outbox must outlive a database that is away for a while
                 _log.exception("jobs.not_claimed")
-            await asyncio.sleep(_IDLE_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._queue_moved.wait(), _IDLE_SECONDS)
 
     async def close(self) -> None:
         """Let the tries that are under way end."""
@@ -113,8 +117,13 @@ class JobRunner:
     def _start(self, job: Job) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(self._try(job))
         self._under_way[task] = job
-        task.add_done_callback(lambda done: self._under_way.pop(done, None))
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Outcome]) -> None:
+        if self._under_way.pop(task).queue:
+            # The next of its queue may be due, and shouldn't wait a second for each before it.
+            self._queue_moved.set()
 
     async def _try(self, job: Job) -> Outcome:
         log = _log.bind(job_id=job.id, kind=job.kind, attempt=job.attempts + 1)

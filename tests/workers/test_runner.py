@@ -10,7 +10,7 @@ import pytest
 
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
 from identity_server.services.outbox import Outcome
-from identity_server.storage.database import Database
+from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 from identity_server.workers.deliveries import message_pause_ms
 from identity_server.workers.runner import JobKind, JobRunner
@@ -140,3 +140,26 @@ async def test_loop_runs_what_is_due(bench: Bench) -> None:
     assert await bench.due_in_seconds() is None
     loop.cancel()
     await asyncio.wait({loop})
+
+
+async def test_queue_is_worked_off_without_a_second_between_its_jobs(bench: Bench) -> None:
+    now_ms = bench.clock.now_ms()
+
+    async def add_many(tx: Transaction) -> None:
+        for number in range(20):
+            await tx.jobs.add_claimed(
+                number, "test", {}, now_ms=now_ms, expires_at_ms=now_ms + HOUR_MS, queue="example.org"
+            )
+
+    await bench.database.transaction(add_many)
+    bench.clock.advance(minutes=1)
+    loop = asyncio.create_task(bench.runner.run_forever())
+    # A second for each would be 20 s; the bound is generous because machines can be slow, not servers.
+    async with asyncio.timeout(10):
+        while bench.handler.calls < 20:
+            bench.handler.called.clear()
+            await bench.handler.called.wait()
+    await bench.runner.close()
+    loop.cancel()
+    await asyncio.wait({loop})
+    assert await bench.due_in_seconds() is None
