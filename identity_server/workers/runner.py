@@ -94,8 +94,10 @@ class JobRunner:
                     await self.run_due()
             except Exception:  # noqa: BLE001 - the outbox must outlive a database that is away for a while
                 _log.exception("jobs.not_claimed")
+            # Not `wait_for`: on Python 3.11 it may swallow a cancellation that comes with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._queue_moved.wait(), _IDLE_SECONDS)
+                async with asyncio.timeout(_IDLE_SECONDS):
+                    await self._queue_moved.wait()
 
     async def close(self) -> None:
         """Let the tries that are under way end."""
