@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.association import Association
 from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.storage.bulk import insert_many
 from identity_server.storage.sealing import Sealer
 from identity_server.storage.tables import association_changes, associations
 
@@ -76,7 +77,7 @@ class Associations:
         """Store many associations under fresh random ids; `replaced` are the ids of those whose place they take."""
         await self.remove_all(replaced, now_ms=now_ms)
         if rows:
-            await self._connection.execute(insert(associations), [self._to_row(*row) for row in rows])
+            await insert_many(self._connection, associations, [self._to_row(*row) for row in rows])
             await self._record_all([association_id for association_id, _ in rows], _ADDED, now_ms)
 
     async def remove_all(self, ids: Sequence[int], *, now_ms: int) -> None:
@@ -150,7 +151,7 @@ class Associations:
     async def _record_all(self, ids: Sequence[int], kind: str, now_ms: int) -> None:
         self.changed = True
         changes = [{"association_id": each, "kind": kind, "at_ms": now_ms} for each in ids]
-        await self._connection.execute(insert(association_changes), changes)
+        await insert_many(self._connection, association_changes, changes)
 
     def _to_row(self, association_id: int, association: Association) -> dict[str, Any]:
         return {

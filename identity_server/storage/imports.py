@@ -9,11 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, Table, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
+from identity_server.storage.bulk import insert_many
 from identity_server.storage.tables import (
     accepted_terms,
     access_tokens,
@@ -26,6 +27,10 @@ from identity_server.storage.tables import (
 T = TypeVar("T")
 # PostgreSQL takes 32 767 parameters in one statement, SQLite about as many.
 _AT_ONCE = 5_000
+# A batch of bindings changes pages all over the database. They should fit, and be copied back from the log only
+# after several batches, or SQLite reads and writes the same pages over and over.
+_CACHE_KIB = 40 * 1024
+_LOG_PAGES = 25_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,12 @@ class Imports:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    async def expect_many(self) -> None:
+        """Prepare this connection for thousands of rows."""
+        if self._connection.dialect.name == "sqlite":
+            await self._connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            await self._connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
 
     # --- how far --------------------------------------------------------------------------
 
@@ -176,9 +187,9 @@ class Imports:
             found.update((await self._connection.execute(select(column).where(column.in_(some)))).scalars())
         return found
 
-    async def _insert(self, table: Any, rows: list[dict[str, Any]]) -> None:
+    async def _insert(self, table: Table, rows: list[dict[str, Any]]) -> None:
         for some in _in_parts(rows):
-            await self._connection.execute(insert(table), some)
+            await insert_many(self._connection, table, some)
 
 
 def _in_parts(values: Sequence[T]) -> list[Sequence[T]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LOCAL = "local_threepid_associations"
 GLOBAL = "global_threepid_associations"
@@ -19,9 +19,8 @@ _TABLES = {rank: table for table, rank in _RANKS.items()}
 _CACHE_KIB = 32 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What one row says, without saying about whom.
+class Candidate(NamedTuple):
+    """What one row says, without saying about whom. A tuple, because there are millions of these.
 
     Attributes:
         blind: stands for the address.

@@ -514,10 +514,9 @@ class Importer:
             return
         newest = NewestBindings()
         try:
-            last_rows = {
-                LOCAL: self._offer(LOCAL, self._source.local_bindings(), newest),
-                GLOBAL: self._offer(GLOBAL, self._source.global_bindings(server_name=self._server_name), newest),
-            }
+            self._offer(LOCAL, self._source.local_bindings(), newest)
+            self._count_copies()
+            self._offer(GLOBAL, self._source.global_bindings(server_name=self._server_name), newest)
             decides = newest.count()
             self._progress.begin("bindings", sum(decides.values()))
             for batch in newest.batches(_BATCH):
@@ -532,33 +531,39 @@ class Importer:
         if not self._dry_run:
             await self._target.transaction(use_case)
 
-    def _offer(self, table: str, pages: Iterator[list[Row[Binding]]], newest: NewestBindings) -> int:
+    def _count_copies(self) -> None:
+        report = self._report.table(GLOBAL)
+        copies = self._source.count_copies(self._server_name)
+        report.read += copies
+        report.merged[Merged.COPY] += copies
+
+    def _offer(self, table: str, pages: Iterator[list[Row[Binding]]], newest: NewestBindings) -> None:
         """Read a table and account for all rows but those that are the newest of their address."""
         report = self._report.table(table)
         self._progress.begin(f"{table}: reading", self._source.count(table))
-        before, candidates, last_row = newest.count(), 0, 0
+        before, candidates = newest.count(), 0
         for page in pages:
             report.read += len(page)
             found = list(self._candidates(table, page, report))
             newest.offer(found)
             candidates += len(found)
-            last_row = page[-1].row
             self._progress.advance(len(page))
         # Whoever is thrown out of `newest` by a row of this table counts as older too, in its own table.
         for each, count in newest.count().items():
             mine = candidates if each == table else 0
             self._report.table(each).merged[Merged.OLDER] += before[each] + mine - count
-        return last_row
 
     def _candidates(self, table: str, page: list[Row[Binding]], report: TableReport) -> Iterable[Candidate]:
         for row in page:
             if isinstance(row, Unreadable):
                 report.skipped[Skipped.UNREADABLE] += 1
-            elif row.copy_of_local:
-                report.merged[Merged.COPY] += 1
+                continue
+            try:
+                blind = self._sealer.blind(_threepid(row))
+            except Skip as skip:
+                report.skipped[skip.reason] += 1
             else:
-                with report.skipping():
-                    yield Candidate(self._sealer.blind(_threepid(row)), row.ts, table, row.row)
+                yield Candidate(blind, row.ts, table, row.row)
 
     async def _settle(self, batch: list[Candidate]) -> None:
         """Store what the newest rows say; the batch is in the order of its blinds."""
@@ -580,8 +585,9 @@ class Importer:
         self, tx: Transaction, batch: list[Candidate], found: dict[str, dict[int, Binding]]
     ) -> dict[str, TableReport]:
         outcomes = {table: TableReport() for table in found}
+        await tx.imports.expect_many()
         here = await tx.associations.list_blinds(batch[0].blind, batch[-1].blind)
-        stored: list[tuple[int, Association]] = []
+        stored: list[Association] = []
         removed: list[int] = []
         for each in batch:
             outcome, row = outcomes[each.table], found[each.table].get(each.row)
@@ -591,10 +597,12 @@ class Importer:
                 if each.blind in here:
                     removed.append(here[each.blind].id)
                 if association is not None:
-                    stored.append((row_id(self._randomness), association))
+                    stored.append(association)
                     outcome.rewritten += row is not None and row.address != association.threepid.address
         if not self._dry_run:
-            await tx.associations.put_all(stored, replaced=removed, now_ms=self._now_ms)
+            # Random ids, but in order: the database then finds their places side by side.
+            ids = sorted(row_id(self._randomness) for _ in stored)
+            await tx.associations.put_all(list(zip(ids, stored, strict=True)), replaced=removed, now_ms=self._now_ms)
         return outcomes
 
     def _decide(self, newest: Candidate, row: Binding | None, here: StoredAssociation | None) -> Association | None:
