@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fast e2e lock clean
+.PHONY: help run demo test check fast thorough e2e lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -42,14 +42,20 @@ check: $(VENV)/.dev ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fast: tests-need ## All tests but the end-to-end ones, in under a minute
-	$(BIN)/python -m pytest -n auto -m "not e2e"
+# Every odd input to every endpoint, the specification's document, the real Sydent: thorough, and slower.
+THOROUGH := tests/api tests/contract tests/sydent tests/is_tester
+
+fast: tests-need ## The tests to run while working, in about a minute
+	$(BIN)/python -m pytest -n auto -m "not e2e" $(THOROUGH:%=--ignore=%)
+
+thorough: tests-need ## Every odd input, the specification document, the real Sydent
+	$(BIN)/python -m pytest -n auto $(THOROUGH)
 
 # In one process, because its tests share one Synapse.
 e2e: tests-need ## The end-to-end tests: a real Synapse, the real matrix-js-sdk
 	$(BIN)/python -m pytest -m e2e
 
-test: check fast e2e ## Everything: format, lint, types, tests
+test: check fast thorough e2e ## Everything: format, lint, types, tests
 
 .PHONY: tests-need
 tests-need: $(VENV)/.dev

@@ -24,7 +24,6 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
     errors.BodyIncomplete: (400, "M_NOT_JSON"),
     errors.UnknownEndpoint: (404, "M_UNRECOGNIZED"),
     errors.MethodNotAllowed: (405, "M_UNRECOGNIZED"),
-    errors.UnsupportedRequest: (404, "M_UNRECOGNIZED"),
     errors.Unauthenticated: (401, "M_UNAUTHORIZED"),
     errors.TermsNotSigned: (403, "M_TERMS_NOT_SIGNED"),
     errors.Forbidden: (403, "M_FORBIDDEN"),

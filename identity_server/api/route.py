@@ -14,7 +14,7 @@ from aiohttp import web
 
 from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.domain.account import Account
-from identity_server.domain.errors import Unauthenticated
+from identity_server.domain.errors import Forbidden, Unauthenticated
 from identity_server.domain.identifiers import UserId
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -106,6 +106,9 @@ def account_id(request: web.Request) -> UserId | None:
 
 def _require_secret(request: web.Request) -> None:
     secret = request.app[SETTINGS].internal_secret
+    if secret is None and "Origin" in request.headers:
+        # A page in a browser on this machine reaches loopback, too; programs of the operator's don't say so.
+        raise Forbidden("The internal API doesn't answer web pages.")
     if secret is not None and not hmac.compare_digest(_bearer(request).encode(errors="replace"), secret.encode()):
         raise Unauthenticated
 

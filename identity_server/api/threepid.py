@@ -77,6 +77,7 @@ async def bind(request: web.Request) -> web.Response:
         client_secret=ClientSecret(body.client_secret),
         user_id=UserId(body.mxid),
         account_id=account_id(request),
+        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
     )
     return json_response(association)
 

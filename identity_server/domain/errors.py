@@ -79,12 +79,6 @@ class MethodNotAllowed(IdentityServerError):
     default_message = "Unrecognized request: this path does not take this method."
 
 
-class UnsupportedRequest(IdentityServerError):
-    """A known operation that this version of the server does not offer."""
-
-    default_message = "This server does not offer this operation."
-
-
 # --- who is asking ------------------------------------------------------------------------
 
 

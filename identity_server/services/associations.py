@@ -48,7 +48,13 @@ class Associations:
         self._owner_notices = owner_notices
 
     async def bind(
-        self, *, sid: SessionId, client_secret: ClientSecret, user_id: UserId, account_id: UserId | None
+        self,
+        *,
+        sid: SessionId,
+        client_secret: ClientSecret,
+        user_id: UserId,
+        account_id: UserId | None,
+        client_network: str,
     ) -> dict[str, Any]:
         """Bind the proven address of a session to a Matrix ID; returns the signed association with its invites.
 
@@ -61,6 +67,7 @@ class Associations:
             client_secret: its secret.
             user_id: who the address is to be bound to.
             account_id: whose access token was shown; None for the v1 API, which binds to anyone.
+            client_network: what counts against the limit where no account asks (v1).
 
         Raises:
             NotYourMatrixId: the Matrix ID isn't the account's own.
@@ -79,7 +86,7 @@ class Associations:
                 raise NoSuchSession
             threepid, _ = session.validated_threepid(now_ms)
             # Each binding is a notice to a homeserver and perhaps a mail.
-            await tx.rate_limits.take("bind", account_id or sid, _BINDS, now_ms=now_ms)
+            await tx.rate_limits.take("bind", account_id or client_network, _BINDS, now_ms=now_ms)
             return await self._put(tx, threepid, user_id, now_ms=now_ms)
 
         return await self._carry_out(use_case)

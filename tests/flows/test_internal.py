@@ -49,3 +49,10 @@ async def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict[str, obje
         reply = await internal.post(f"{INTERNAL}/bind", {**BINDING, **changes})
         assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
         assert server.count("associations") == 0
+
+
+async def test_web_page_in_a_browser_on_this_machine_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.internally() as internal:
+        reply = await internal.post(f"{INTERNAL}/bind", BINDING, headers={"Origin": "https://evil.example"})
+        assert (reply.status, reply.errcode) == (403, "M_FORBIDDEN")
+        assert server.count("associations") == 0
