@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -534,8 +535,7 @@ class Importer:
     def _count_copies(self) -> None:
         report = self._report.table(GLOBAL)
         copies = self._source.count_copies(self._server_name)
-        report.read += copies
-        report.merged[Merged.COPY] += copies
+        report.add(TableReport(read=copies, merged=Counter({Merged.COPY: copies})))
 
     def _offer(self, table: str, pages: Iterator[list[Row[Binding]]], newest: NewestBindings) -> None:
         """Read a table and account for all rows but those that are the newest of their address."""

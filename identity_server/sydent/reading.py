@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 NEWEST_SCHEMA = 5
-"""The schema of Sydent 2.1 to 2.7; it writes the number to `PRAGMA user_version`."""
+"""The newest schema of Sydent, which writes the number to `PRAGMA user_version`."""
 
 _PAGE = 5_000
 _BUSY_SECONDS = 30.0
@@ -235,7 +235,7 @@ class SydentFile:
         self.version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if self.version > NEWEST_SCHEMA:
             raise SydentFileProblem(
-                f"{path} has schema {self.version}; the newest that is known here is {NEWEST_SCHEMA}, of Sydent 2.7"
+                f"{path} has schema {self.version}; the newest that is known here is {NEWEST_SCHEMA}"
             )
 
     def count(self, table: str) -> int:

@@ -25,7 +25,10 @@ def test_every_schema_can_be_read(tmp_path: Path, version: int) -> None:
     with open_sydent(sydent.path) as file:
         assert file.version == version
         assert file.pepper() == ("Ab3dE" if version >= 3 else None)
-        assert len(list(file.global_bindings(server_name="id.example.org"))) == 1
+        assert file.count_copies("id.example.org") == 1
+        assert list(file.global_bindings(server_name="id.example.org")) == []
+        assert file.count_copies("id.elsewhere.org") == 0
+        assert len(list(file.global_bindings(server_name="id.elsewhere.org"))) == 1
         assert list(file.accounts()) == []
         assert file.count("tokens") == 0
     assert _addresses(sydent.path) == ["alice@example.com"]
