@@ -42,8 +42,8 @@ check: $(VENV)/.dev ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Every odd input to every endpoint, the specification's document, the real Sydent: thorough, and slower.
-THOROUGH := tests/api tests/contract tests/sydent tests/is_tester
+# Every odd input to every endpoint, every command, the specification's document, the real Sydent: slower.
+THOROUGH := tests/api tests/commands tests/contract tests/sydent tests/is_tester
 
 fast: tests-need ## The tests to run while working, in about a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e" $(THOROUGH:%=--ignore=%)
