@@ -20,6 +20,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from identity_server.domain.terms import NO_TERMS, Policy, Terms, Translation
+from identity_server.rendering.files import read_bounded
 
 TERMS_PATH = "/_matrix/identity/terms/{id}/{version}/{language}"
 """Where the page of a document is, below the public base URL."""
@@ -337,13 +338,6 @@ def _read_text(file: Path) -> str:
         ValueError: it can't be read, is too large or isn't UTF-8.
     """
     try:
-        with file.open("rb") as stream:
-            raw = stream.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    if len(raw) > _MAX_BYTES:
-        raise ValueError(f"larger than {_MAX_BYTES} bytes")
-    try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+        return read_bounded(file, max_bytes=_MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None

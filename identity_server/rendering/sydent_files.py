@@ -24,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from identity_server.rendering.brands import Brands
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
+from identity_server.rendering.files import read_bounded
 
 MAIL_FILES: Mapping[str, str] = MappingProxyType(
     {
@@ -403,12 +404,9 @@ def _read(file: Path, *, keep_bytes: bool = False) -> str:
         ValueError: it can't be read, is too large or isn't UTF-8.
     """
     try:
-        with file.open("rb") as stream:
-            raw = stream.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-    if len(raw) > _MAX_BYTES:
-        raise ValueError(f"{file}: larger than {_MAX_BYTES} bytes")
+        raw = read_bounded(file, max_bytes=_MAX_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
