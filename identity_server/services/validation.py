@@ -55,14 +55,15 @@ class ValidationLimits:
     Attributes:
         per_sender: by one account, to whatever addresses.
         per_address_and_sender: to one address, by one account, in 24 h.
-        per_address: to one address, by all accounts, in 24 h; also what one mailbox takes at once under all
-            its addresses (`name+anything@host`), and gets back in 24 h.
+        per_address: to one address, by all accounts, in 24 h.
+        per_mailbox: to one mailbox under all its addresses (`name+anything@host`); shared with invites and notices.
         open_sessions: sessions of one account that are neither over nor validated.
     """
 
     per_sender: RateLimit
     per_address_and_sender: int
     per_address: int
+    per_mailbox: RateLimit
     open_sessions: int = OPEN_SESSIONS
 
 
@@ -205,8 +206,7 @@ class Validation:
             raise RateLimited(retry_after_ms=_DAY_MS, message="Too many mails to this address; try again later.")
         sender = requested_by or request.client_network
         await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
-        per_mailbox = RateLimit(burst=limits.per_address, interval_ms=_DAY_MS // limits.per_address)
-        await tx.rate_limits.take("mailbox", mailbox_of(threepid.address), per_mailbox, now_ms=now_ms)
+        await tx.rate_limits.take("mailbox", mailbox_of(threepid.address), limits.per_mailbox, now_ms=now_ms)
 
     def _verification_mail(
         self,

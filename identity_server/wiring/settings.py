@@ -54,6 +54,7 @@ def validation_limits(config: Config) -> ValidationLimits:
         ),
         per_address_and_sender=config.email.ratelimit_address_per_account_and_day,
         per_address=config.email.ratelimit_address_per_day,
+        per_mailbox=per_mailbox(config),
     )
 
 
