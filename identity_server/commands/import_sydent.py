@@ -16,13 +16,16 @@ import click
 from identity_server.commands.check_config import tell_differences
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
+from identity_server.domain.association import Association
 from identity_server.key_files import find_signing_key
-from identity_server.sydent.importing import CannotImport, Importer, check_identity
+from identity_server.services.bind_notices import NoticeWriter
+from identity_server.storage.database import Transaction
+from identity_server.sydent.importing import CannotImport, Importer, Tell, check_identity
 from identity_server.sydent.progress import Progress, Silent
 from identity_server.sydent.reading import SydentFile, SydentFileProblem, open_sydent
 from identity_server.sydent.report import ImportReport
 from identity_server.wiring.settings import key_sources, terms_in_force
-from identity_server.wiring.storage import look_into_storage, open_storage
+from identity_server.wiring.storage import Storage, look_into_storage, open_storage
 
 
 @click.command("import-sydent")
@@ -72,10 +75,23 @@ async def _import(source: SydentFile, config: Config, progress: Progress, *, dry
             randomness=storage.randomness,
             server_name=config.general.server_name,
             terms=terms,
+            keeps_delivered_invites=not config.general.delete_tokens_on_bind,
+            tell=_teller(config, storage),
             dry_run=dry_run,
             progress=progress,
         )
         return await importer.run()
+
+
+def _teller(config: Config, storage: Storage) -> Tell:
+    signing_key = find_signing_key(key_sources(config))
+
+    async def tell(tx: Transaction, association: Association) -> None:
+        assert signing_key is not None, "opening the database has made sure that there is one"
+        notices = NoticeWriter(randomness=storage.randomness, signing_key=signing_key)
+        await notices.add_overdue(tx, association, now_ms=storage.clock.now_ms())
+
+    return tell
 
 
 def _tell(report: ImportReport, config: Config) -> None:

@@ -30,7 +30,62 @@ _JITTER_BITS = 16
 GIVEN_UP = "on-bind notice given up"
 
 
-class BindNotices:
+class NoticeWriter:
+    """Writes notices."""
+
+    def __init__(self, *, randomness: Randomness, signing_key: SigningKey) -> None:
+        self._randomness = randomness
+        self._signing_key = signing_key
+
+    async def add(self, tx: Transaction, association: Association, *, now_ms: int) -> tuple[dict[str, Any], Job]:
+        """Take the address's waiting invites along, and write the notice.
+
+        Returns:
+            The signed association with its invites, as the binder gets it too, and the notice's claimed job.
+        """
+        invites = await tx.invites.take(association.threepid, now_ms=now_ms)
+        payload = self._payload(association, invites)
+        job = await tx.jobs.add_claimed(
+            row_id(self._randomness),
+            BIND_NOTICE,
+            payload,
+            now_ms=now_ms,
+            expires_at_ms=now_ms + _LIFETIME_MS,
+            queue=payload["server_name"],
+        )
+        return payload["body"], job
+
+    async def add_overdue(self, tx: Transaction, association: Association, *, now_ms: int) -> None:
+        """Write the notice of an earlier binding, if invites wait although it is there: nobody was told of them."""
+        invites = await tx.invites.take(association.threepid, now_ms=now_ms)
+        if not invites:
+            return
+        payload = self._payload(association, invites)
+        await tx.jobs.add(
+            row_id(self._randomness),
+            BIND_NOTICE,
+            payload,
+            now_ms=now_ms,
+            expires_at_ms=now_ms + _LIFETIME_MS,
+            queue=payload["server_name"],
+        )
+
+    def _payload(self, association: Association, invites: list[Invite]) -> dict[str, Any]:
+        body = association.to_wire()
+        if invites:
+            body["invites"] = [self._invite(invite, association) for invite in invites]
+        return {
+            "server_name": server_of(association.user_id),
+            "body": self._signing_key.sign(body),
+            "invites": [invite.id for invite in invites],
+        }
+
+    def _invite(self, invite: Invite, association: Association) -> dict[str, Any]:
+        signed = self._signing_key.sign({"mxid": association.user_id, "token": invite.token})
+        return invite.for_homeserver(association.user_id, signed)
+
+
+class BindNotices(NoticeWriter):
     """Writes notices, sends them, and clears up after them.
 
     Args:
@@ -46,37 +101,10 @@ class BindNotices:
         signing_key: SigningKey,
         keep_delivered_invites: bool,
     ) -> None:
+        super().__init__(randomness=randomness, signing_key=signing_key)
         self._homeservers = homeservers
         self._clock = clock
-        self._randomness = randomness
-        self._signing_key = signing_key
         self._keep_delivered_invites = keep_delivered_invites
-
-    async def add(self, tx: Transaction, association: Association, *, now_ms: int) -> tuple[dict[str, Any], Job]:
-        """Take the address's waiting invites along, and write the notice.
-
-        Returns:
-            The signed association with its invites, as the binder gets it too, and the notice's claimed job.
-        """
-        invites = await tx.invites.take(association.threepid, now_ms=now_ms)
-        body = association.to_wire()
-        if invites:
-            body["invites"] = [self._invite(invite, association) for invite in invites]
-        signed = self._signing_key.sign(body)
-        server_name = server_of(association.user_id)
-        job = await tx.jobs.add_claimed(
-            row_id(self._randomness),
-            BIND_NOTICE,
-            {"server_name": server_name, "body": signed, "invites": [invite.id for invite in invites]},
-            now_ms=now_ms,
-            expires_at_ms=now_ms + _LIFETIME_MS,
-            queue=server_name,
-        )
-        return signed, job
-
-    def _invite(self, invite: Invite, association: Association) -> dict[str, Any]:
-        signed = self._signing_key.sign({"mxid": association.user_id, "token": invite.token})
-        return invite.for_homeserver(association.user_id, signed)
 
     async def send(self, job: Job) -> None:
         """Deliver a notice; at least once.

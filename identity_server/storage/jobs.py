@@ -33,7 +33,7 @@ class Job:
         payload: what the handler needs; sealed in the database.
         attempts: how often it was tried before.
         lease: the claim; the outcome is only recorded while it is still held. In the database it counts the
-            claims, and is negative while nobody holds one.
+            claims, and is negative while nobody holds one, or 0 if nobody ever has.
         expires_at_ms: after this the job is given up.
     """
 
@@ -89,6 +89,26 @@ class Jobs:
 
         Jobs of one named queue are claimed one at a time, so that a slow one holds up no other queue's.
         """
+        await self._insert(job_id, kind, payload, now_ms=now_ms, expires_at_ms=expires_at_ms, queue=queue, lease=1)
+        return Job(job_id, kind, queue, payload, attempts=0, lease=1, expires_at_ms=expires_at_ms)
+
+    async def add(
+        self, job_id: int, kind: str, payload: Mapping[str, Any], *, now_ms: int, expires_at_ms: int, queue: str = ""
+    ) -> None:
+        """Add a job that is due at once, for whoever claims it first: its maker doesn't try it."""
+        await self._insert(job_id, kind, payload, now_ms=now_ms, expires_at_ms=expires_at_ms, queue=queue, lease=0)
+
+    async def _insert(
+        self,
+        job_id: int,
+        kind: str,
+        payload: Mapping[str, Any],
+        *,
+        now_ms: int,
+        expires_at_ms: int,
+        queue: str,
+        lease: int,
+    ) -> None:
         await self._connection.execute(
             insert(jobs).values(
                 id=job_id,
@@ -98,12 +118,11 @@ class Jobs:
                 sealed_payload=self._sealer.seal(_PAYLOAD, job_id, json.dumps(payload)),
                 attempts=0,
                 created_at_ms=now_ms,
-                run_at_ms=now_ms + LEASE_MS,
-                lease=1,
+                run_at_ms=now_ms + LEASE_MS * lease,
+                lease=lease,
                 expires_at_ms=expires_at_ms,
             )
         )
-        return Job(job_id, kind, queue, payload, attempts=0, lease=1, expires_at_ms=expires_at_ms)
 
     async def claim(self, *, now_ms: int, limit: int, busy_queues: Collection[str] = ()) -> list[Job]:
         """Take a lease on jobs that are due: the earliest of each queue, and none of a queue that is busy."""
@@ -170,7 +189,7 @@ class Jobs:
         Those that somebody may be trying at this moment only if `claimed_too`: their leases count as run out.
         """
         late = update(jobs).where(jobs.c.run_at_ms > now_ms).values(run_at_ms=now_ms)
-        result = await self._connection.execute(late if claimed_too else late.where(jobs.c.lease < 0))
+        result = await self._connection.execute(late if claimed_too else late.where(jobs.c.lease <= 0))
         return result.rowcount
 
     def _readable(self, row: Row[Any], *, lease: int) -> Job | None:

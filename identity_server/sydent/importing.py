@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from identity_server.domain.association import Association
@@ -71,6 +72,11 @@ _MAX_VERSION = 255
 _MAX_URL = 2048
 _MAX_TOKEN = 1024
 _MAX_PEPPER = 64
+# As long as a homeserver that can't be reached is tried here.
+_UNTOLD_MS = 14 * 24 * 3_600_000
+
+Tell = Callable[[Transaction, Association], Awaitable[None]]
+"""Sees to it that a homeserver learns of the invites that wait for an address, which is bound already."""
 
 
 class CannotImport(Exception):
@@ -122,6 +128,8 @@ class Importer:
         sealer, code_hasher: of that database.
         server_name: this server's own name, which Sydent had before.
         terms: in force here; what was accepted is matched to them by URL.
+        keeps_delivered_invites: Sydent did not delete invites when the homeserver had been told of them.
+        tell: called where Sydent was stopped before the homeserver had been told; not in a dry run.
     """
 
     def __init__(
@@ -135,6 +143,8 @@ class Importer:
         randomness: Randomness,
         server_name: str,
         terms: Terms,
+        keeps_delivered_invites: bool,
+        tell: Tell,
         dry_run: bool,
         progress: Progress,
     ) -> None:
@@ -145,6 +155,9 @@ class Importer:
         self._randomness = randomness
         self._server_name = server_name
         self._terms = terms
+        self._keeps_delivered_invites = keeps_delivered_invites
+        self._tell = tell
+        self._untold: set[Threepid] = set()
         self._dry_run = dry_run
         self._progress = progress
         self._now_ms = clock.now_ms()
@@ -168,6 +181,7 @@ class Importer:
         await self._table("invite_tokens", source.invites(), self._invites)
         await self._sessions()
         await self._bindings()
+        await self._tell_homeservers()
         for table in ("peers", "peer_pubkeys"):
             self._skip_table(table, Skipped.NO_REPLICATION)
         self._report.check()
@@ -358,6 +372,8 @@ class Importer:
         for row in rows:
             with outcome.skipping():
                 invite = self._invite(row)
+                if row.sent_s is not None:
+                    self._untold.add(invite.threepid)
                 digest = token_digest(invite.token)
                 if digest in here or self._is_known_invite(row):
                     raise Skip(Skipped.BEFORE)
@@ -374,7 +390,7 @@ class Importer:
 
     def _invite(self, row: Invite) -> OurInvite:
         """Sydent forgets the private key as soon as the mail is sent, and never links an invite to its key."""
-        if row.sent_s is not None:
+        if row.sent_s is not None and self._was_delivered(row.sent_s):
             raise Skip(Skipped.DELIVERED)
         if not 0 < len(row.token) <= _MAX_TOKEN:
             raise Skip(Skipped.BAD_TOKEN)
@@ -392,6 +408,26 @@ class Importer:
             created_at_ms=_time(row.received_s * 1000),
             expires_at_ms=self._now_ms + INVITE_LIFETIME_MS,
         )
+
+    def _was_delivered(self, sent_s: int) -> bool:
+        """Sydent deletes what was delivered, and tries nothing again once it has been stopped.
+
+        What was sent long ago is left alone all the same: the first versions of Sydent deleted nothing.
+        """
+        return self._keeps_delivered_invites or sent_s * 1000 <= self._now_ms - _UNTOLD_MS
+
+    async def _tell_homeservers(self) -> None:
+        """Carry on where Sydent was stopped while it was telling homeservers."""
+        if self._dry_run:
+            return
+        for threepid in self._untold:
+            await self._target.transaction(partial(self._tell_of, threepid))
+
+    async def _tell_of(self, threepid: Threepid, tx: Transaction) -> None:
+        association = await tx.associations.find(threepid)
+        # Unbound since: then its invites wait for the next binding.
+        if association is not None:
+            await self._tell(tx, association)
 
     # --- validation sessions --------------------------------------------------------------
 

@@ -67,7 +67,8 @@ class Invite:
     """A row of `invite_tokens`; times are **seconds**.
 
     Attributes:
-        sent_s: when a binding took the invite along; None while it waits.
+        sent_s: when a binding took the invite along; None while it waits. The homeserver was told afterwards, for as
+            long as Sydent ran; by default Sydent deletes the row when it has listened.
     """
 
     row: int

@@ -28,6 +28,16 @@ async def test_maker_holds_the_first_lease(database: Database) -> None:
     assert await claimed(database, START_MS + LEASE_MS) == [], "one claim at a time"
 
 
+async def test_job_that_its_maker_leaves_to_others_is_due_at_once(database: Database) -> None:
+    await database.transaction(lambda tx: tx.jobs.add(1, "mail", {"to": "x"}, now_ms=START_MS, expires_at_ms=EXPIRES))
+    [waiting] = await database.read(lambda tx: tx.jobs.list_waiting())
+    assert (waiting.claimed, waiting.next_run_at_ms) == (0, START_MS)
+
+    (taken,) = await claimed(database, START_MS)
+
+    assert (taken.payload, taken.attempts, taken.was_interrupted) == ({"to": "x"}, 0, False)
+
+
 async def test_outcome_of_a_lost_lease_changes_nothing(database: Database) -> None:
     job = await added(database)
     (taken,) = await claimed(database, START_MS + LEASE_MS)

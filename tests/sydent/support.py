@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from identity_server.domain.association import ASSOCIATION_LIFETIME_MS
 from identity_server.domain.credentials import CodeHasher
 from identity_server.domain.signing import SigningKey
 from identity_server.domain.terms import NO_TERMS, Terms
+from identity_server.services.bind_notices import NoticeWriter
+from identity_server.services.outbox import BIND_NOTICE
 from identity_server.storage.database import Database
 from identity_server.storage.sealing import RootKey, Sealer
 from identity_server.sydent.importing import Importer
@@ -26,6 +29,7 @@ from tests.support.fakes import START_MS, FakeClock, FakeRandomness
 SERVER_NAME = "id.example.org"
 OTHER_SERVER = "id.elsewhere.org"
 SIGNING_TEXT = "ed25519 0 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1"
+SIGNING_KEY = SigningKey.parse(SIGNING_TEXT, server_name=SERVER_NAME)
 PEPPER = "Ab3dE"
 ALICE = "@alice:example.org"
 BOB = "@bob:example.org"
@@ -100,7 +104,6 @@ class OldSydent:
         )
         if version >= 3:
             self.add("hashing_metadata", id=0, lookup_pepper=PEPPER)
-        self._key = SigningKey.parse(SIGNING_TEXT, server_name=SERVER_NAME)
 
     def add(self, table: str, **values: Any) -> int:
         """Insert or replace a row, as Sydent does; returns its number."""
@@ -139,7 +142,7 @@ class OldSydent:
         """A global row, ours or another server's."""
         not_after = ts + ASSOCIATION_LIFETIME_MS if isinstance(ts, int) else ts
         said = {"medium": medium, "address": address, "mxid": str(mxid), "ts": ts}
-        signed = self._key.sign(said) if isinstance(ts, int) else said
+        signed = SIGNING_KEY.sign(said) if isinstance(ts, int) else said
         return self.add(
             "global_threepid_associations",
             medium=medium,
@@ -209,8 +212,16 @@ class Target:
     database: Database
     randomness: FakeRandomness = field(default_factory=FakeRandomness)
 
-    async def take(self, sydent: OldSydent, *, dry_run: bool = False, terms: Terms = NO_TERMS) -> ImportReport:
+    async def take(
+        self,
+        sydent: OldSydent,
+        *,
+        dry_run: bool = False,
+        terms: Terms = NO_TERMS,
+        keeps_delivered_invites: bool = False,
+    ) -> ImportReport:
         """Import."""
+        notices = NoticeWriter(randomness=self.randomness, signing_key=SIGNING_KEY)
         with open_sydent(sydent.path) as source:
             importer = Importer(
                 source=source,
@@ -221,10 +232,17 @@ class Target:
                 randomness=self.randomness,
                 server_name=SERVER_NAME,
                 terms=terms,
+                keeps_delivered_invites=keeps_delivered_invites,
+                tell=partial(notices.add_overdue, now_ms=START_MS),
                 dry_run=dry_run,
                 progress=Silent(),
             )
             return await importer.run()
+
+    async def notices(self) -> list[dict[str, Any]]:
+        """What homeservers are to be told now."""
+        jobs = await self.database.transaction(lambda tx: tx.jobs.claim(now_ms=START_MS, limit=9))
+        return [job.payload["body"] for job in jobs if job.kind == BIND_NOTICE]
 
     async def bindings(self) -> dict[str, str]:
         """Who is bound here, by address."""

@@ -50,6 +50,18 @@ def test_dry_run_after_the_import_finds_nothing_new(operator: Operator) -> None:
     assert operator.our_db.read_bytes() == before
 
 
+def test_notice_that_sydent_still_owed_is_the_servers_first_job(operator: Operator) -> None:
+    invited = operator.folder / "invited.db"
+    sydent = OldSydent(invited)
+    sydent.bind("alice@example.com", ALICE)
+    sydent.invite("alice@example.com", sent_s=int(time.time()))
+    sydent.connection.close()
+
+    operator.command("import-sydent", invited)
+
+    assert "bind-notice" in operator.command("jobs", "list").stdout
+
+
 def test_serve_names_the_command_that_imports(operator: Operator) -> None:
     operator.point_at(operator.sydent_db)
 

@@ -6,6 +6,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import signedjson.key
+import signedjson.sign
 
 from identity_server.domain.association import Association
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, Threepid, UserId
@@ -33,6 +35,8 @@ from tests.sydent.support import (
     open_target,
 )
 
+_JUST_NOW_S = START_MS // 1000 - 1
+_VERIFY_KEY = signedjson.key.get_verify_key(signedjson.key.read_signing_keys([SIGNING_TEXT])[0])
 LOCAL = "local_threepid_associations"
 GLOBAL = "global_threepid_associations"
 
@@ -434,6 +438,76 @@ async def test_waiting_invite_is_moved_without_the_key_that_only_its_mail_has(
     assert invite.expires_at_ms == START_MS + INVITE_LIFETIME_MS
     assert (invite.private_key, invite.public_key) == ("", b"")
     assert report.table("invite_tokens").skipped == {Skipped.DELIVERED: 1, Skipped.BAD_USER: 1}
+
+
+async def test_homeserver_that_sydent_had_not_reached_is_told(sydent: OldSydent, target: Target) -> None:
+    """Sydent marks invites when they are bound, deletes them when the homeserver has listened, and forgets its tries."""
+    sydent.bind("new@example.com", ALICE)
+    sydent.invite("New@example.com", token="unheard", sent_s=_JUST_NOW_S)
+
+    report = await target.take(sydent)
+
+    [notice] = await target.notices()
+    assert (notice["address"], notice["mxid"]) == ("new@example.com", ALICE)
+    [invite] = notice["invites"]
+    assert (invite["token"], invite["sender"], invite["mxid"]) == ("unheard", BOB, ALICE)
+    signedjson.sign.verify_signed_json(invite["signed"], SERVER_NAME, _VERIFY_KEY)
+    signedjson.sign.verify_signed_json(notice, SERVER_NAME, _VERIFY_KEY)
+    assert report.table("invite_tokens") == TableReport(read=1, moved=1, rewritten=1)
+
+
+async def test_homeserver_is_told_once_however_often_the_import_runs(sydent: OldSydent, target: Target) -> None:
+    sydent.bind("new@example.com", ALICE)
+    sydent.invite("new@example.com", sent_s=_JUST_NOW_S)
+    await target.take(sydent, dry_run=True)
+    assert await target.notices() == []
+
+    await target.take(sydent)
+    await target.take(sydent)
+
+    assert len(await target.notices()) == 1
+
+
+async def test_invite_that_was_bound_between_two_imports_is_told_of(sydent: OldSydent, target: Target) -> None:
+    sydent.invite("new@example.com")
+    await target.take(sydent)
+    sydent.bind("new@example.com", ALICE)
+    sydent.connection.execute("UPDATE invite_tokens SET sent_ts = ?", (_JUST_NOW_S,))
+
+    await target.take(sydent)
+
+    [notice] = await target.notices()
+    assert notice["mxid"] == ALICE
+
+
+async def test_invite_whose_address_was_unbound_since_waits(sydent: OldSydent, target: Target) -> None:
+    sydent.invite("new@example.com", token="waiting", sent_s=_JUST_NOW_S)
+    sydent.unbind("new@example.com")
+
+    await target.take(sydent)
+
+    assert await target.notices() == []
+    [(invite, is_taken)] = await target.database.read(lambda tx: tx.invites.list_all(now_ms=START_MS, limit=9))
+    assert (invite.token, is_taken) == ("waiting", False)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "keeps_delivered_invites"),
+    [
+        pytest.param(1, True, id="Sydent kept what was delivered (delete_tokens_on_bind = false)"),
+        pytest.param(14 * DAY_MS // 1000, False, id="older than a homeserver is tried"),
+    ],
+)
+async def test_invite_that_was_delivered_is_not_delivered_again(
+    sydent: OldSydent, target: Target, age_s: int, keeps_delivered_invites: bool
+) -> None:
+    sydent.bind("new@example.com", ALICE)
+    sydent.invite("new@example.com", sent_s=START_MS // 1000 - age_s)
+
+    report = await target.take(sydent, keeps_delivered_invites=keeps_delivered_invites)
+
+    assert report.table("invite_tokens").skipped == {Skipped.DELIVERED: 1}
+    assert await target.notices() == []
 
 
 # --- validation sessions --------------------------------------------------------------------
