@@ -1,4 +1,4 @@
-"""What stands before a homeserver's federation API, as an operator's proxy does: lets requests through, or doesn't.
+"""What stands before a server, as an operator's reverse proxy does: lets requests through, or doesn't.
 
 The one rule: what passes through is not changed, and every request is remembered.
 """
@@ -44,17 +44,17 @@ class Gate:
 
     Args:
         certificate: its own.
-        ca: what the homeserver behind it is verified by.
+        ca: what the server behind it is verified by; None if that speaks plain HTTP.
         address: where it listens; port 0 means any.
 
     Attributes:
         port: where it listens.
-        behind: host and port of the homeserver; nobody is there before it is set.
+        behind: host and port of the server; nobody is there before it is set.
         files: what it answers by itself, by path.
     """
 
     def __init__(
-        self, *, certificate: Certificate, ca: ssl.SSLContext, address: tuple[str, int] = ("127.0.0.1", 0)
+        self, *, certificate: Certificate, ca: ssl.SSLContext | None, address: tuple[str, int] = ("127.0.0.1", 0)
     ) -> None:
         self.behind: tuple[str, int] | None = None
         self.files: dict[str, bytes] = {}
@@ -100,16 +100,22 @@ class Gate:
 
     # --- what they ask it -----------------------------------------------------------------
 
-    def visits(self, path: str, *, of: str = "") -> list[Visit]:
-        """The requests for a path so far, or those whose body names someone or something."""
+    def visits(self, path: str, *, of: str = "", status: int | None = None) -> list[Visit]:
+        """The requests for a path so far, or those whose body names someone or something, or that were answered so."""
         with self._changed:
-            return [visit for visit in self._visits if visit.path == path and of.encode() in visit.body]
+            return [
+                visit
+                for visit in self._visits
+                if visit.path == path and of.encode() in visit.body and status in {visit.status, None}
+            ]
 
-    def wait_for_visits(self, path: str, *, of: str, count: int, seconds: float = 10) -> list[Visit]:
+    def wait_for_visits(
+        self, path: str, *, of: str, count: int, status: int | None = None, seconds: float = 10
+    ) -> list[Visit]:
         """As `visits`, once there are so many."""
         with self._changed:
-            arrived = self._changed.wait_for(lambda: len(self.visits(path, of=of)) >= count, seconds)
-            found = self.visits(path, of=of)
+            arrived = self._changed.wait_for(lambda: len(self.visits(path, of=of, status=status)) >= count, seconds)
+            found = self.visits(path, of=of, status=status)
         assert arrived, f"{len(found)} instead of {count} requests for {path} within {seconds} s: {found}"
         return found
 
@@ -147,9 +153,7 @@ class Gate:
         return reply
 
     def _forward(self, method: str, target: str, headers: Message, body: bytes) -> _Reply:
-        assert self.behind is not None, "there is no homeserver behind the gate"
-        host, port = self.behind
-        connection = http.client.HTTPSConnection(host, port, timeout=_FORWARD_SECONDS, context=self._ca)
+        connection = self._connection()
         try:
             sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
             connection.request(method, target, body or None, sent)
@@ -158,6 +162,13 @@ class Gate:
             return _Reply(answer.status, kept, answer.read())
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        assert self.behind is not None, "there is no server behind the gate"
+        host, port = self.behind
+        if self._ca is None:
+            return http.client.HTTPConnection(host, port, timeout=_FORWARD_SECONDS)
+        return http.client.HTTPSConnection(host, port, timeout=_FORWARD_SECONDS, context=self._ca)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +204,7 @@ def _handler(gate: Gate) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(reply.body)
 
-        do_GET = do_POST = do_PUT = answer  # noqa: N815 - the names that http.server looks for
+        do_GET = do_POST = do_PUT = do_OPTIONS = answer  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
             """Quiet: a failing test shows the programs' logs."""

@@ -81,6 +81,7 @@ class Person:
         self._web = web
         self._ledger = ledger
         self._identity_server = identity_server
+        self._homeserver = homeserver
         self.token = ""
         sdk.make_client(name, homeserver=homeserver, identity_server=identity_server)
         session = self._call(
@@ -88,7 +89,22 @@ class Person:
             {"username": name, "password": f"password of {name}", "auth": {"type": "m.login.dummy"}},
         )
         self.user_id: str = session["user_id"]
-        sdk.make_client(name, homeserver=homeserver, identity_server=identity_server, session=session)
+        self._session = session
+        self.open_app()
+
+    def open_app(self, *, lenient: bool = False) -> None:
+        """Load the app anew: it remembers who is logged in, and the token of the identity server.
+
+        Args:
+            lenient: in a browser that lets Sydent's CORS headers pass, as they all do.
+        """
+        self._sdk.make_client(
+            self._name,
+            homeserver=self._homeserver,
+            identity_server=self._identity_server,
+            session=self._session,
+            lenient=lenient,
+        )
 
     def register(self) -> None:
         """Trade an OpenID token of the homeserver for an access token of the identity server."""
@@ -128,12 +144,14 @@ class Person:
         self.bind(proof)
         return proof
 
-    def ask_for_mail(self, address: str, *, send_attempt: int = 1, again: Proof | None = None) -> Proof:
+    def ask_for_mail(
+        self, address: str, *, send_attempt: int = 1, again: Proof | None = None, next_link: str | None = None
+    ) -> Proof:
         """Have a validation mail sent; `again` names the session to ask in once more."""
         secret = again.client_secret if again else self._call("generateClientSecret")
         self._ledger.note_token("client secret", secret)
         self._note(address)
-        answer = self._call("requestEmailToken", address, secret, send_attempt, None, self.token)
+        answer = self._call("requestEmailToken", address, secret, send_attempt, next_link, self.token)
         return Proof(sid=answer["sid"], client_secret=secret, address=address.lower())
 
     def open_link(self, letter: EmailMessage) -> Answer:
@@ -155,6 +173,12 @@ class Person:
         assert page.status == 200, page.text
         result = self.press_confirm(page)
         assert result.status == 200, result.text
+
+    def follow_link(self, letter: EmailMessage) -> Answer:
+        """Open a link of Sydent's kind, which confirms by being opened."""
+        page = self.open_link(letter)
+        assert page.status == 200, page.text
+        return page
 
     def bind(self, proof: Proof) -> None:
         """Have the homeserver bind a proven address to this person."""
@@ -301,6 +325,14 @@ class Person:
         """Who the addresses belong to, by address as it was asked for."""
         pairs = [[address, medium] for address in addresses]
         return {found["address"]: found["mxid"] for found in self._call("identityHashedLookup", pairs, self.token)}
+
+    def look_up_hashes(self, hashes: Sequence[str], *, pepper: str) -> Answer:
+        """Ask for hashes that were made earlier, with the pepper of then."""
+        return self._web.post_json(
+            f"{self._identity_server}{_V2}/lookup",
+            {"algorithm": "sha256", "pepper": pepper, "addresses": list(hashes)},
+            bearer=self.token,
+        )
 
     def pepper(self) -> str:
         """The pepper now in use."""

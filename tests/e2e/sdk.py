@@ -47,10 +47,29 @@ class Sdk:
         self._unread = b""
 
     def make_client(
-        self, client: str, *, homeserver: str, identity_server: str, session: dict[str, Any] | None = None
+        self,
+        client: str,
+        *,
+        homeserver: str,
+        identity_server: str,
+        session: dict[str, Any] | None = None,
+        lenient: bool = False,
     ) -> None:
-        """Make (or replace) a client; without a session it isn't logged in."""
-        self._ask({"client": client, "homeserver": homeserver, "identityServer": identity_server, "session": session})
+        """Make (or replace) a client.
+
+        Args:
+            session: without one it isn't logged in.
+            lenient: it minds CORS as browsers do today, and not as the Fetch standard has it.
+        """
+        self._ask(
+            {
+                "client": client,
+                "homeserver": homeserver,
+                "identityServer": identity_server,
+                "session": session,
+                "lenient": lenient,
+            }
+        )
 
     def give_identity_token(self, client: str, token: str) -> None:
         """What the client gives its homeserver, so that it can ask the identity server in its name."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-from urllib.parse import urlencode
 
 import pytest
-import signedjson.key
-import signedjson.sign
-from unpaddedbase64 import decode_base64
 
 from tests.e2e.conftest import Newcomer
 from tests.e2e.gate import ON_BIND, Gate
 from tests.e2e.identity import IdentityServer
 from tests.e2e.mailbox import Mailbox
 from tests.e2e.people import Person
+from tests.e2e.signatures import assert_signed_by_an_announced_key
 from tests.e2e.web import Web
 
 pytestmark = pytest.mark.e2e
@@ -42,7 +38,7 @@ def test_an_invite_waits_for_the_address_and_then_finds_its_owner(
     assert notice.status == 200
     assert list(bob.invites()) == [room]
     _assert_checked_back_meanwhile(identity_server, since=log_before)
-    _assert_signed_by_an_announced_key(alice, bob, room, identity_server, web)
+    assert_signed_by_an_announced_key(alice, bob, room, identity_server_url=identity_server.url, web=web)
     bob.join(room)
     assert alice.members_of(room) == {alice.user_id, bob.user_id}
 
@@ -165,35 +161,6 @@ def _assert_checked_back_meanwhile(identity_server: IdentityServer, *, since: in
     asked = [number for number, line in enumerate(lines()) if _VALIDITY_CHECK in f"{line} "]
     assert asked, "nobody asked whether the key is valid"
     assert asked[0] < told()[0]
-
-
-def _assert_signed_by_an_announced_key(
-    host: Person, guest: Person, room: str, identity_server: IdentityServer, web: Web
-) -> None:
-    """What any homeserver in the room checks: the member event is signed by a key that the invite's event named."""
-    state = host.state_of(room)
-    (announced,) = [event for event in state if event["type"] == "m.room.third_party_invite"]
-    (member,) = [event for event in state if event["state_key"] == guest.user_id]
-    assert (member["sender"], member["content"]["membership"]) == (host.user_id, "invite")
-    signed = member["content"]["third_party_invite"]["signed"]
-    assert (signed["mxid"], signed["token"]) == (guest.user_id, announced["state_key"])
-    server_name = identity_server.url.removeprefix("https://")
-    published = web.get(f"{identity_server.url}/_matrix/identity/v2/pubkey/ed25519:0").json()["public_key"]
-    keys = announced["content"]["public_keys"]
-    verifying = [key["public_key"] for key in keys if _verifies(signed, server_name, key["public_key"])]
-    assert set(verifying) == {published}
-    for key in keys:
-        answer = web.get(f"{key['key_validity_url']}?{urlencode({'public_key': key['public_key']})}")
-        assert answer.json() == {"valid": True}
-
-
-def _verifies(signed: dict[str, Any], server_name: str, public_key: str) -> bool:
-    key = signedjson.key.decode_verify_key_bytes("ed25519:0", decode_base64(public_key))
-    try:
-        signedjson.sign.verify_signed_json(signed, server_name, key)
-    except signedjson.sign.SignatureVerifyException:
-        return False
-    return True
 
 
 def _retry(identity_server: IdentityServer) -> None:

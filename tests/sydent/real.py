@@ -20,6 +20,30 @@ _PYTHON = REPOSITORY / ".venv-sydent" / "bin" / "python"
 _SECONDS = 60
 
 
+class Sydent:
+    """The real Sydent, serving plain HTTP.
+
+    Args:
+        conf: its configuration, which has the client API at `port` of 127.0.0.1.
+    """
+
+    def __init__(self, conf: Path, *, port: int) -> None:
+        assert _PYTHON.exists(), "Sydent isn't installed: run tests/install-needs"
+        self.url = f"http://127.0.0.1:{port}/_matrix/identity"
+        self.program = Program(
+            "Sydent",
+            [_PYTHON, "-m", "sydent.sydent"],
+            log=conf.with_name("sydent.log"),
+            home=conf.parent,
+            env={"SYDENT_CONF": str(conf)},
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.program.start()
+        self.program.wait_until(lambda: _answers(f"{self.url}/v2"), seconds=_SECONDS)
+
+
 class Operator:
     """Someone with a folder, a conf in it, and a Sydent.
 
@@ -76,20 +100,12 @@ ed25519.signingkey = {SIGNING_TEXT}
     @contextmanager
     def serving_sydent(self) -> Iterator[str]:
         """The real Sydent, answering over HTTP; yields its URL."""
-        program = Program(
-            "Sydent",
-            [_PYTHON, "-m", "sydent.sydent"],
-            log=self.folder / "sydent.log",
-            home=self.folder,
-            env={"SYDENT_CONF": str(self.conf)},
-        )
-        url = f"http://127.0.0.1:{self._port}/_matrix/identity"
-        program.start()
+        sydent = Sydent(self.conf, port=self._port)
         try:
-            program.wait_until(lambda: _answers(f"{url}/v2"), seconds=_SECONDS)
-            yield url
+            sydent.start()
+            yield sydent.url
         finally:
-            program.kill()
+            sydent.program.kill()
 
     def command(self, *arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
         """Run `identity-server` with the conf."""
