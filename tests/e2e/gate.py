@@ -29,10 +29,12 @@ class Visit:
 
     Attributes:
         status: of the answer; 0 if it was held until its sender had gone.
+        caller: the program that asked, as it names itself.
     """
 
     path: str
     status: int
+    caller: str
     body: bytes = field(repr=False)
 
     def json(self) -> Any:
@@ -100,13 +102,17 @@ class Gate:
 
     # --- what they ask it -----------------------------------------------------------------
 
-    def visits(self, path: str, *, of: str = "", status: int | None = None) -> list[Visit]:
-        """The requests for a path so far, or those whose body names someone or something, or that were answered so."""
+    def visits(self, path: str, *, of: str = "", status: int | None = None, caller: str = "") -> list[Visit]:
+        """The requests for a path so far, or those whose body names someone or something, or that were answered so, or
+        that one program made."""
         with self._changed:
             return [
                 visit
                 for visit in self._visits
-                if visit.path == path and of.encode() in visit.body and status in {visit.status, None}
+                if visit.path == path
+                and of.encode() in visit.body
+                and status in {visit.status, None}
+                and visit.caller.startswith(caller)
             ]
 
     def wait_for_visits(
@@ -128,14 +134,14 @@ class Gate:
 
     def pass_on(self, method: str, target: str, headers: Message, body: bytes) -> _Reply | None:
         """The answer to a request, or None if there is to be none."""
-        path = target.partition("?")[0]
+        path, caller = target.partition("?")[0], headers.get("User-Agent", "")
         with self._changed:
             if path in self._held:
                 self._waiting[path] += 1
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: path not in self._held)
                 self._waiting[path] -= 1
-                return self._noted(path, body, None)
+                return self._noted(Visit(path, 0, caller, body), None)
             failing = self._failures[path] > 0
             self._failures[path] -= failing
         if failing:
@@ -144,11 +150,11 @@ class Gate:
             reply = _Reply(200, {"Content-Type": "application/json"}, self.files[path])
         else:
             reply = self._forward(method, target, headers, body)
-        return self._noted(path, body, reply)
+        return self._noted(Visit(path, reply.status, caller, body), reply)
 
-    def _noted(self, path: str, body: bytes, reply: _Reply | None) -> _Reply | None:
+    def _noted(self, visit: Visit, reply: _Reply | None) -> _Reply | None:
         with self._changed:
-            self._visits.append(Visit(path, reply.status if reply else 0, body))
+            self._visits.append(visit)
             self._changed.notify_all()
         return reply
 

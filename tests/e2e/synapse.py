@@ -1,6 +1,7 @@
 """A real Synapse on SQLite and loopback, with TLS.
 
-Clients talk to it directly; other servers find it by its name, which leads to the gate in front of it.
+Clients talk to it directly; other servers find it by its name, which leads to the gate in front of it. It finds them
+the same way.
 
 The one rule: it trusts the test's certificate authority and nothing else.
 """
@@ -16,7 +17,9 @@ from tests.e2e.certificates import Authority
 from tests.e2e.processes import Program, reserve_port
 from tests.e2e.web import Web
 
-PYTHON = Path(__file__).parents[2] / ".venv-synapse" / "bin" / "python"
+_REPOSITORY = Path(__file__).parents[2]
+PYTHON = _REPOSITORY / ".venv-synapse" / "bin" / "python"
+_NAMES = "tests.e2e.synapse_names.NameServer"
 _START_SECONDS = 60
 
 
@@ -30,9 +33,12 @@ class Synapse:
 
     Args:
         sms_by: the URL of the identity server that sends text messages for it.
+        nameserver: host and port of the name server that knows the other homeservers; the machine's unless given.
     """
 
-    def __init__(self, folder: Path, *, name: str, authority: Authority, web: Web, sms_by: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, name: str, authority: Authority, web: Web, sms_by: str = "", nameserver: str = ""
+    ) -> None:
         self.name = name
         self.port = reserve_port()
         self.url = f"https://localhost:{self.port}"
@@ -44,15 +50,17 @@ class Synapse:
             "tls_private_key_path": str(authority.localhost.key),
         }
         delegates = {"account_threepid_delegates": {"msisdn": sms_by}} if sms_by else {}
-        config.write_text(yaml.safe_dump(_config(name, self.port, folder=folder) | tls | delegates))
+        names = {"modules": [{"module": _NAMES, "config": {"address": nameserver}}]} if nameserver else {}
+        config.write_text(yaml.safe_dump(_config(name, self.port, folder=folder) | tls | delegates | names))
         _write_signing_key(folder / "signing.key")
+        # How an operator makes Synapse trust a private identity server, and homeservers.
+        trust = {"SSL_CERT_FILE": str(authority.file)}
         self.program = Program(
             f"Synapse {name}",
             [PYTHON, "-m", "synapse.app.homeserver", "-c", config],
             log=folder / "synapse.log",
             home=folder,
-            # How an operator makes Synapse trust a private identity server.
-            env={"SSL_CERT_FILE": str(authority.file)},
+            env=trust | ({"PYTHONPATH": str(_REPOSITORY)} if nameserver else {}),
         )
 
     def start(self) -> None:
