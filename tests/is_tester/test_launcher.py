@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import queue
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from tests.e2e.certificates import Authority
 from tests.e2e.gate import Gate
+from tests.e2e.identity import REPOSITORY
 from tests.e2e.mailbox import Listener
 from tests.e2e.processes import reserve_port
 from tests.e2e.web import Answer, Web
@@ -99,9 +102,13 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Web:
 
 
 @pytest.fixture(scope="module")
-def server(sink: MailSink) -> Iterator[MatrixIsTestLauncher]:
+def server(sink: MailSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MatrixIsTestLauncher]:
     launcher = MatrixIsTestLauncher(False, port=reserve_port(), mail_port=sink.port)
-    launcher.launch()
+    with pytest.MonkeyPatch.context() as trial:
+        # It works in a folder of its own, and the interpreter is named as seen from the repository.
+        trial.chdir(tmp_path_factory.mktemp("trial"))
+        trial.setenv("IDENTITY_SERVER_PYTHON", os.path.relpath(sys.executable, REPOSITORY))
+        launcher.launch()
     yield launcher
     launcher.tearDown()
 

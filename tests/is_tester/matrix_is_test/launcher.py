@@ -154,5 +154,5 @@ def _python() -> str:
     """The interpreter that the server is installed for: `IDENTITY_SERVER_PYTHON`, else `make`'s, else this one."""
     made = _REPOSITORY / ".venv" / "bin" / "python"
     named = os.environ.get("IDENTITY_SERVER_PYTHON")
-    # The server runs in a folder of its own, where a relative path leads nowhere.
-    return str(Path(named).absolute()) if named else str(made if made.exists() else sys.executable)
+    # A relative path starts at the repository: trial has gone to a folder of its own by now, and so will the server.
+    return str(_REPOSITORY / named) if named else str(made if made.exists() else sys.executable)
