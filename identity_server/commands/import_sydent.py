@@ -29,7 +29,7 @@ from identity_server.wiring.storage import Storage, look_into_storage, open_stor
 
 
 @click.command("import-sydent")
-@click.argument("database", metavar="DB", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("database", metavar="DB", type=click.Path(path_type=Path, dir_okay=False, readable=False))
 @conf_option
 @click.option("--dry-run", is_flag=True, help="Write nothing; only say what would become of every row.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")

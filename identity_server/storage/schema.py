@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from identity_server.shipped import shipped
 from identity_server.storage.database import IN_MEMORY, make_private_file
@@ -92,6 +94,7 @@ class Schema:
         """
         status = await self.status()
         self._refuse_newer(status)
+        await self._let_readers_read()
         if status.up_to_date:
             return status
         if status.current is not None:
@@ -112,17 +115,30 @@ class Schema:
             f" {file.with_name('identity.db')}, and then run:\n  {shlex.join(command)}"
         )
 
+    async def _let_readers_read(self) -> None:
+        """Have SQLite write its changes beside the file, so that no writer holds up a reader.
+
+        The file remembers it, so it is done here, once it is known whose file this is, and not at every connection.
+        """
+        if self._engine.dialect.name == "sqlite":
+            async with self._outside_transactions() as connection:
+                await connection.execute(text("PRAGMA journal_mode = WAL"))
+
     async def _copy_sqlite(self, suffix: str) -> None:
         if self._engine.dialect.name != "sqlite":
             return
         copy = f"{self._engine.url.database}.before-upgrade-{suffix}"
         # Private before anything is in it; VACUUM takes an empty file for none.
         await asyncio.to_thread(make_private_file, Path(copy))
-        async with self._engine.connect() as connection:
-            # VACUUM can't run inside the transaction that a connection opens by itself.
-            outside = await connection.execution_options(isolation_level="AUTOCOMMIT", no_begin=True)
-            await outside.execute(text("VACUUM INTO :copy"), {"copy": copy})
+        async with self._outside_transactions() as connection:
+            await connection.execute(text("VACUUM INTO :copy"), {"copy": copy})
         _log.info("schema.copied", copy=copy)
+
+    @asynccontextmanager
+    async def _outside_transactions(self) -> AsyncIterator[AsyncConnection]:
+        """For what SQLite refuses to do inside the transaction that a connection opens by itself."""
+        async with self._engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT", no_begin=True)
 
     def _run_migrations(self, connection: Connection) -> None:
         self._config.attributes["connection"] = connection

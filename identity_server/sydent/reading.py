@@ -390,10 +390,10 @@ def open_sydent(path: Path) -> Iterator[SydentFile]:
     Raises:
         SydentFileProblem: it can't be read, isn't Sydent's, or is newer than what is known here.
     """
-    if not path.is_file():
-        raise SydentFileProblem(f"{path} is not a file")
     with ExitStack() as stack:
         try:
+            if not path.is_file():
+                raise SydentFileProblem(f"{path} is not a file")
             connection = _open_as_it_is(path, stack) or _open_copy(path, stack)
             file = SydentFile(connection, path)
         except (sqlite3.Error, OSError) as error:

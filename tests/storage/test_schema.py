@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,9 +121,24 @@ async def test_database_of_sydent_is_refused_untouched(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "identity.db") as connection:
         connection.execute("CREATE TABLE threepid_validation_sessions (id INTEGER PRIMARY KEY)")
         connection.execute("CREATE TABLE threepid_token_auths (id INTEGER PRIMARY KEY)")
+    before = (tmp_path / "identity.db").read_bytes()
     engine = engine_at(tmp_path)
     with pytest.raises(SchemaProblem, match="Sydent"):
         await Schema(engine).upgrade(now_ms=START_MS)
     await engine.dispose()
-    with sqlite3.connect(tmp_path / "identity.db") as connection:
-        assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'accounts'").fetchone() == (0,)
+    assert (tmp_path / "identity.db").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["identity.db"]
+
+
+async def test_no_writer_holds_up_a_reader(tmp_path: Path) -> None:
+    """Not even in a file that was put back from a copy, which doesn't remember."""
+    (tmp_path / "first").mkdir()
+    await _populate(tmp_path / "first")
+    file = tmp_path / "identity.db"
+    with closing(sqlite3.connect(tmp_path / "first" / "identity.db")) as connection:
+        connection.execute(f"VACUUM INTO '{file}'")
+    engine = engine_at(tmp_path)
+    await Schema(engine).upgrade(now_ms=START_MS)
+    await engine.dispose()
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
