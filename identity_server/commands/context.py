@@ -17,10 +17,11 @@ from identity_server.outbound.sms import ProviderProblem
 from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.policies import PolicyProblems
 from identity_server.server import CannotListen
+from identity_server.storage.database import CannotWrite
 from identity_server.storage.schema import SchemaProblem
 
 # Problems that the operator can put right; everything else is a fault of ours and shows its traceback.
-_OPERATORS = (CannotListen, KeyProblem, ProviderProblem, SchemaProblem, IdentityServerError)
+_OPERATORS = (CannotListen, CannotWrite, KeyProblem, ProviderProblem, SchemaProblem, IdentityServerError)
 _LISTS = (PolicyProblems, BrandingProblems)
 
 conf_option = click.option(

@@ -59,6 +59,7 @@ class Checker:
 
     def check(self, *, peers: Iterable[Origin]) -> Config:
         """Check everything; returns the configuration with what follows from other keys filled in."""
+        self._check_reach()
         self._fill_server_name()
         self._fill_sender()
         self._drop_sydents_own_templates()
@@ -75,6 +76,23 @@ class Checker:
         self._check_paths()
         self._check_pending()
         return self._config
+
+    def _check_reach(self) -> None:
+        """Stop at paths that can't even be looked for: every later check of a path is spared the question.
+
+        Raises:
+            ConfigError: there are some, most often in a folder that is closed to the server's user.
+        """
+        closed = False
+        for section in all_sections():
+            values = getattr(self._config, section.name)
+            for attribute, key in section.keys.items():
+                path = getattr(values, attribute)
+                if isinstance(path, Path) and (obstacle := _obstacle(path)):
+                    self._error(section.name, key.name, f"this user can't look there: {obstacle}.")
+                    closed = True
+        if closed:
+            self._report.raise_errors()
 
     # --- what follows from other keys -------------------------------------------------------
 
@@ -318,6 +336,15 @@ class Checker:
     def _warn(self, section: str, key: str, message: str) -> None:
         origin = self._origin(section, key)
         self._report.warn(Problem(message, section, key, origin if (section, key) in self._config.given else NOWHERE))
+
+
+def _obstacle(path: Path) -> str | None:
+    """What keeps this user from seeing whether something is at a path."""
+    try:
+        path.exists()
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def _attribute(section: str, name: str) -> str:

@@ -175,6 +175,10 @@ def _worth_another_run(error: DBAPIError) -> bool:
     return (code & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
+class CannotWrite(Exception):
+    """A file of the database is out of reach; the text names it."""
+
+
 def database_url(*, url: str | None, file: Path) -> URL:
     """Where the database is: `db.url` when given, else SQLite in `db.file`."""
     return make_url(url) if url else URL.create("sqlite+aiosqlite", database=str(file))
@@ -184,6 +188,9 @@ def make_engine(url: URL) -> AsyncEngine:
     """An engine with the durability and privacy settings that this server relies on.
 
     A SQLite file that doesn't exist is made, because SQLite itself would let everyone on the machine read it.
+
+    Raises:
+        CannotWrite: the SQLite file can't be written, or made.
     """
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url, isolation_level="SERIALIZABLE", hide_parameters=True, pool_pre_ping=True)
@@ -199,9 +206,18 @@ def make_private_file(file: Path) -> None:
     """Make sure that a file exists; a new one, and a new folder for it, can be read by nobody else.
 
     Addresses in it are sealed, Matrix IDs aren't. SQLite gives its WAL the mode of the database.
+
+    Raises:
+        CannotWrite: this user can't write it, or can't make it.
     """
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise CannotWrite(
+            f"{file} can't be written: {error.strerror}. It must belong to the user that the server runs as, and so"
+            " must its directory."
+        ) from None
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

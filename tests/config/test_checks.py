@@ -148,6 +148,19 @@ def test_named_files_and_directories_exist(refused: Refuser, tmp_path: Path) -> 
     ]
 
 
+def test_paths_that_cannot_even_be_looked_for_are_told(refused: Refuser) -> None:
+    """Most often a folder is closed to the server's user; a name that is too long meets root as well."""
+    unthinkable = "x" * 300
+    problems = refused(
+        section("general", f"templates.path = {unthinkable}/res")
+        + section("email", f"email.template = {unthinkable}")
+    )
+    assert [problem.partition("] ")[2] for problem in problems] == [
+        "templates.path: this user can't look there: File name too long.",
+        "email.template: this user can't look there: File name too long.",
+    ]
+
+
 def test_templates_that_sydent_wrote_into_the_file_itself_are_not_missed(given: Loader, tmp_path: Path) -> None:
     text = (
         QUIET

@@ -90,6 +90,14 @@ def test_sydents_own_file_is_never_the_target(operator: Operator) -> None:
     assert operator.sydent_db.read_bytes() == before
 
 
+def test_file_that_cannot_be_made_is_told_in_words(operator: Operator) -> None:
+    operator.point_at(operator.conf / "identity.db")
+    for command in (["serve"], ["import-sydent", operator.sydent_db]):
+        refused = operator.command(*command, expect=1).stderr
+        assert "must belong to the user that the server runs as" in refused
+        assert "Traceback" not in refused
+
+
 def test_wrong_key_is_refused_before_anything_is_written(operator: Operator) -> None:
     operator.conf.write_text(re.sub(r"ed25519\.signingkey.*", "", operator.conf.read_text()))
 

@@ -108,6 +108,8 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_file_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(SydentFileProblem, match="can't be read"), open_sydent(tmp_path / ("x" * 300)):
+        pass
     with pytest.raises(SydentFileProblem, match="not a file"), open_sydent(tmp_path / "missing.db"):
         pass
     assert list(tmp_path.iterdir()) == []
