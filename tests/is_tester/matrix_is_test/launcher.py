@@ -53,23 +53,24 @@ class MatrixIsTestLauncher:
 
         Raises:
             RuntimeError: it ended instead, or took too long.
+            OSError: there is no such interpreter.
         """
         self._folder = folder = Path(tempfile.mkdtemp(prefix="matrix-is-test-"))
         (folder / "data").mkdir()
         conf = folder / "sydent.conf"
         conf.write_text(self._conf(folder))
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [_python(), "-m", "identity_server", "serve", "-c", str(conf)],
-                cwd=folder,
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(_REPOSITORY)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
         try:
+            with (folder / "log").open("wb") as log:
+                self._process = subprocess.Popen(
+                    [_python(), "-m", "identity_server", "serve", "-c", str(conf)],
+                    cwd=folder,
+                    env={"PATH": os.environ["PATH"], "PYTHONPATH": str(_REPOSITORY)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
             self._wait_until_ready(self._process)
-        except RuntimeError:
+        except (OSError, RuntimeError):
             self.tearDown()
             raise
 
