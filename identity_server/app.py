@@ -15,13 +15,13 @@ from identity_server.api.middleware import add_headers, answer_preflights, log_r
 from identity_server.api.route import Route
 from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
 from identity_server.config import Config
-from identity_server.domain.hashing import Algorithm
 from identity_server.index.read_index import ReadIndex
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.pages import Pages
 from identity_server.services import Services
 from identity_server.services.bind_notices import BindNotices
 from identity_server.storage.database import Database
+from identity_server.wiring.index import make_index
 from identity_server.wiring.services import make_services
 from identity_server.wiring.settings import http_settings, load_templates
 from identity_server.wiring.storage import make_peppers, open_database
@@ -59,9 +59,7 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
         database, keys = await open_database(config, ports.clock, ports.randomness, stack)
         peppers = make_peppers(config, ports.clock, ports.randomness, database)
         await peppers.ensure_one()
-        index = ReadIndex(
-            database=database, root_key=keys.root, offers_plain=Algorithm.NONE in config.lookup.algorithms
-        )
+        index = make_index(config, ports.clock, database, keys.root)
         database.follow(index.catch_up)
         stack.push_async_callback(index.close)
         await index.start()

@@ -19,9 +19,18 @@ from identity_server.rendering.policies import PolicyProblems
 from identity_server.server import CannotListen
 from identity_server.storage.database import CannotWrite
 from identity_server.storage.schema import SchemaProblem
+from identity_server.wiring.storage import IndexProblem
 
 # Problems that the operator can put right; everything else is a fault of ours and shows its traceback.
-_OPERATORS = (CannotListen, CannotWrite, KeyProblem, ProviderProblem, SchemaProblem, IdentityServerError)
+_OPERATORS = (
+    CannotListen,
+    CannotWrite,
+    IndexProblem,
+    KeyProblem,
+    ProviderProblem,
+    SchemaProblem,
+    IdentityServerError,
+)
 _LISTS = (PolicyProblems, BrandingProblems)
 
 conf_option = click.option(

@@ -818,6 +818,15 @@ class Lookup:
         new=True,
         doc="""For how many seconds the previous pepper is still honoured.""",
     )
+    index_dir: Path | None = key(
+        "index_dir",
+        values.optional(values.PATH),
+        "",
+        new=True,
+        doc="""The directory of the index that lookups are answered from, 50 bytes and a Matrix ID for each binding. It is
+        made from the database, and again when it is lost; it holds no address. Empty: `index` beside `db.file`. The
+        workers of one machine share it, and no two machines may.""",
+    )
     enable_v1: bool = key(
         "enable_v1",
         values.BOOLEAN,
@@ -861,6 +870,11 @@ class Config:
     def public_host(self) -> str:
         """The `host[:port]` of `public_base_url`, by which homeservers may address this server, too."""
         return urlsplit(self.public_base_url).netloc.lower()
+
+    @property
+    def index_folder(self) -> Path:
+        """Where the index of lookups is."""
+        return self.lookup.index_dir or self.db.file.parent / "index"
 
     @property
     def mail_host(self) -> str:

@@ -6,7 +6,6 @@ The rule: a client and this server must reach the same digest from the same cano
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,8 +15,6 @@ from identity_server.domain.identifiers import Medium, Threepid, canonical_email
 
 PEPPER_LENGTH = 32
 _PEPPER_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-_DIGEST_BYTES = 32
-_DIGEST_CHARACTERS = 43
 
 
 class Algorithm(StrEnum):
@@ -74,15 +71,9 @@ def encode_digest(digest: bytes) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def decode_digest(text: str) -> bytes | None:
-    """The digest in a query of algorithm `sha256`, or None: what is badly formed matches nothing."""
-    if len(text) != _DIGEST_CHARACTERS:
-        return None
-    try:
-        digest = base64.b64decode(text.encode("ascii") + b"=", altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error):
-        return None
-    return digest if len(digest) == _DIGEST_BYTES and encode_digest(digest) == text else None
+def written_hash(threepid: Threepid, pepper: str) -> str:
+    """The hash of an address as clients send it: 43 characters."""
+    return encode_digest(hash_threepid(threepid, pepper))
 
 
 def parse_plain_query(text: str) -> Threepid | None:

@@ -1,1 +1,10 @@
-"""Answers lookups from memory; everything in it is derived from the database and can be rebuilt."""
+"""The index that answers hashed lookups; derived from storage, never the truth.
+
+keys.py says what an address is known by, file.py how an index lies on the disk, building.py makes such a file, and
+read_index.py answers from it and from what has changed since.
+"""
+
+import os
+
+# numpy starts a thread per processor for linear algebra, of which there is none here; read when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

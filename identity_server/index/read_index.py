@@ -1,37 +1,41 @@
-"""The index that answers hashed lookups: one table per live pepper, from a keyed hash to an association.
+"""Answers hashed lookups: from the index file that all workers of the node share, and from what has changed since.
 
-The rule: nothing here is the truth. The index is built from the associations, follows their change feed,
-and is built anew when a gap in the feed leaves a doubt.
+The rule: nothing here is the truth. The file is made from the associations, what has changed since is read from
+their change feed, and a gap in the feed that leaves a doubt has the file made anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import structlog
 
 from identity_server.domain.association import Association
-from identity_server.domain.hashing import Pepper, hash_threepid
+from identity_server.domain.hashing import Pepper, written_hash
 from identity_server.domain.identifiers import Threepid, UserId
+from identity_server.index.building import PLAIN, changed_hands
+from identity_server.index.feed import FeedPosition
+from identity_server.index.file import IndexFile, Unusable, open_index_file
+from identity_server.index.keys import KEY_BYTES, LookupKeys, halves
 from identity_server.storage.associations import Change
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.sealing import RootKey
+from identity_server.storage.stamps import Subject
 
 _log = structlog.get_logger(__name__)
 
 _PAGE = 2_000
-_KEY_BYTES = 16
-_FIRST_ID = -1
-
-_PLAIN = Pepper(id=0, value="", created_at_ms=0, retired_at_ms=None)
-"""Stands for the table of algorithm `none`, whose queries carry no pepper."""
-
+_ONE_BY_ONE = 3
+"""Up to so many addresses, looking at each costs less than setting up arrays."""
+_MOST_CHANGED = 1_000
+_MOST_CHANGED_SHARE = 0.01
+"""Changes are kept in every worker's own memory; with more of them, a new file is made."""
 
 _Rows = list[tuple[int, Association]]
-_Keys = list[tuple[bytes, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +45,56 @@ class _Entry:
     not_after: int
 
 
+@dataclass(slots=True)
+class _View:
+    """A file, and what has changed since it was made.
+
+    Attributes:
+        identity: tells the file from the one that comes after it.
+        added: by pepper and key, the associations that came since. Those of one that has gone again stay, and
+            lead to nothing: so a removal needs no address.
+        entries: the associations that came since, by id.
+        gone: places in the file whose associations are no more.
+    """
+
+    file: IndexFile
+    identity: tuple[int, int]
+    feed: FeedPosition
+    added: dict[str, dict[bytes, int]]
+    entries: dict[int, _Entry] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+
+    @property
+    def changed(self) -> int:
+        return len(self.entries) + len(self.gone)
+
+
 class ReadIndex:
     """Finds the Matrix ID for a digest without asking the database.
 
-    A removed association leaves its keys behind, pointing to an id that is gone and never used again: they
-    match nothing and go with their pepper. So a removal needs no address.
-
     Args:
+        path: the index file.
+        build: brings that file up to date.
         offers_plain: whether lookups by algorithm `none` are answered.
     """
 
-    def __init__(self, *, database: Database, root_key: RootKey, offers_plain: bool) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        keys: LookupKeys,
+        path: Path,
+        build: Callable[[], Awaitable[None]],
+        offers_plain: bool,
+    ) -> None:
         self._database = database
-        self._lookup_key = root_key.derive("lookup")
+        self._keys = keys
+        self._path = path
+        self._build = build
         self._offers_plain = offers_plain
-        self._entries: dict[int, _Entry] = {}
-        self._tables: dict[int, dict[bytes, int]] = {}
+        self._view: _View | None = None
         self._peppers: list[Pepper] = []
-        self._in_use: Pepper | None = None
-        self._applied_seq = 0
-        self._generation: int | None = None
+        self._stamp = b""
         self._following = asyncio.Lock()
         self._building: asyncio.Task[None] | None = None
 
@@ -69,91 +103,203 @@ class ReadIndex:
     @property
     def ready(self) -> bool:
         """Whether lookups can be answered."""
-        return self._in_use is not None
+        return self._view is not None
 
     @property
     def pepper(self) -> Pepper:
-        """The pepper that clients are to use now."""
-        assert self._in_use is not None, "the index has not been started"
-        return self._in_use
+        """The pepper that clients are to use now: the newest that there is a table for."""
+        tables = self._current.file.tables
+        return next(pepper for pepper in reversed(self._peppers) if pepper.value in tables)
 
     def find_pepper(self, value: str, *, now_ms: int, grace_ms: int) -> Pepper | None:
         """The pepper of this value, if lookups with it are answered now."""
         for pepper in self._peppers:
-            if pepper.value == value and pepper.id in self._tables and pepper.id <= self.pepper.id:
+            if pepper.value == value and value in self._current.file.tables:
                 return pepper if pepper.honoured(now_ms=now_ms, grace_ms=grace_ms) else None
         return None
 
-    def find(self, pepper: Pepper, digest: bytes, *, now_ms: int) -> UserId | None:
-        """Who is behind a digest that was made with this pepper."""
-        return self._find(pepper.id, digest, now_ms)
+    def find(self, pepper: Pepper, queries: Sequence[str], *, now_ms: int) -> dict[str, UserId]:
+        """Who is behind the digests in these queries, by the query; what is badly formed matches nothing."""
+        keys = self._keys.many(queries) if len(queries) > _ONE_BY_ONE else None
+        if keys is not None:
+            return self._find_many(pepper.value, queries, keys, now_ms)
+        found = {query: self._find(pepper.value, query, now_ms) for query in queries}
+        return {query: user_id for query, user_id in found.items() if user_id is not None}
 
     def find_plain(self, threepid: Threepid, *, now_ms: int) -> UserId | None:
         """Who is behind an address (algorithm `none`)."""
-        return self._find(_PLAIN.id, hash_threepid(threepid, _PLAIN.value), now_ms)
+        return self._find(PLAIN, written_hash(threepid, PLAIN), now_ms)
 
-    def _find(self, table_id: int, digest: bytes, now_ms: int) -> UserId | None:
-        association_id = self._tables[table_id].get(self._key(digest))
-        entry = None if association_id is None else self._entries.get(association_id)
-        return entry.user_id if entry is not None and entry.not_before <= now_ms < entry.not_after else None
+    def _find(self, pepper: str, query: str, now_ms: int) -> UserId | None:
+        view, key = self._current, self._keys.one(query)
+        if key is None:
+            return None
+        entry = view.entries.get(view.added[pepper].get(key, _NOBODY))
+        if entry is not None:
+            return entry.user_id if entry.not_before <= now_ms < entry.not_after else None
+        place = view.file.tables[pepper].find(key)
+        if place is None or place in view.gone or not view.file.is_valid(place, now_ms):
+            return None
+        return view.file.entries.user_id(place)
 
-    def _key(self, digest: bytes) -> bytes:
-        return hashlib.blake2b(digest, key=self._lookup_key, digest_size=_KEY_BYTES).digest()
+    def _find_many(self, pepper: str, queries: Sequence[str], keys: bytes, now_ms: int) -> dict[str, UserId]:
+        view = self._current
+        hits, places = view.file.tables[pepper].find_many(halves(keys))
+        if view.gone:
+            stay = [place not in view.gone for place in places.tolist()]
+            hits, places = hits[stay], places[stay]
+        if not view.file.all_valid(now_ms):
+            valid = view.file.which_valid(places, now_ms)
+            hits, places = hits[valid], places[valid]
+        found = dict(zip(map(queries.__getitem__, hits.tolist()), view.file.entries.user_ids(places), strict=True))
+        added = view.added[pepper]
+        if added and not added.keys().isdisjoint(each := np.frombuffer(keys, f"V{KEY_BYTES}").tolist()):
+            for query, key in zip(queries, each, strict=True):
+                entry = view.entries.get(added.get(key, _NOBODY))
+                if entry is not None and entry.not_before <= now_ms < entry.not_after:
+                    found[query] = entry.user_id
+        return found
+
+    @property
+    def _current(self) -> _View:
+        assert self._view is not None, "the index has not been started"
+        return self._view
 
     # --- following ------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Build everything; lookups can be answered afterwards.
+        """Open the file, or have it made; lookups can be answered afterwards.
 
         Raises:
             RuntimeError: the database has no pepper.
         """
         async with self._following:
-            await self._rebuild()
+            if not await self._list_peppers():
+                raise RuntimeError("the database has no pepper")
+            with suppress(Unusable):
+                await self._take_over()
+            if self._view is None or not self._has_a_pepper(self._view):
+                self._view = None
+                await self._build_and_take_over()
+        await self.catch_up()
 
     async def refresh(self) -> None:
-        """Make sure that everything committed so far is seen; costs microseconds when nothing has changed."""
-        generation = self._database.generation()
-        if generation is None or generation != self._generation:
+        """Make sure that everything committed on this node is seen; costs next to nothing when nothing was."""
+        if self._database.stamps.read(Subject.LOOKUPS) != self._stamp:
+            await self.catch_up()
+
+    async def poll(self) -> None:
+        """Make sure that everything is seen that whoever shares no memory with this process has committed."""
+        if self._database.committed_elsewhere():
             await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Follow the change feed to its end."""
+        """Follow the change feed to its end, or a newer file."""
         if not self.ready:
             return
         async with self._following:
             # Read before the feed: a commit in between is then seen as news once more, never missed.
-            generation = self._database.generation()
-            if not await self._follow_feed():
-                _log.warning("index.gap_in_feed", applied_seq=self._applied_seq)
-                await self._rebuild()
-            await self._follow_peppers()
-            self._generation = generation
+            stamp = self._database.stamps.read(Subject.LOOKUPS)
+            await self._list_peppers()
+            if self._has_been_replaced():
+                with suppress(Unusable):
+                    await self._take_over()
+            if not await self._follow(self._current):
+                _log.warning("index.gap_in_feed", complete_to=self._current.feed.complete_to)
+                await self._build_and_take_over()
+            self._stamp = stamp
+        if self._is_out_of_date() and self._building is None:
+            self._building = asyncio.create_task(self._build_meanwhile())
+
+    async def save(self) -> None:
+        """Have what has changed written to the file, so that the next start needn't find it out again."""
+        if self._current.changed:
+            await self._build()
 
     async def settled(self) -> None:
-        """Wait until no table is being built."""
+        """Wait until no file is being made."""
         while self._building is not None:
             await asyncio.wait({self._building})
 
     async def close(self) -> None:
-        """Stop building."""
+        """Stop making a file."""
         if self._building is not None:
             self._building.cancel()
             await asyncio.wait({self._building})
 
-    async def _follow_feed(self) -> bool:
+    async def _list_peppers(self) -> list[Pepper]:
+        self._peppers = await self._database.read(lambda tx: tx.peppers.list())
+        return self._peppers
+
+    def _has_been_replaced(self) -> bool:
+        try:
+            return _identity(self._path) != self._current.identity
+        except OSError:
+            return False
+
+    def _has_a_pepper(self, view: _View) -> bool:
+        wanted = {PLAIN} if self._offers_plain else set()
+        return wanted <= set(view.file.tables) and any(pepper.value in view.file.tables for pepper in self._peppers)
+
+    def _is_out_of_date(self) -> bool:
+        view = self._current
+        wanted = {PLAIN} if self._offers_plain else set()
+        wanted |= {pepper.value for pepper in self._peppers}
+        most = max(_MOST_CHANGED, _MOST_CHANGED_SHARE * len(view.file.entries.ids))
+        return view.file.tables.keys() != wanted or view.changed > most
+
+    async def _take_over(self) -> None:
+        """Go on with the file as it is now; the one before answers until the new one has caught up.
+
+        Raises:
+            Unusable: it has to be made anew.
+        """
+        try:
+            # Before it is opened: should it be replaced in between, the newer one is taken over next time.
+            identity = _identity(self._path)
+        except OSError as error:
+            raise Unusable(f"it can't be opened: {error.strerror}") from None
+        file = await asyncio.to_thread(open_index_file, self._path, fingerprint=self._keys.fingerprint)
+        view = _View(file, identity, FeedPosition(file.seq), {pepper: {} for pepper in file.tables})
+        if not self._has_a_pepper(view):
+            raise Unusable("its peppers are gone")
+        if await changed_hands(self._database, file) or not await self._follow(view):
+            raise Unusable("it is of another time")
+        self._view = view
+        _log.info("index.in_use", associations=len(file.entries.ids), tables=len(file.tables), changed=view.changed)
+
+    async def _build_and_take_over(self) -> None:
+        await self._build()
+        await self._take_over()
+
+    async def _build_meanwhile(self) -> None:
+        try:
+            replaced = True
+            while replaced and self._is_out_of_date():
+                identity = self._current.identity
+                await self._build()
+                await self.catch_up()
+                replaced = self._current.identity != identity
+        except Exception:  # noqa: BLE001 - the former file goes on serving; the next change tries again
+            _log.exception("index.not_built")
+        finally:
+            self._building = None
+
+    async def _follow(self, view: _View) -> bool:
         """Apply what is new; False if entries that are needed have been trimmed already."""
 
         async def use_case(tx: Transaction) -> tuple[list[Change], _Rows] | None:
             oldest, newest = await tx.associations.feed_bounds()
-            if newest <= self._applied_seq:
-                return ([], []) if newest == self._applied_seq else None
-            if oldest > self._applied_seq + 1:
+            if newest < view.feed.highest or oldest > view.feed.complete_to + 1:
                 return None
-            changes = await tx.associations.list_changes(after_seq=self._applied_seq, limit=_PAGE)
+            changes = await tx.associations.list_changes(
+                after_seq=view.feed.highest, limit=_PAGE, missing=view.feed.missing
+            )
             added = [change.association_id for change in changes if change.added]
             return changes, await tx.associations.list_by_id(added)
 
+        now_seconds = asyncio.get_running_loop().time()
+        view.feed.give_up_missing(now_seconds=now_seconds)
         while True:
             found = await self._database.read(use_case)
             if found is None:
@@ -161,103 +307,30 @@ class ReadIndex:
             changes, added = found
             if not changes:
                 return True
-            self._apply(changes, added)
+            if not view.feed.advance([change.seq for change in changes], now_seconds=now_seconds):
+                return False
+            self._apply(view, changes, added)
 
-    def _apply(self, changes: Sequence[Change], added: _Rows) -> None:
+    def _apply(self, view: _View, changes: Collection[Change], added: _Rows) -> None:
         for change in changes:
             if not change.added:
-                self._entries.pop(change.association_id, None)
-        self._entries.update(_entries_of(added))
-        for table_id, pepper in self._wanted_tables():
-            if table_id in self._tables:
-                self._tables[table_id].update(self._keys_of(added, pepper))
-        self._applied_seq = changes[-1].seq
-
-    def _keys_of(self, rows: _Rows, pepper: Pepper) -> _Keys:
-        return [
-            (self._key(hash_threepid(association.threepid, pepper.value)), association_id)
-            for association_id, association in rows
-        ]
-
-    def _wanted_tables(self) -> list[tuple[int, Pepper]]:
-        plain = [(_PLAIN.id, _PLAIN)] if self._offers_plain else []
-        return plain + [(pepper.id, pepper) for pepper in self._peppers]
-
-    # --- building -------------------------------------------------------------------------
-
-    async def _rebuild(self) -> None:
-        if self._building is not None:
-            self._building.cancel()
-            await asyncio.wait({self._building})
-
-        async def head(tx: Transaction) -> tuple[int, list[Pepper]]:
-            return (await tx.associations.feed_bounds())[1], await tx.peppers.list()
-
-        # The feed's head comes first: what changes while pages are read is applied again afterwards. It is taken
-        # over with the entries and not before: if reading fails, the old ones must not count as caught up.
-        applied_seq, self._peppers = await self._database.read(head)
-        if not self._peppers:
-            raise RuntimeError("the database has no pepper")
-        entries: dict[int, _Entry] = {}
-        tables: dict[int, dict[bytes, int]] = {table_id: {} for table_id, _ in self._wanted_tables()}
-        async for rows, hashed in self._pages(self._wanted_tables()):
-            entries.update(_entries_of(rows))
-            for table_id, pairs in hashed:
-                tables[table_id].update(pairs)
-        self._entries, self._tables, self._in_use = entries, tables, self._peppers[-1]
-        self._applied_seq = applied_seq
-        await self._follow_feed()
-        _log.info("index.built", associations=len(self._entries), tables=len(self._tables))
-
-    async def _pages(self, wanted: list[tuple[int, Pepper]]) -> AsyncIterator[tuple[_Rows, list[tuple[int, _Keys]]]]:
-        """All associations, page by page, with their keys in each wanted table.
-
-        Hashing happens in a thread, so that requests are answered meanwhile.
-        """
-
-        def keys(rows: _Rows) -> list[tuple[int, _Keys]]:
-            return [(table_id, self._keys_of(rows, pepper)) for table_id, pepper in wanted]
-
-        after = _FIRST_ID
-        while rows := await self._database.read(_page_after(after)):
-            yield rows, await asyncio.to_thread(keys, rows)
-            after = rows[-1][0]
-
-    async def _follow_peppers(self) -> None:
-        self._peppers = await self._database.read(lambda tx: tx.peppers.list())
-        live = {pepper.id for pepper in self._peppers} | {_PLAIN.id}
-        for gone in self._tables.keys() - live:
-            del self._tables[gone]
-        if self._building is None and self._peppers and self._peppers[-1].id > self.pepper.id:
-            self._building = asyncio.create_task(self._build_table(self._peppers[-1]))
-
-    async def _build_table(self, pepper: Pepper) -> None:
-        """Build the table of a new pepper beside the others, then let it take over."""
-        try:
-            # In place from the start, so that changes which are followed meanwhile reach it too.
-            self._tables[pepper.id] = {}
-            async for _, hashed in self._pages([(pepper.id, pepper)]):
-                # Gone by now, or replaced under another id that the feed brings: either way not this one.
-                pairs = [pair for pair in hashed[0][1] if pair[1] in self._entries]
-                self._tables[pepper.id].update(pairs)
-            self._in_use = pepper
-            _log.info("index.pepper_in_use", pepper_id=pepper.id)
-        except asyncio.CancelledError:
-            self._tables.pop(pepper.id, None)
-            raise
-        except Exception:  # noqa: BLE001 - the former pepper goes on serving; the next change tries again
-            self._tables.pop(pepper.id, None)
-            _log.exception("index.pepper_not_built", pepper_id=pepper.id)
-        finally:
-            self._building = None
+                view.entries.pop(change.association_id, None)
+                place = view.file.entries.place(change.association_id)
+                if place is not None:
+                    view.gone.add(place)
+        news = [row for row in added if view.file.entries.place(row[0]) is None]
+        for association_id, association in news:
+            view.entries[association_id] = _Entry(association.user_id, association.not_before, association.not_after)
+        for pepper, table in view.added.items():
+            hashes = [written_hash(association.threepid, pepper) for _, association in news]
+            keys = np.frombuffer(self._keys.many(hashes) or b"", f"V{KEY_BYTES}").tolist()
+            table.update(zip(keys, (association_id for association_id, _ in news), strict=True))
 
 
-def _page_after(after_id: int) -> Callable[[Transaction], Awaitable[_Rows]]:
-    return lambda tx: tx.associations.list_page(after_id=after_id, limit=_PAGE)
+_NOBODY = -1
+"""No association has this id."""
 
 
-def _entries_of(rows: _Rows) -> dict[int, _Entry]:
-    return {
-        association_id: _Entry(association.user_id, association.not_before, association.not_after)
-        for association_id, association in rows
-    }
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns

@@ -39,6 +39,14 @@ class Accounts:
         rows = await self._connection.execute(select(*columns).where(accepted_terms.c.user_id == user_id))
         return frozenset(Acceptance(*row) for row in rows)
 
+    async def find_agreed_master_version(self, user_id: UserId) -> str | None:
+        """The version of a Sydent terms file that the account has agreed to, if any."""
+        row = await self._connection.execute(
+            select(accounts.c.agreed_master_version).where(accounts.c.user_id == user_id)
+        )
+        version: str | None = row.scalar_one_or_none()
+        return version
+
     async def accept(self, user_id: UserId, acceptances: Collection[Acceptance], *, now_ms: int) -> None:
         """Remember acceptances; what was accepted before keeps its first time."""
         known = await self.list_accepted(user_id)
@@ -67,10 +75,15 @@ class Accounts:
 
 
 class AccessTokens:
-    """Access tokens, known here by their digest alone."""
+    """Access tokens, known here by their digest alone.
+
+    Attributes:
+        revoked: whether this transaction ended the life of any before its time.
+    """
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+        self.revoked = False
 
     async def add(self, digest: bytes, user_id: UserId, *, now_ms: int) -> None:
         """Store a new token."""
@@ -84,22 +97,22 @@ class AccessTokens:
         """The account that a token stands for, with the token's last recorded use."""
         row = (
             await self._connection.execute(
-                select(accounts.c.user_id, accounts.c.agreed_master_version, access_tokens.c.last_used_at_ms)
-                .join(accounts, accounts.c.user_id == access_tokens.c.user_id)
-                .where(access_tokens.c.token_digest == digest)
+                select(access_tokens.c.user_id, access_tokens.c.last_used_at_ms).where(
+                    access_tokens.c.token_digest == digest
+                )
             )
         ).first()
         if row is None:
             return None
         return Account(
-            user_id=row.user_id,
-            agreed_master_version=row.agreed_master_version,
+            user_id=UserId(row.user_id),
             token_digest=digest,
             token_last_used_at_ms=row.last_used_at_ms,
         )
 
     async def remove(self, digest: bytes) -> None:
         """Forget a token."""
+        self.revoked = True
         await self._connection.execute(delete(access_tokens).where(access_tokens.c.token_digest == digest))
 
     async def record_use(self, digests: Collection[bytes], *, now_ms: int) -> None:

@@ -5,7 +5,7 @@ The rule: no row changes without an entry in the feed, in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,11 @@ class Associations:
         )
         return {row.address_blind: StoredAssociation(row.id, row.user_id, row.ts) for row in rows}
 
+    async def are_at_most(self, number: int) -> bool:
+        """Whether there are no more than so many; without counting them all."""
+        one_more = await self._connection.execute(select(associations.c.id).limit(1).offset(number))
+        return one_more.first() is None
+
     async def list_page(self, *, after_id: int, limit: int) -> list[tuple[int, Association]]:
         """The next associations in the order of their ids."""
         rows = await self._connection.execute(
@@ -107,15 +112,30 @@ class Associations:
         rows = await self._connection.execute(select(associations).where(associations.c.id.in_(ids)))
         return [(row.id, self._from_row(row)) for row in rows]
 
-    async def list_changes(self, *, after_seq: int, limit: int) -> list[Change]:
-        """The next entries of the feed."""
-        rows = await self._connection.execute(
-            select(association_changes)
-            .where(association_changes.c.change_seq > after_seq)
-            .order_by(association_changes.c.change_seq)
-            .limit(limit)
-        )
+    async def list_changes(self, *, after_seq: int, limit: int, missing: Collection[int] = ()) -> list[Change]:
+        """The next entries of the feed, and those of the `missing` that have come since."""
+        feed = association_changes.c
+        # No database takes any number of parameters in one statement; what is left out is asked for next time.
+        late = select(association_changes).where(feed.change_seq.in_(sorted(missing)[:limit]))
+        new = select(association_changes).where(feed.change_seq > after_seq).order_by(feed.change_seq).limit(limit)
+        rows = [*(await self._connection.execute(late)).all()] if missing else []
+        rows += (await self._connection.execute(new)).all()
         return [Change(row.change_seq, row.association_id, row.kind == _ADDED) for row in rows]
+
+    async def find_change(self, seq: int) -> Change | None:
+        """One entry of the feed, if it hasn't been trimmed."""
+        row = (
+            await self._connection.execute(select(association_changes).where(association_changes.c.change_seq == seq))
+        ).first()
+        return None if row is None else Change(row.change_seq, row.association_id, row.kind == _ADDED)
+
+    async def settled_seq(self, *, before_ms: int | None) -> int:
+        """The highest number in the feed, or of those entries that are older than that; 0 if there is none."""
+        query = select(func.max(association_changes.c.change_seq))
+        if before_ms is not None:
+            query = query.where(association_changes.c.at_ms < before_ms)
+        seq: int | None = (await self._connection.execute(query)).scalar_one()
+        return seq or 0
 
     async def feed_bounds(self) -> tuple[int, int]:
         """The oldest and the newest number in the feed; (0, 0) while nothing has ever changed."""

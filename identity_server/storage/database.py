@@ -32,6 +32,7 @@ from identity_server.storage.jobs import Jobs
 from identity_server.storage.peppers import Peppers
 from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.sealing import Sealer
+from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
 
 T = TypeVar("T")
@@ -41,6 +42,9 @@ IN_MEMORY = URL.create("sqlite+aiosqlite")
 """A database that is gone with its engine."""
 
 _BUSY_TIMEOUT_SECONDS = 5
+_SETTLING_MS = 120_000
+"""Twice as long as a transaction may take, and a minute for clocks that differ."""
+_OTHER_NODES_SECONDS = 1.0
 _RUNS = 4
 _SERIALIZATION_FAILURE = "40001"
 _DEADLOCK = "40P01"
@@ -69,16 +73,20 @@ class Database:
 
     Followers are awaited after every commit that changed associations or peppers, before the caller goes on:
     so that whoever has bound an address finds it in the next lookup.
+
+    Args:
+        stamps: tell the node's other processes of such commits; without, nobody shares this database.
     """
 
-    def __init__(self, engine: AsyncEngine, sealer: Sealer) -> None:
+    def __init__(self, engine: AsyncEngine, sealer: Sealer, *, stamps: Stamps | None = None) -> None:
         self._engine = engine
         self._sealer = sealer
+        self.stamps = stamps or Stamps()
         self._followers: list[Callable[[], Awaitable[None]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._one_writer = engine.dialect.name == "sqlite"
         self._turn = asyncio.Lock()
-        self._generation_reader = _SqliteGeneration(engine.url) if engine.dialect.name == "sqlite" else None
+        self._data_version = _SqliteDataVersion(engine.url) if engine.dialect.name == "sqlite" else None
 
     def follow(self, follower: Callable[[], Awaitable[None]]) -> None:
         """Have `follower` awaited after every commit that changes what lookups answer."""
@@ -99,12 +107,22 @@ class Database:
         """Run a use case that only reads, on one consistent snapshot."""
         return await self._shielded(self._run(use_case, writes=False))
 
-    def generation(self) -> int | None:
-        """A number that moves when another connection has committed; None where there is no such thing.
+    @property
+    def settling_ms(self) -> int:
+        """How long ago an entry of the change feed must have been made for all earlier ones to be there."""
+        return 0 if self._one_writer else _SETTLING_MS
 
-        Costs microseconds and no thread change, so that a lookup can afford to ask.
+    @property
+    def unannounced_seconds(self) -> float | None:
+        """How long what was read is sure to hold if no stamp tells otherwise; None for ever.
+
+        Where the database may serve several nodes, only those on this one share its stamps.
         """
-        return self._generation_reader.read() if self._generation_reader else None
+        return None if self._one_writer else _OTHER_NODES_SECONDS
+
+    def committed_elsewhere(self) -> bool:
+        """Whether anybody may have committed since this was last asked; for those who don't share the stamps."""
+        return self._data_version is None or self._data_version.has_moved()
 
     async def ping(self) -> None:
         """Prove that the database answers.
@@ -122,8 +140,8 @@ class Database:
         """Let running transactions end, and close every connection."""
         while self._running:
             await asyncio.wait(self._running)
-        if self._generation_reader:
-            self._generation_reader.close()
+        if self._data_version:
+            self._data_version.close()
         await self._engine.dispose()
 
     async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
@@ -155,7 +173,10 @@ class Database:
             async with connection.begin():
                 transaction = Transaction(connection, self._sealer)
                 result = await use_case(transaction)
+        if transaction.access_tokens.revoked:
+            self.stamps.renew(Subject.ACCOUNTS)
         if transaction.associations.changed or transaction.peppers.changed:
+            self.stamps.renew(Subject.LOOKUPS)
             await self._tell_followers()
         return result
 
@@ -242,18 +263,20 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-class _SqliteGeneration:
+class _SqliteDataVersion:
     """`PRAGMA data_version` on a connection of its own, opened when first asked."""
 
     def __init__(self, url: URL) -> None:
         self._path = url.database or ":memory:"
         self._connection: sqlite3.Connection | None = None
+        self._seen = -1
 
-    def read(self) -> int:
+    def has_moved(self) -> bool:
         if self._connection is None:
             self._connection = sqlite3.connect(self._path, isolation_level=None)
-        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return version
+        before = self._seen
+        self._seen = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return self._seen != before
 
     def close(self) -> None:
         if self._connection is not None:

@@ -25,9 +25,15 @@ from identity_server.storage.database import IN_MEMORY, Database, database_url, 
 from identity_server.storage.schema import Schema
 from identity_server.storage.sealing import ROOT_KEY_BYTES, RootKey, Sealer
 from identity_server.storage.server_keys import add_known_keys, list_known_keys
+from identity_server.storage.stamps import Stamps
 from identity_server.wiring.settings import key_sources
 
 _DAY_MS = 24 * 3_600_000
+_STAMPS_FILE = "stamps"
+
+
+class IndexProblem(Exception):
+    """The lookup index has no place; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +144,24 @@ async def open_database(
     known = await list_known_keys(engine)
     keys = await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)
     await add_known_keys(engine, keys.new, now_ms=clock.now_ms())
-    database = Database(engine, Sealer(keys.root, randomness=randomness))
+    database = Database(engine, Sealer(keys.root, randomness=randomness), stamps=open_stamps(config.index_folder))
     stack.push_async_callback(database.close)
     return database, keys
+
+
+def open_stamps(index_folder: Path) -> Stamps:
+    """What the processes of one node tell each other by.
+
+    Raises:
+        IndexProblem: the folder can't be written.
+    """
+    try:
+        return Stamps(index_folder / _STAMPS_FILE)
+    except OSError as error:
+        raise IndexProblem(
+            f"the directory of the lookup index, {index_folder}, can't be used ({error.strerror}): give it to the user"
+            " that the server runs as, or set `index_dir` in [lookup] to another one"
+        ) from None
 
 
 def make_code_hasher(root: RootKey) -> CodeHasher:

@@ -37,9 +37,15 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
     return (
         Chore(
             "follow changes",
-            1.0,
-            index.refresh,
-            "What other processes commit is seen within a second even if nobody looks anything up.",
+            0.5,
+            index.poll,
+            "What other nodes commit is seen within a second; so is what was committed by somebody who then died.",
+        ),
+        Chore(
+            "save the index",
+            20 * _MINUTE,
+            index.save,
+            "The file is never further behind than the change feed goes back, so that a start needn't make it anew.",
         ),
         Chore(
             "retire replaced peppers",

@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from identity_server.domain.hashing import hash_threepid
-from identity_server.index import read_index
+from identity_server.index import building, read_index
+from identity_server.index.building import IndexBuilder, Rows
 from identity_server.index.read_index import ReadIndex
 from identity_server.storage.database import Database, Transaction
 from tests.support import make
-from tests.support.databases import ROOT_KEY, open_database
+from tests.support.databases import open_database
 from tests.support.fakes import START_MS
-
-NOW = START_MS + 1
-
-
-def new_index(database: Database) -> ReadIndex:
-    index = ReadIndex(database=database, root_key=ROOT_KEY, offers_plain=True)
-    database.follow(index.catch_up)
-    return index
+from tests.support.indexes import NOW, find, find_all, new_index
 
 
 @pytest.fixture
-async def index(database: Database) -> AsyncIterator[ReadIndex]:
+async def index(database: Database, tmp_path: Path) -> AsyncIterator[ReadIndex]:
     await database.transaction(lambda tx: tx.peppers.add("first", now_ms=START_MS))
-    index = new_index(database)
+    index = new_index(database, tmp_path)
     await index.start()
     yield index
     await index.close()
-
-
-def find(index: ReadIndex, address: str = "alice@example.com") -> str | None:
-    by_hash = index.find(index.pepper, hash_threepid(make.email(address), index.pepper.value), now_ms=NOW)
-    assert index.find_plain(make.email(address), now_ms=NOW) == by_hash
-    return by_hash
 
 
 async def put(database: Database, number: int, address: str = "alice@example.com", user: str = "@alice:a.b") -> None:
@@ -84,11 +71,13 @@ async def test_nothing_changed_costs_no_query(
 
 async def test_association_counts_in_its_time_only(database: Database, index: ReadIndex) -> None:
     await put(database, 1)
-    digest = hash_threepid(make.email(), index.pepper.value)
     association = make.association()
-    assert index.find(index.pepper, digest, now_ms=association.not_before - 1) is None
-    assert index.find(index.pepper, digest, now_ms=association.not_before) is not None
-    assert index.find(index.pepper, digest, now_ms=association.not_after) is None
+    for _ in ("added since the file was made", "in the file"):
+        assert find(index, now_ms=association.not_before - 1) is None
+        assert find(index, now_ms=association.not_before) is not None
+        assert find(index, now_ms=association.not_after) is None
+        await index.save()
+        await index.refresh()
 
 
 async def test_gap_in_the_feed_leads_to_a_rebuild(database: Database, index: ReadIndex, tmp_path: Path) -> None:
@@ -107,7 +96,7 @@ async def test_gap_in_the_feed_leads_to_a_rebuild(database: Database, index: Rea
 
 async def test_database_put_back_from_a_copy_leads_to_a_rebuild(database: Database, index: ReadIndex) -> None:
     await put(database, 1)
-    index._applied_seq += 100
+    index._current.feed.highest += 100
     await put(database, 2, "bob@example.com", "@bob:a.b")
     await index.catch_up()
     assert find(index, "bob@example.com") == "@bob:a.b"
@@ -131,17 +120,18 @@ async def test_changes_while_a_table_is_built_reach_it(
 ) -> None:
     for number in range(6):
         await put(database, number, f"n{number}@example.com", f"@n{number}:a.b")
-    monkeypatch.setattr(read_index, "_PAGE", 1)
+    await index.save()
     reading, go_on = asyncio.Event(), asyncio.Event()
-    in_thread = asyncio.to_thread
+    pages = IndexBuilder._pages
 
-    async def slow(work: Callable[..., object], *args: object) -> object:
-        result = await in_thread(work, *args)
-        reading.set()
-        await go_on.wait()
-        return result
+    async def slow(builder: IndexBuilder) -> AsyncIterator[Rows]:
+        async for rows in pages(builder):
+            reading.set()
+            await go_on.wait()
+            yield rows
 
-    monkeypatch.setattr(asyncio, "to_thread", slow)
+    monkeypatch.setattr(building, "_PAGE", 1)
+    monkeypatch.setattr(IndexBuilder, "_pages", slow)
     await database.transaction(lambda tx: tx.peppers.add("second", now_ms=START_MS))
     await reading.wait()
     assert index.pepper.value == "first", "the old one serves while the new table is built"
@@ -163,13 +153,13 @@ async def test_new_pepper_is_not_honoured_before_its_table_stands(database: Data
     assert index.find_pepper("first", now_ms=NOW, grace_ms=0) is not None, "not retired yet"
 
 
-async def test_database_without_a_pepper_is_refused(database: Database) -> None:
+async def test_database_without_a_pepper_is_refused(database: Database, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="pepper"):
-        await new_index(database).start()
+        await new_index(database, tmp_path).start()
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["put", "remove", "rotate", "follow"]), st.integers(0, 3), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["put", "remove", "rotate", "follow", "save"]), st.integers(0, 3), st.integers(0, 3)),
     max_size=12,
 )
 
@@ -188,7 +178,7 @@ async def _play(steps: list[tuple[str, int, int]], directory: Path) -> None:
     expected: dict[str, str] = {}
     async with open_database(directory) as database, open_database(directory) as other:
         await database.transaction(lambda tx: tx.peppers.add("p0", now_ms=START_MS))
-        index = new_index(database)
+        index = new_index(database, directory)
         await index.start()
         for number, (step, which, who) in enumerate(steps):
             address, user = f"n{which}@example.com", f"@u{who}:a.b"
@@ -201,13 +191,21 @@ async def _play(steps: list[tuple[str, int, int]], directory: Path) -> None:
                 expected.pop(address, None)
             elif step == "rotate":
                 await _add_pepper(writer, number)
+            elif step == "save":
+                await index.save()
             else:
                 await index.refresh()
         await index.refresh()
         await index.settled()
-        found = {address: find(index, address) for address in (f"n{which}@example.com" for which in range(4))}
+        addresses = [f"n{which}@example.com" for which in range(4)]
+        found = find_all(index, addresses)
         await index.close()
+        again = new_index(database, directory)
+        await again.start()
+        after_a_restart = find_all(again, addresses)
+        await again.close()
     assert {address: user for address, user in found.items() if user} == expected
+    assert after_a_restart == found
 
 
 async def _add_pepper(database: Database, number: int) -> None:

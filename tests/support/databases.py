@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from identity_server.storage.database import Database, database_url, make_engine
 from identity_server.storage.schema import Schema
 from identity_server.storage.sealing import RootKey, Sealer
+from identity_server.storage.stamps import Stamps
 from tests.support.fakes import START_MS, FakeRandomness
 
 ROOT_KEY = RootKey(b"r" * 32)
@@ -45,7 +46,8 @@ async def open_database(directory: Path, *, root_key: RootKey = ROOT_KEY) -> Asy
     """The database of a directory; opened twice, it is as two processes see it."""
     await put_migrated(directory / "identity.db")
     engine = engine_at(directory)
-    database = Database(engine, Sealer(root_key, randomness=FakeRandomness(str(id(engine)))))
+    sealer = Sealer(root_key, randomness=FakeRandomness(str(id(engine))))
+    database = Database(engine, sealer, stamps=Stamps(directory / "stamps"))
     try:
         yield database
     finally:

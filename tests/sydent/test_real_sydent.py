@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 import sqlite3
@@ -18,6 +19,7 @@ import signedjson.key
 import signedjson.sign
 from unpaddedbase64 import decode_base64
 
+from tests.support.fakes import FakeRandomness
 from tests.support.harness import Fakes, Harness, User, running
 from tests.sydent.real import Operator, get_json
 from tests.sydent.support import ALICE, BOB, OTHER_SERVER, SERVER_NAME
@@ -85,9 +87,14 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Moved:
     )
 
 
+_servers = itertools.count(1)
+
+
 def _fakes() -> Fakes:
     fakes = Fakes()
     fakes.clock.ms = int(time.time() * 1000) + 1000
+    # The servers of these tests run over one database, in which no id may be drawn twice.
+    fakes.randomness = FakeRandomness(f"server {next(_servers)}")
     return fakes
 
 

@@ -1,0 +1,255 @@
+"""An index on the disk: columns of numbers, memory-mapped, so that all workers of a node share one copy.
+
+The rule: a file never changes once it has its name. A newer one takes its place as a whole, and whoever still
+reads the older one keeps it.
+
+One entry per association, in the order of association ids; one table per live pepper, in the order of keys:
+
+    entries   ids, not_before, not_after, user_start, user_length    and all Matrix IDs, one after the other
+    table     first and second half of each key, and the row of the entry that it stands for
+
+That is 50 bytes per association with one pepper, beside the Matrix ID.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from identity_server.domain.identifiers import UserId
+from identity_server.index.keys import Halves
+
+Column = npt.NDArray[Any]
+
+_MAGIC = b"matrix identity index 1\n"
+_FRONT = struct.Struct("<QQ")
+_ALIGNMENT = 64
+_HALVES = struct.Struct("=QQ")
+_ENTRY_COLUMNS = ("ids", "not_before", "not_after", "user_start", "user_length")
+_TABLE_COLUMNS = ("first", "second", "entry")
+_LARGEST_START = np.iinfo(np.uint32).max
+
+
+class Unusable(Exception):
+    """There is no file, or it is damaged, of another format or of another key: it has to be made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All associations by their keys under one pepper."""
+
+    first: Column
+    second: Column
+    entry: Column
+    # The same memory; a single number is had from these in a third of the time.
+    _first: memoryview = field(init=False, repr=False)
+    _second: memoryview = field(init=False, repr=False)
+    _entry: memoryview = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in _TABLE_COLUMNS:
+            object.__setattr__(self, f"_{name}", getattr(self, name).data)
+
+    @classmethod
+    def of(cls, keys: Halves, entries: Column) -> Table:
+        """Sort keys, each of which stands for an entry."""
+        order = np.argsort(keys[:, 0])
+        return cls(keys[order, 0], keys[order, 1], entries[order].astype(np.uint32))
+
+    def find(self, key: bytes) -> int | None:
+        """The entry of one key."""
+        first, second = _HALVES.unpack(key)
+        column = self._first
+        place = bisect_left(column, first)
+        # Two keys with the same first half are rarer than one in a thousand indexes, but they may be.
+        while place < len(column) and column[place] == first:
+            if self._second[place] == second:
+                return int(self._entry[place])
+            place += 1
+        return None
+
+    def find_many(self, keys: Halves) -> tuple[Column, Column]:
+        """Which of the keys are there (as places in `keys`), and their entries."""
+        if not len(self.first):
+            return np.empty(0, np.int64), np.empty(0, np.uint32)
+        places = np.minimum(self.first.searchsorted(keys[:, 0]), len(self.first) - 1)
+        alike = self.first[places] == keys[:, 0]
+        found = alike & (self.second[places] == keys[:, 1])
+        entries = self.entry[places]
+        for doubtful in np.flatnonzero(alike & ~found).tolist():
+            entry = self.find(keys[doubtful].tobytes())
+            if entry is not None:
+                found[doubtful], entries[doubtful] = True, entry
+        hits = np.flatnonzero(found)
+        return hits, entries[hits]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """All associations, in the order of their ids."""
+
+    ids: Column
+    not_before: Column
+    not_after: Column
+    user_start: Column
+    user_length: Column
+    users: bytes | memoryview = field(repr=False)
+    _user_start: memoryview = field(init=False, repr=False)
+    _user_length: memoryview = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_user_start", self.user_start.data)
+        object.__setattr__(self, "_user_length", self.user_length.data)
+
+    def user_id(self, entry: int) -> UserId:
+        """The Matrix ID of one entry."""
+        start = self._user_start[entry]
+        return UserId(str(self.users[start : start + self._user_length[entry]], "utf-8"))
+
+    def user_ids(self, entries: Column) -> list[UserId]:
+        """The Matrix IDs of some entries."""
+        places = zip(self.user_start[entries].tolist(), self.user_length[entries].tolist(), strict=True)
+        users = self.users
+        # `UserId(...)` for each would cost as much as all the rest.
+        return cast("list[UserId]", [str(users[start : start + length], "utf-8") for start, length in places])
+
+    def place(self, association_id: int) -> int | None:
+        """Where an association's entry is."""
+        place = int(self.ids.searchsorted(association_id))
+        return place if place < len(self.ids) and self.ids[place] == association_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFile:
+    """A file that has been opened, or is to be written.
+
+    Attributes:
+        fingerprint: of the lookup key.
+        seq: every change up to this number is in here; of later ones, some may be.
+        last_change: the association of that change, to tell this database from a copy of it that went another way.
+        tables: by pepper.
+        always_valid: from when until when no entry's time has to be looked at.
+    """
+
+    fingerprint: str
+    seq: int
+    last_change: int | None
+    entries: Entries
+    tables: Mapping[str, Table]
+    always_valid: tuple[int, int]
+
+    def all_valid(self, now_ms: int) -> bool:
+        """Whether all entries count now: nearly always, and then their columns of times aren't even read."""
+        return self.always_valid[0] <= now_ms < self.always_valid[1]
+
+    def is_valid(self, entry: int, now_ms: int) -> bool:
+        """Whether an entry counts now."""
+        return self.all_valid(now_ms) or bool(self.which_valid(np.array([entry]), now_ms)[0])
+
+    def which_valid(self, entries: Column, now_ms: int) -> Column:
+        """Which of some entries count now."""
+        return (self.entries.not_before[entries] <= now_ms) & (now_ms < self.entries.not_after[entries])
+
+    def write(self, path: Path) -> None:
+        """Put it in the place of what is there, in one step."""
+        columns = {f"entries.{name}": getattr(self.entries, name) for name in _ENTRY_COLUMNS}
+        columns["users"] = np.frombuffer(self.entries.users, np.uint8)
+        for number, table in enumerate(self.tables.values()):
+            columns |= {f"table{number}.{name}": getattr(table, name) for name in _TABLE_COLUMNS}
+        described, offset, checksum = [], 0, 0
+        for name, column in columns.items():
+            described.append([name, column.dtype.str, len(column), offset])
+            offset += _padded(column.nbytes)
+            checksum = zlib.crc32(column.data.cast("B") if column.nbytes else b"", checksum)
+        head = {
+            "fingerprint": self.fingerprint,
+            "seq": self.seq,
+            "last_change": self.last_change,
+            "peppers": list(self.tables),
+            "always_valid": self.always_valid,
+            "columns": described,
+            "checksum": checksum,
+        }
+        written = _in_front(head)
+        new = path.with_name(f"{path.name}.new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(written)
+            for column in columns.values():
+                file.write(column.data)
+                file.write(bytes(_padded(column.nbytes) - column.nbytes))
+        new.replace(path)
+
+
+def open_index_file(path: Path, *, fingerprint: str) -> IndexFile:
+    """Map a file into memory, and make sure that it is whole.
+
+    Raises:
+        Unusable: it has to be made anew.
+    """
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise Unusable(f"it can't be opened: {error}") from None
+    memory = memoryview(mapped)
+    head, start = _read_head(memory)
+    if head["fingerprint"] != fingerprint:
+        raise Unusable("it was made with another key")
+    columns, checksum = {}, 0
+    for name, kind, length, offset in head["columns"]:
+        try:
+            column = np.frombuffer(memory, kind, length, start + offset)
+        except ValueError:
+            raise Unusable("it has been cut off") from None
+        checksum = zlib.crc32(column.data.cast("B") if column.nbytes else b"", checksum)
+        columns[name] = column
+    if checksum != head["checksum"]:
+        raise Unusable("it is damaged")
+    # What was read for the checksum alone needn't stay in this process's memory.
+    mapped.madvise(mmap.MADV_DONTNEED)
+    entries = Entries(**{name: columns[f"entries.{name}"] for name in _ENTRY_COLUMNS}, users=columns["users"].data)
+    tables = {
+        pepper: Table(**{name: columns[f"table{number}.{name}"] for name in _TABLE_COLUMNS})
+        for number, pepper in enumerate(head["peppers"])
+    }
+    first, last = head["always_valid"]
+    return IndexFile(fingerprint, head["seq"], head["last_change"], entries, tables, (first, last))
+
+
+def starts_column(starts: Column) -> Column:
+    """Where Matrix IDs start, in as few bytes as will do."""
+    small = not len(starts) or starts.max() <= _LARGEST_START
+    return starts.astype(np.uint32 if small else np.uint64)
+
+
+def _in_front(head: dict[str, Any]) -> bytes:
+    text = orjson.dumps(head)
+    front = _MAGIC + _FRONT.pack(len(text), zlib.crc32(text)) + text
+    return front.ljust(_padded(len(front)), b"\0")
+
+
+def _read_head(memory: memoryview) -> tuple[dict[str, Any], int]:
+    start = len(_MAGIC) + _FRONT.size
+    if memory[: len(_MAGIC)] != _MAGIC or len(memory) < start:
+        raise Unusable("it has another format")
+    length, checksum = _FRONT.unpack_from(memory, len(_MAGIC))
+    text = memory[start : start + length]
+    if zlib.crc32(text) != checksum:
+        raise Unusable("it is damaged")
+    head: dict[str, Any] = orjson.loads(text)
+    return head, _padded(start + length)
+
+
+def _padded(length: int) -> int:
+    return -(-length // _ALIGNMENT) * _ALIGNMENT

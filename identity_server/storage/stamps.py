@@ -1,0 +1,68 @@
+"""Tells the processes of one node that another of them has committed, at the cost of comparing a few bytes.
+
+The rule: a stamp changes after the commit that it stands for and before whoever committed goes on. So whoever
+reads a stamp that they have seen before has seen every commit that anybody on the node was told of.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from enum import IntEnum
+from pathlib import Path
+
+_CELL = struct.Struct("<QQ")
+_CELLS = 64
+
+
+class Subject(IntEnum):
+    """What a stamp is about."""
+
+    LOOKUPS = 0
+    """Associations and peppers: whatever lookups are answered from."""
+    ACCOUNTS = 1
+    """Access tokens and consent that no longer hold."""
+
+
+class Stamps:
+    """One stamp per subject, in memory that all processes of a node share.
+
+    Args:
+        file: where the memory is; None where nobody else is to know.
+
+    Raises:
+        OSError: the file can't be made or written.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        size = _CELL.size * _CELLS
+        if file is None:
+            self._memory = mmap.mmap(-1, size)
+            return
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # Never shrunk: a process that has mapped more of it would be killed when it looks there.
+            if os.fstat(descriptor).st_size < size:
+                os.ftruncate(descriptor, size)
+            self._memory = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+    def read(self, subject: Subject) -> bytes:
+        """The stamp as it is now; only good for comparing."""
+        start = subject * _CELL.size
+        return self._memory[start : start + _CELL.size]
+
+    def renew(self, subject: Subject) -> None:
+        """Change the stamp to one that it never was before.
+
+        No counter: of two processes that count up at once, one would undo what the other has said.
+        """
+        _CELL.pack_into(self._memory, subject * _CELL.size, os.getpid(), time.monotonic_ns())
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._memory.close()

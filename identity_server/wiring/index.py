@@ -1,0 +1,116 @@
+"""Puts the read index together, and has its file made: here while it is small, else in a process of its own.
+
+    python -m identity_server.wiring.index < order.json
+
+Making a large index keeps a processor busy for seconds, which would be felt by every request in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from base64 import b64decode, b64encode
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from identity_server.config import Config
+from identity_server.domain.hashing import Algorithm
+from identity_server.domain.ports import Clock
+from identity_server.index.building import INDEX_FILE, IndexBuilder
+from identity_server.index.keys import LookupKeys
+from identity_server.index.read_index import ReadIndex
+from identity_server.observability import set_up_logging
+from identity_server.outbound.system import SystemClock, SystemRandomness
+from identity_server.storage.database import Database, database_url, make_engine
+from identity_server.storage.sealing import RootKey, Sealer
+from identity_server.wiring.storage import open_stamps
+
+_SMALL = 20_000
+"""So many associations are indexed in less time than a process needs to start."""
+_NICENESS = 10
+
+
+class BuildFailed(Exception):
+    """The process that should make the index has not; it says why in the log."""
+
+
+def make_index(config: Config, clock: Clock, database: Database, root_key: RootKey) -> ReadIndex:
+    keys = LookupKeys(root_key)
+    folder, offers_plain = config.index_folder, Algorithm.NONE in config.lookup.algorithms
+    builder = IndexBuilder(database=database, clock=clock, keys=keys, folder=folder, offers_plain=offers_plain)
+    url = database_url(url=config.db.url, file=config.db.file).render_as_string(hide_password=False)
+    order = _Order(url, root_key, folder, offers_plain)
+
+    async def build() -> None:
+        small = await database.read(lambda tx: tx.associations.are_at_most(_SMALL))
+        await (builder.build() if small else _build_apart(order))
+
+    return ReadIndex(database=database, keys=keys, path=folder / INDEX_FILE, build=build, offers_plain=offers_plain)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Order:
+    """What a process of its own has to know."""
+
+    database_url: str
+    root_key: RootKey
+    folder: Path
+    offers_plain: bool
+
+    def to_json(self) -> bytes:
+        root_key = b64encode(self.root_key.secret).decode()
+        return orjson.dumps([self.database_url, root_key, str(self.folder), self.offers_plain])
+
+    @classmethod
+    def from_json(cls, text: bytes) -> _Order:
+        url, root_key, folder, offers_plain = orjson.loads(text)
+        return cls(url, RootKey(b64decode(root_key)), Path(folder), offers_plain)
+
+
+async def _build_apart(order: _Order) -> None:
+    """Have a process of its own make the file. It never outlives this call.
+
+    Raises:
+        BuildFailed: it didn't.
+    """
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, stdin=PIPE)
+    try:
+        # By its standard input, where nobody else on the machine can read the keys.
+        await process.communicate(order.to_json())
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise BuildFailed(f"making the lookup index ended with status {process.returncode}")
+
+
+async def _carry_out(order: _Order) -> None:
+    engine = make_engine(database_url(url=order.database_url, file=Path()))
+    sealer = Sealer(order.root_key, randomness=SystemRandomness())
+    database = Database(engine, sealer, stamps=open_stamps(order.folder))
+    try:
+        keys = LookupKeys(order.root_key)
+        await IndexBuilder(
+            database=database, clock=SystemClock(), keys=keys, folder=order.folder, offers_plain=order.offers_plain
+        ).build()
+    finally:
+        await database.close()
+
+
+def main() -> None:
+    """Make the file that is ordered on standard input."""
+    os.nice(_NICENESS)
+    os.umask(0o077)
+    set_up_logging(level="WARNING", form="console", path=None)
+    asyncio.run(_carry_out(_Order.from_json(sys.stdin.buffer.read())))
+
+
+if __name__ == "__main__":
+    main()

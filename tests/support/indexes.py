@@ -1,0 +1,59 @@
+"""A read index over a database, without a server around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from identity_server.domain.hashing import Pepper, encode_digest, hash_threepid
+from identity_server.index.building import INDEX_FILE, IndexBuilder
+from identity_server.index.keys import LookupKeys
+from identity_server.index.read_index import ReadIndex
+from identity_server.storage.database import Database
+from identity_server.storage.sealing import RootKey
+from tests.support import make
+from tests.support.databases import ROOT_KEY
+from tests.support.fakes import START_MS, FakeClock
+
+NOW = START_MS + 1
+
+
+def new_builder(database: Database, folder: Path, *, root_key: RootKey = ROOT_KEY) -> IndexBuilder:
+    """Makes the file of a folder."""
+    keys = LookupKeys(root_key)
+    return IndexBuilder(database=database, clock=FakeClock(), keys=keys, folder=folder, offers_plain=True)
+
+
+def new_index(database: Database, folder: Path, *, root_key: RootKey = ROOT_KEY) -> ReadIndex:
+    """An index over the file of a folder, which follows the database."""
+    build = new_builder(database, folder, root_key=root_key).build
+    keys = LookupKeys(root_key)
+    index = ReadIndex(database=database, keys=keys, path=folder / INDEX_FILE, build=build, offers_plain=True)
+    database.follow(index.catch_up)
+    return index
+
+
+def query(address: str, pepper: Pepper) -> str:
+    """What a client sends."""
+    return encode_digest(hash_threepid(make.email(address), pepper.value))
+
+
+def find_all(
+    index: ReadIndex, addresses: Sequence[str], *, pepper: Pepper | None = None, now_ms: int = NOW
+) -> dict[str, str | None]:
+    """Who is behind addresses: by the pepper in use unless told otherwise, and by each of the ways to ask."""
+    pepper = pepper or index.pepper
+    queries = {query(address, pepper): address for address in addresses}
+    each = {one: index.find(pepper, [one], now_ms=now_ms).get(one) for one in queries}
+    # So many that they are looked at all at once; what nobody is behind doesn't matter.
+    many = [*queries, *(query(f"nobody{number}@example.com", pepper) for number in range(20))]
+    at_once = index.find(pepper, many, now_ms=now_ms)
+    assert at_once == {one: user for one, user in each.items() if user is not None}
+    plain = {address: index.find_plain(make.email(address), now_ms=now_ms) for address in addresses}
+    assert plain == {queries[one]: user for one, user in each.items()}
+    return dict(plain)
+
+
+def find(index: ReadIndex, address: str = "alice@example.com", *, now_ms: int = NOW) -> str | None:
+    """Who is behind one address."""
+    return find_all(index, [address], now_ms=now_ms)[address]
