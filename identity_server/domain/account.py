@@ -17,13 +17,11 @@ class Account:
     """The account behind an access token, as an authenticated request sees it.
 
     Attributes:
-        agreed_master_version: of a Sydent terms file; None if never agreed.
         token_digest: the digest of the token that was shown.
         token_last_used_at_ms: its last recorded use, exact to a day.
     """
 
     user_id: UserId
-    agreed_master_version: str | None
     token_digest: bytes
     token_last_used_at_ms: int
 

@@ -8,8 +8,10 @@ from identity_server.domain.identifiers import ServerName
 from identity_server.domain.ports import Clock, Homeservers, Randomness
 from identity_server.domain.random_values import opaque
 from identity_server.services.client_limits import ClientLimits
+from identity_server.services.stamped_cache import StampedCache
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.sealing import token_digest
+from identity_server.storage.stamps import Subject
 
 
 class Accounts:
@@ -39,6 +41,9 @@ class Accounts:
         self._allowed_homeservers = allowed_homeservers
         self._token_lifetime_ms = token_lifetime_ms
         self._used_tokens: set[bytes] = set()
+        self._recognised = StampedCache[bytes, Account](
+            database.stamps, Subject.ACCOUNTS, lifetime_seconds=database.unannounced_seconds
+        )
 
     async def register(self, *, server_name: ServerName, openid_token: str, client_network: str) -> str:
         """Exchange an OpenID token for an access token of this server.
@@ -71,13 +76,23 @@ class Accounts:
             Unauthenticated: the token is unknown, logged out or too long unused.
         """
         digest = token_digest(token)
-        account = await self._database.read(lambda tx: tx.access_tokens.find(digest))
         now_ms = self._clock.now_ms()
+        account = self._recognised.get(digest)
+        if account is None or (account.token_use_is_news(now_ms=now_ms) and digest not in self._used_tokens):
+            # What is remembered of its last use may be older than what another worker has recorded.
+            account = await self._recognise(digest)
         if account is None or account.token_expired(now_ms=now_ms, lifetime_ms=self._token_lifetime_ms):
             raise Unauthenticated
         if account.token_use_is_news(now_ms=now_ms):
             # Written by the upkeep: a read must not wait for a write.
             self._used_tokens.add(digest)
+        return account
+
+    async def _recognise(self, digest: bytes) -> Account | None:
+        as_of = self._recognised.as_of()
+        account = await self._database.read(lambda tx: tx.access_tokens.find(digest))
+        if account is not None:
+            self._recognised.put(digest, account, as_of=as_of)
         return account
 
     async def logout(self, account: Account) -> None:

@@ -93,6 +93,7 @@ async def test_long_names_are_cut(server: Harness, alice: User) -> None:
 
 async def test_binding_takes_the_invites_of_this_address_along(server: Harness, alice: User, bob: User) -> None:
     first = (await invite(server, alice)).json
+    server.clock.advance(seconds=1)
     second = (await invite(server, alice, room_id="!other:example.org")).json
     await invite(server, alice, address="dave@example.com")
     sid = await server.validated(bob, CAROL)
