@@ -10,8 +10,8 @@ from functools import partial
 
 from aiohttp import web
 
-from identity_server.api.app_keys import PAGES, RANDOMNESS, SERVICES, SETTINGS, HttpSettings
-from identity_server.api.middleware import add_headers, answer_preflights, log_request, render_errors
+from identity_server.api.app_keys import PAGES, REQUEST_LOG, SERVICES, SETTINGS, HttpSettings
+from identity_server.api.request_log import RequestLog
 from identity_server.api.route import Route
 from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
 from identity_server.config import Config
@@ -105,9 +105,14 @@ async def background_work(system: System) -> AsyncIterator[None]:
 def build_app(
     routes: tuple[Route, ...], services: Services, *, pages: Pages, settings: HttpSettings, ports: Ports
 ) -> web.Application:
-    """An application: routes behind what every answer has."""
-    app = web.Application(middlewares=[log_request, answer_preflights, render_errors])
-    app[SERVICES], app[PAGES], app[SETTINGS], app[RANDOMNESS] = services, pages, settings, ports.randomness
-    app.on_response_prepare.append(add_headers)
+    """An application; api/protocol.py runs it, and stands around it for what every answer has."""
+    app = web.Application()
+    app[SERVICES], app[PAGES], app[SETTINGS] = services, pages, settings
+    app[REQUEST_LOG] = RequestLog(form=settings.log_form, clock=ports.clock, randomness=ports.randomness)
+    app.on_cleanup.append(_close_request_log)
     add_routes(app, routes)
     return app
+
+
+async def _close_request_log(app: web.Application) -> None:
+    app[REQUEST_LOG].close()

@@ -21,6 +21,9 @@ _EMAIL = re.compile(rf"(?<!{_ADDRESS_CHARACTER}){_ADDRESS_CHARACTER}++@{_ADDRESS
 # Digests, tokens and sealed values are at least this long; ids and revisions are shorter.
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]{32,}")
 _KEPT_FILES = 365
+_IS_BLOCK = "is_block"
+BLOCK = {_IS_BLOCK: True}
+"""The `extra` of a record whose message is one or more whole lines."""
 
 # These write what they are given, queries and addresses included.
 _TALKATIVE = ("aiosqlite", "aiohttp", "asyncio", "aiosmtplib", "mail.log", "sqlalchemy", "alembic", "markdown_it")
@@ -58,7 +61,7 @@ def set_up_logging(*, level: str, form: str, path: Path | None) -> None:
         else structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
     )
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _Formatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -73,6 +76,13 @@ def set_up_logging(*, level: str, form: str, path: Path | None) -> None:
     root.setLevel(level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Lines that have their form already are left as they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage() if getattr(record, _IS_BLOCK, False) else super().format(record)
 
 
 def _handler(path: Path | None) -> logging.Handler:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from identity_server.api.clients import TrustedProxies
-from identity_server.domain.ports import Randomness
+from identity_server.api.request_log import RequestLog
 from identity_server.rendering.pages import Pages
 from identity_server.services import Services
 
@@ -39,6 +39,7 @@ class HttpSettings:
         next_link_hosts: hosts that a finished validation may redirect to; None means any.
         v1: what is served of v1.
         internal_secret: what callers of the internal listener must show; None for nothing.
+        log_form: "json" or "console".
     """
 
     public_base_url: str
@@ -48,9 +49,10 @@ class HttpSettings:
     next_link_hosts: frozenset[str] | None
     v1: V1Switches
     internal_secret: str | None
+    log_form: str
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 PAGES: web.AppKey[Pages] = web.AppKey("pages", Pages)
 SETTINGS: web.AppKey[HttpSettings] = web.AppKey("settings", HttpSettings)
-RANDOMNESS: web.AppKey[Randomness] = web.AppKey("randomness", Randomness)
+REQUEST_LOG: web.AppKey[RequestLog] = web.AppKey("request_log", RequestLog)

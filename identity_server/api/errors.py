@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from identity_server.api.headers import JSON_HEADERS
 from identity_server.domain import errors
 
 TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
@@ -55,6 +56,8 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
 
 INTERNAL = (500, "M_UNKNOWN")
 INTERNAL_MESSAGE = "Internal server error."
+_UNREADABLE = "This is not a request that can be read."
+_ERRCODES_OF_HTTP = {408: "M_UNKNOWN", 413: "M_TOO_LARGE"}
 
 
 def status_and_errcode(error: errors.IdentityServerError) -> tuple[int, str]:
@@ -64,7 +67,7 @@ def status_and_errcode(error: errors.IdentityServerError) -> tuple[int, str]:
 
 def json_response(body: Any, *, status: int = 200) -> web.Response:
     """An answer in JSON."""
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+    return web.Response(body=orjson.dumps(body), status=status, headers=JSON_HEADERS)
 
 
 def error_response(error: errors.IdentityServerError) -> web.Response:
@@ -91,6 +94,15 @@ def error_response(error: errors.IdentityServerError) -> web.Response:
 def retry_after_seconds(error: errors.RateLimited) -> int:
     """The value of a Retry-After header: whole seconds, rounded up."""
     return math.ceil(error.retry_after_ms / 1000)
+
+
+def closing_response(status: int) -> web.Response:
+    """What is said to whoever can't be understood, so that no request can follow on the connection."""
+    ours = status >= INTERNAL[0]
+    errcode = INTERNAL[1] if ours else _ERRCODES_OF_HTTP.get(status, "M_UNRECOGNIZED")
+    response = json_response({"errcode": errcode, "error": INTERNAL_MESSAGE if ours else _UNREADABLE}, status=status)
+    response.force_close()
+    return response
 
 
 def internal_error_response() -> web.Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
@@ -13,18 +13,18 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
-from identity_server.api.errors import INTERNAL_MESSAGE, json_response
-from identity_server.api.middleware import CORS_HEADERS, SERVER
+from identity_server.api.answering import answering
+from identity_server.api.app_keys import REQUEST_LOG
+from identity_server.api.errors import closing_response
 
-Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger(__name__)
+
+_AnyHandler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
 KEEPALIVE_SECONDS: Final = 75
 FIRST_REQUEST_SECONDS: Final = 30
 """How long a new connection may take to send the head of its first request."""
 
-_ERRCODES = {408: "M_UNKNOWN", 413: "M_TOO_LARGE"}
-_CLIENT_MESSAGE = "This is not a request that can be read."
 _INTERNAL = 500
 
 
@@ -69,14 +69,11 @@ class _Protocol(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what never reached the application; the text of the error may hold the caller's own bytes."""
         del message
-        ours = status >= _INTERNAL
-        if ours:
+        if status >= _INTERNAL:
             _log.error("connection.failed", error=type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is already on its way")
-        errcode = "M_UNKNOWN" if ours else _ERRCODES.get(status, "M_UNRECOGNIZED")
-        body = {"errcode": errcode, "error": INTERNAL_MESSAGE if ours else _CLIENT_MESSAGE}
-        return _closing_response(body, status)
+        return closing_response(status)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         """Faults of a connection once its request is answered; those of the other side are no news."""
@@ -84,26 +81,6 @@ class _Protocol(RequestHandler):
         error = kwargs.get("exc_info")
         if not isinstance(error, web.RequestPayloadError | HttpProcessingError | ConnectionError):
             _log.error("connection.failed", error=type(error).__name__)
-
-
-def _closing_response(body: dict[str, str], status: int) -> web.Response:
-    response = json_response(body, status=status)
-    response.headers.update(CORS_HEADERS)
-    response.headers["Server"] = SERVER
-    response.force_close()
-    return response
-
-
-def _with_json_errors(handler: Handler) -> Handler:
-    """What aiohttp itself refuses before it calls the middlewares (an unknown `Expect`), in JSON too."""
-
-    async def handle(request: BaseRequest) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException as refusal:
-            return _closing_response({"errcode": "M_UNRECOGNIZED", "error": _CLIENT_MESSAGE}, refusal.status)
-
-    return handle
 
 
 class _Server(Server):
@@ -128,7 +105,8 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> Server:
         plain = await super()._make_server()
         return _Server(
-            _with_json_errors(plain.request_handler),
+            # The application makes its requests itself, so that they are of the kind that it takes.
+            cast("_AnyHandler", answering(plain.request_handler, self.app[REQUEST_LOG])),
             request_factory=plain.request_factory,
             loop=asyncio.get_running_loop(),
             **plain._kwargs,  # noqa: SLF001 - aiohttp offers no other way to choose the connection's class

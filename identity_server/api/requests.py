@@ -6,6 +6,7 @@ The rule: what a handler gets is complete, of the right types, within its length
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from identity_server.domain.errors import (
 from identity_server.domain.identifiers import parse_client_secret, parse_server_name, parse_session_id, parse_user_id
 
 _LARGEST_INTEGER = 2**53 - 1
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_FORM_FIELDS = 20
 _ZLIB_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
@@ -46,7 +48,7 @@ class WireModel(BaseModel):
 
 
 def _no_controls(value: str) -> str:
-    if any(character < " " or "\x7f" <= character <= "\x9f" for character in value):
+    if _CONTROLS.search(value):
         raise ValueError("control characters are not allowed")
     return value
 
@@ -179,6 +181,19 @@ def parse_form(body: bytes) -> dict[str, str]:
 async def _read_body(request: web.Request, limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise BodyTooLarge
+    content = request.content
+    if content.is_eof() and content.exception() is None:
+        # It came with the head, as most do: there is nothing to wait for.
+        body = content.read_nowait()
+        if len(body) > limit:
+            raise BodyTooLarge
+    else:
+        body = await _wait_for_body(request, limit)
+    encoding = request.headers.get("Content-Encoding")
+    return body if encoding is None else _decoded(body, encoding, limit)
+
+
+async def _wait_for_body(request: web.Request, limit: int) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(request.app[SETTINGS].body_timeout_seconds):
@@ -190,7 +205,7 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
         raise BodyTooSlow from None
     except (ClientPayloadError, HttpProcessingError, web.RequestPayloadError, ConnectionError):
         raise BodyIncomplete from None
-    return _decoded(bytes(body), request.headers.get("Content-Encoding", ""), limit)
+    return bytes(body)
 
 
 def _decoded(body: bytes, encoding: str, limit: int) -> bytes:

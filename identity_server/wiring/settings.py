@@ -121,6 +121,7 @@ def http_settings(config: Config) -> HttpSettings:
             lookup=config.lookup.enable_v1,
         ),
         internal_secret=config.http.internalapi_secret,
+        log_form=config.general.log_format,
     )
 
 

@@ -25,9 +25,9 @@ MAY_IMPORT = {
     "services": _DOMAIN | {"storage", "index", "rendering"},
     "sydent": _DOMAIN | {"storage"},
     "workers": _MIDDLE,
-    "api": _MIDDLE - {"storage", "index"},
+    "api": (_MIDDLE - {"storage", "index"}) | {"observability"},
     "key_files": _DOMAIN | {"storage"},
-    "wiring": _MIDDLE | {"api", "outbound", "config", "key_files"},
+    "wiring": _MIDDLE | {"api", "outbound", "config", "key_files", "observability"},
     "app": _MIDDLE | {"api", "workers", "config", "wiring"},
     "server": frozenset({"app", "api", "config", "wiring"}),
 }

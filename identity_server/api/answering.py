@@ -1,0 +1,88 @@
+"""Every request, from its id to its line in the log; and what every answer has: CORS headers, and JSON for an error.
+
+The rule: whatever the application does, what leaves here is an answer that any client can read. What doesn't even
+get here (unparsable HTTP, oversize headers) is in api/protocol.py.
+
+This stands around the application instead of among its middlewares: aiohttp charges a request more for those than
+looking up its account costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Final
+
+import structlog
+from aiohttp import web
+from structlog.contextvars import bind_contextvars
+
+from identity_server.api.errors import closing_response, error_response, internal_error_response
+from identity_server.api.headers import STANDARD_HEADERS
+from identity_server.api.pages import error_page
+from identity_server.api.request_log import RequestLog
+from identity_server.api.route import ROUTE, Answers
+from identity_server.domain import errors
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = structlog.get_logger(__name__)
+
+_NOT_LOGGED = frozenset({"/health", "/ready"})
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"})
+_UNKNOWN: Final = "unknown"
+_SERVER: Final = "Server"
+
+
+def answering(handle: Handler, log: RequestLog) -> Handler:
+    """The application's own handler, made to answer whatever comes."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        started, request_id, method = monotonic(), log.next_id(), request.method
+        bind_contextvars(request_id=request_id)
+        if method == "OPTIONS":
+            # On every path, before anyone asks who is there or what is wanted.
+            response: web.StreamResponse = web.Response(headers=STANDARD_HEADERS)
+        else:
+            try:
+                response = await handle(request)
+            except Exception as error:  # noqa: BLE001 - nothing may leave without an answer
+                response = _error_response(request, error)
+        if _SERVER not in response.headers:
+            response.headers.update(STANDARD_HEADERS)
+        route = route_of(request)
+        if route not in _NOT_LOGGED:
+            shown = method if method in _METHODS else "other"
+            log.add(request_id, shown, route, response.status, seconds=monotonic() - started)
+        return response
+
+    return answer
+
+
+def _error_response(request: web.Request, error: Exception) -> web.StreamResponse:
+    """Errors become answers by the table; what isn't in it is logged and answered without a word."""
+    if isinstance(error, web.HTTPNotFound):
+        error = errors.UnknownEndpoint()
+    if isinstance(error, errors.IdentityServerError):
+        if isinstance(error, errors.HomeserverUnreachable | errors.HomeserverMisbehaved):
+            _log.warning("homeserver.failed", reason=error.message)
+        return error_page(request, error) if _wants_page(request) else error_response(error)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response = error_response(errors.MethodNotAllowed())
+        response.headers["Allow"] = error.headers["Allow"]
+        return response
+    if isinstance(error, web.HTTPException):
+        # What aiohttp refuses before it looks for a handler: an unknown `Expect`.
+        return closing_response(error.status)
+    _log.error("request.failed", route=route_of(request), exc_info=error)
+    return error_page(request, None) if _wants_page(request) else internal_error_response()
+
+
+def _wants_page(request: web.Request) -> bool:
+    route = request.get(ROUTE)
+    return route is not None and route.answers is Answers.PAGE
+
+
+def route_of(request: web.Request) -> str:
+    """The pattern of the path, which unlike the path holds nothing of the caller's."""
+    route = request.get(ROUTE)
+    return _UNKNOWN if route is None else route.path
