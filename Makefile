@@ -42,8 +42,9 @@ check: $(VENV)/.dev ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Every odd input to every endpoint, every command, the specification's document, the real Sydent: slower.
-THOROUGH := tests/api tests/commands tests/contract tests/sydent tests/is_tester
+# Every odd input to every endpoint, every command, the specification's document, the real Sydent, processes that are
+# killed under load: slower.
+THOROUGH := tests/api tests/commands tests/contract tests/sydent tests/is_tester tests/processes
 
 fast: tests-need ## The tests to run while working, in about a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e" $(THOROUGH:%=--ignore=%)

@@ -17,7 +17,8 @@ The folders, and which way imports point (nothing imports to its right):
     config/     sydent.conf as typed sections; only wiring/, app.py and the command line read it
     wiring/     from configuration to parts
     app.py      the composition root
-    server.py   listens, drains, minds signals
+    server/     processes: a parent and its workers, which listen and drain
+    metrics.py  what a process counts
     commands/   the command line, one file per command
     demo/       the story that `identity-server demo` tells
 

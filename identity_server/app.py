@@ -10,12 +10,14 @@ from functools import partial
 
 from aiohttp import web
 
-from identity_server.api.app_keys import PAGES, REQUEST_LOG, SERVICES, SETTINGS, HttpSettings
+from identity_server.api.app_keys import METRICS, PAGES, REQUEST_LOG, SERVICES, SETTINGS, HttpSettings
 from identity_server.api.request_log import RequestLog
 from identity_server.api.route import Route
 from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
 from identity_server.config import Config
+from identity_server.domain.random_values import opaque
 from identity_server.index.read_index import ReadIndex
+from identity_server.metrics import Metrics
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.pages import Pages
 from identity_server.services import Services
@@ -28,7 +30,9 @@ from identity_server.wiring.storage import make_peppers, open_database
 from identity_server.wiring.world import Ports
 from identity_server.workers.deliveries import job_kinds
 from identity_server.workers.runner import JobRunner
-from identity_server.workers.upkeep import run_forever, schedule
+from identity_server.workers.upkeep import Upkeep, schedule
+
+_HOLDER_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +50,22 @@ class System:
     database: Database
     index: ReadIndex
     runner: JobRunner
+    upkeep: Upkeep
 
 
 @asynccontextmanager
-async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
+async def open_system(config: Config, ports: Ports, *, metrics: Metrics | None = None) -> AsyncIterator[System]:
     """Open the database, build the index, and wire everything up.
+
+    Args:
+        config: what to open, and how.
+        ports: the outside world.
+        metrics: where everything is counted; by default, where nobody looks.
 
     Raises:
         SchemaProblem, KeyProblem, PolicyProblems, BrandingProblems: what the operator has to put right.
     """
+    metrics = metrics or Metrics()
     async with AsyncExitStack() as stack:
         database, keys = await open_database(config, ports.clock, ports.randomness, stack)
         peppers = make_peppers(config, ports.clock, ports.randomness, database)
@@ -71,7 +82,7 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
             keep_delivered_invites=not config.general.delete_tokens_on_bind,
         )
         kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices)
-        runner = JobRunner(database=database, clock=ports.clock, kinds=kinds)
+        runner = JobRunner(database=database, clock=ports.clock, kinds=kinds, count=metrics.count_job)
         stack.push_async_callback(runner.close)
         templates = load_templates(config)
         mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)
@@ -79,18 +90,29 @@ async def open_system(config: Config, ports: Ports) -> AsyncIterator[System]:
         pages = Pages(templates)
         pages.check()
         settings = http_settings(config)
-        build = partial(build_app, services=services, pages=pages, settings=settings, ports=ports)
+        upkeep = Upkeep(
+            schedule(services, index),
+            database=database,
+            clock=ports.clock,
+            holder=opaque(ports.randomness, _HOLDER_BYTES),
+        )
+        build = partial(build_app, services=services, pages=pages, settings=settings, ports=ports, metrics=metrics)
         app, internal_app = build(client_routes(settings.v1)), build(INTERNAL_ROUTES)
         yield System(
-            app=app, internal_app=internal_app, services=services, database=database, index=index, runner=runner
+            app=app,
+            internal_app=internal_app,
+            services=services,
+            database=database,
+            index=index,
+            runner=runner,
+            upkeep=upkeep,
         )
 
 
 @asynccontextmanager
 async def background_work(system: System) -> AsyncIterator[None]:
     """Deliveries and upkeep, for as long as the block runs."""
-    chores = [run_forever(chore) for chore in schedule(system.services, system.index)]
-    tasks = [asyncio.create_task(work) for work in (system.runner.run_forever(), *chores)]
+    tasks = [asyncio.create_task(work) for work in (system.runner.run_forever(), *system.upkeep.run_forever())]
     try:
         yield
     finally:
@@ -103,11 +125,18 @@ async def background_work(system: System) -> AsyncIterator[None]:
 
 
 def build_app(
-    routes: tuple[Route, ...], services: Services, *, pages: Pages, settings: HttpSettings, ports: Ports
+    routes: tuple[Route, ...],
+    services: Services,
+    *,
+    pages: Pages,
+    settings: HttpSettings,
+    ports: Ports,
+    metrics: Metrics,
 ) -> web.Application:
     """An application; api/protocol.py runs it, and stands around it for what every answer has."""
     app = web.Application()
     app[SERVICES], app[PAGES], app[SETTINGS] = services, pages, settings
+    app[METRICS] = metrics
     app[REQUEST_LOG] = RequestLog(form=settings.log_form, clock=ports.clock, randomness=ports.randomness)
     app.on_cleanup.append(_close_request_log)
     add_routes(app, routes)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import re
+import select
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -24,18 +25,22 @@ _KEPT_FILES = 365
 _IS_BLOCK = "is_block"
 BLOCK = {_IS_BLOCK: True}
 """The `extra` of a record whose message is one or more whole lines."""
+_NOTHING = logging.makeLogRecord({})
+# In characters. Lines are ASCII but for what a homeserver or relay answers, and that is cut short.
+_AT_ONCE = select.PIPE_BUF
 
 # These write what they are given, queries and addresses included.
 _TALKATIVE = ("aiosqlite", "aiohttp", "asyncio", "aiosmtplib", "mail.log", "sqlalchemy", "alembic", "markdown_it")
 
 
-def set_up_logging(*, level: str, form: str, path: Path | None) -> None:
+def set_up_logging(*, level: str, form: str, path: Path | None, rotates: bool = False) -> None:
     """Configure structlog and the standard library's logging alike.
 
     Args:
         level: a name of `logging`, e.g. INFO.
         form: "json" or "console".
-        path: a file, rotated at midnight; None for stderr.
+        path: a file; None for stderr.
+        rotates: whether this process begins a new file each midnight. Only one may: others notice, and follow.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -53,7 +58,7 @@ def set_up_logging(*, level: str, form: str, path: Path | None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = _handler(path)
+    handler = _handler(path, rotates=rotates)
     colours = path is None and sys.stderr.isatty()
     renderer: Any = (
         structlog.processors.JSONRenderer()
@@ -72,6 +77,9 @@ def set_up_logging(*, level: str, form: str, path: Path | None) -> None:
         )
     )
     root = logging.getLogger()
+    for former in root.handlers:
+        if isinstance(former, logging.FileHandler):
+            former.close()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name in _TALKATIVE:
@@ -85,10 +93,49 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         return record.getMessage() if getattr(record, _IS_BLOCK, False) else super().format(record)
 
 
-def _handler(path: Path | None) -> logging.Handler:
+class _SharedStream(logging.StreamHandler[TextIO]):
+    """A stream that other processes write to as well, most often a pipe: no line of one gets into a line of another.
+
+    What is written to a pipe at once stays together up to a certain size, and blocks of lines may be larger.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            for part in _parts(self.format(record) + self.terminator):
+                self.stream.write(part)
+                self.flush()
+        except Exception:  # noqa: BLE001 - as the library does it: logging must not end what it is about
+            self.handleError(record)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text in parts that end with a line, as large as they may be."""
+    start = 0
+    while len(text) - start > _AT_ONCE:
+        end = text.rfind("\n", start, start + _AT_ONCE) + 1 or text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
+
+
+def _handler(path: Path | None, *, rotates: bool) -> logging.Handler:
     if path is None:
-        return logging.StreamHandler(sys.stderr)
+        return _SharedStream(sys.stderr)
+    if not rotates:
+        return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
     return logging.handlers.TimedRotatingFileHandler(path, when="midnight", backupCount=_KEPT_FILES, encoding="utf-8")
+
+
+def rotate_log() -> None:
+    """Begin a new log file if it is time to; for a process that has nothing of its own to log then."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.handlers.TimedRotatingFileHandler) and handler.shouldRollover(_NOTHING):
+            try:
+                handler.doRollover()
+            except OSError:
+                # As `emit` does it, which would have begun the file otherwise.
+                handler.handleError(_NOTHING)
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

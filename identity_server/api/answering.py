@@ -23,6 +23,7 @@ from identity_server.api.pages import error_page
 from identity_server.api.request_log import RequestLog
 from identity_server.api.route import ROUTE, Answers
 from identity_server.domain import errors
+from identity_server.metrics import Metrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger(__name__)
@@ -33,7 +34,7 @@ _UNKNOWN: Final = "unknown"
 _SERVER: Final = "Server"
 
 
-def answering(handle: Handler, log: RequestLog) -> Handler:
+def answering(handle: Handler, log: RequestLog, metrics: Metrics) -> Handler:
     """The application's own handler, made to answer whatever comes."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -49,10 +50,11 @@ def answering(handle: Handler, log: RequestLog) -> Handler:
                 response = _error_response(request, error)
         if _SERVER not in response.headers:
             response.headers.update(STANDARD_HEADERS)
-        route = route_of(request)
+        route, seconds = route_of(request), monotonic() - started
+        shown = method if method in _METHODS else "other"
+        metrics.observe_request(route, shown, response.status, seconds)
         if route not in _NOT_LOGGED:
-            shown = method if method in _METHODS else "other"
-            log.add(request_id, shown, route, response.status, seconds=monotonic() - started)
+            log.add(request_id, shown, route, response.status, seconds=seconds)
         return response
 
     return answer

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from identity_server.api.clients import TrustedProxies
 from identity_server.api.request_log import RequestLog
+from identity_server.metrics import Metrics
 from identity_server.rendering.pages import Pages
 from identity_server.services import Services
 
@@ -56,3 +57,4 @@ SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 PAGES: web.AppKey[Pages] = web.AppKey("pages", Pages)
 SETTINGS: web.AppKey[HttpSettings] = web.AppKey("settings", HttpSettings)
 REQUEST_LOG: web.AppKey[RequestLog] = web.AppKey("request_log", RequestLog)
+METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)

@@ -7,7 +7,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import StrictStr
 
-from identity_server.api.app_keys import SERVICES
+from identity_server.api.app_keys import METRICS, SERVICES
 from identity_server.api.errors import json_response
 from identity_server.api.requests import Text, WireModel, read_json
 
@@ -34,4 +34,5 @@ async def lookup(request: web.Request) -> web.Response:
     mappings = await request.app[SERVICES].lookup.lookup(
         algorithm=query.algorithm, pepper=query.pepper, queries=query.addresses
     )
+    request.app[METRICS].count_lookup(asked=len(query.addresses), found=len(mappings))
     return json_response({"mappings": mappings})

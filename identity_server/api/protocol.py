@@ -9,12 +9,13 @@ from typing import Any, Final, cast
 import structlog
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from identity_server.api.answering import answering
-from identity_server.api.app_keys import REQUEST_LOG
+from identity_server.api.app_keys import METRICS, REQUEST_LOG
 from identity_server.api.errors import closing_response
 
 _log = structlog.get_logger(__name__)
@@ -89,7 +90,7 @@ class _Server(Server):
 
 
 class Runner(web.AppRunner):
-    """Runs the application with this module's connections."""
+    """Runs an application with this module's connections; what has no log of requests answers all by itself."""
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:
         super().__init__(
@@ -104,10 +105,34 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> Server:
         plain = await super()._make_server()
-        return _Server(
+        handler = plain.request_handler
+        if REQUEST_LOG in self.app:
             # The application makes its requests itself, so that they are of the kind that it takes.
-            cast("_AnyHandler", answering(plain.request_handler, self.app[REQUEST_LOG])),
+            handler = cast("_AnyHandler", answering(handler, self.app[REQUEST_LOG], self.app[METRICS]))
+        return _Server(
+            handler,
             request_factory=plain.request_factory,
             loop=asyncio.get_running_loop(),
             **plain._kwargs,  # noqa: SLF001 - aiohttp offers no other way to choose the connection's class
         )
+
+    def answer_each_once_more(self) -> None:
+        """From now on every answer says that its connection ends, and ends it.
+
+        A connection that is cut off while it waits may be cut off just as its next request is on the way.
+        """
+        server = self.server
+        assert isinstance(server, _Server)
+        make = server.request_factory
+
+        def make_last(message: RawRequestMessage, *rest: Any) -> BaseRequest:
+            return make(message._replace(should_close=True), *rest)
+
+        server.request_factory = make_last
+        for connection in server.connections:
+            connection._request_factory = make_last  # noqa: SLF001 - as above
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return 0 if self.server is None else len(self.server._connections)  # noqa: SLF001 - the public one copies them

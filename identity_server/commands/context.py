@@ -6,32 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from identity_server.config import Config, ConfigError, load
-from identity_server.domain.errors import IdentityServerError
-from identity_server.key_files import KeyProblem
 from identity_server.observability import set_up_logging
-from identity_server.outbound.sms import ProviderProblem
-from identity_server.rendering.faults import BrandingProblems
-from identity_server.rendering.policies import PolicyProblems
-from identity_server.server import CannotListen
-from identity_server.storage.database import CannotWrite
-from identity_server.storage.schema import SchemaProblem
-from identity_server.wiring.storage import IndexProblem
-
-# Problems that the operator can put right; everything else is a fault of ours and shows its traceback.
-_OPERATORS = (
-    CannotListen,
-    CannotWrite,
-    IndexProblem,
-    KeyProblem,
-    ProviderProblem,
-    SchemaProblem,
-    IdentityServerError,
-)
-_LISTS = (PolicyProblems, BrandingProblems)
+from identity_server.server import CannotListen, StartFailed
+from identity_server.wiring.problems import problems_of
 
 conf_option = click.option(
     "-c",
@@ -51,12 +33,18 @@ def load_config(conf: Path | None, *, strict: bool = False) -> Config:
         raise SystemExit(2) from None
 
 
-def set_up(conf: Path | None) -> Config:
-    """Read the configuration and start logging as it says; its warnings are the first thing logged."""
+def set_up(conf: Path | None, *, rotates_log: bool = False) -> Config:
+    """Read the configuration and start logging as it says; its warnings are the first thing logged.
+
+    Args:
+        conf: the file that was named.
+        rotates_log: whether this process begins a new log file each midnight; only one may do that.
+    """
     config = load_config(conf)
     # Logs, copies, pid file: nothing of it is anybody else's business.
     os.umask(0o077)
-    set_up_logging(level=config.general.log_level, form=config.general.log_format, path=config.general.log_path)
+    general = config.general
+    set_up_logging(level=general.log_level, form=general.log_format, path=general.log_path, rotates=rotates_log)
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
     return config
@@ -64,13 +52,24 @@ def set_up(conf: Path | None) -> Config:
 
 @contextmanager
 def told_in_words() -> Iterator[None]:
-    """End the program with a sentence where the operator can put things right."""
+    """End the program with a sentence where the operator can put things right.
+
+    Everything else is a fault of ours and shows its traceback.
+    """
     try:
         yield
-    except _LISTS as error:
-        for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
-        raise SystemExit(1) from None
-    except _OPERATORS as error:
-        click.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
+    except StartFailed as error:
+        _end(error.problems)
+    except CannotListen as error:
+        _end((str(error),))
+    except Exception as error:
+        problems = problems_of(error)
+        if not problems:
+            raise
+        _end(problems)
+
+
+def _end(problems: tuple[str, ...]) -> NoReturn:
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    raise SystemExit(1) from None

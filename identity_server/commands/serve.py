@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
-import uvloop
 
 from identity_server.commands.context import conf_option, set_up, told_in_words
-from identity_server.config import Config
+from identity_server.config import Config, load
 from identity_server.server import serve as run_server
 from identity_server.wiring.settings import key_sources
 
@@ -17,10 +17,14 @@ from identity_server.wiring.settings import key_sources
 @conf_option
 def serve(conf: Path | None) -> None:
     """Run the server until it is told to stop."""
-    config = set_up(conf)
+    config = set_up(conf, rotates_log=True)
     is_first_look = config.email.transport == "console"
     with told_in_words():
-        uvloop.run(run_server(config, ready=lambda: click.echo(_welcome(config)) if is_first_look else None))
+        run_server(
+            config,
+            read_again=lambda: load(conf, environ=os.environ),
+            ready=lambda: click.echo(_welcome(config)) if is_first_look else None,
+        )
 
 
 def _welcome(config: Config) -> str:

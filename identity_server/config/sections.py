@@ -107,13 +107,11 @@ class General:
     prometheus_port: int | None = key(
         "prometheus_port",
         values.optional(values.PORT),
-        pending=True,
         doc="""The port of the metrics listener; it needs `prometheus_addr`, too. Empty: off.""",
     )
     prometheus_addr: str | None = key(
         "prometheus_addr",
         values.optional(values.HOST),
-        pending=True,
         doc="""The address of the metrics listener; it needs `prometheus_port`, too.""",
     )
     sentry_dsn: str | None = key(
@@ -232,6 +230,13 @@ class Http:
         values.PORT,
         "8090",
         doc="""The port that the client API listens on; with 0 the system chooses a free one.""",
+    )
+    workers: int | None = key(
+        "workers",
+        values.optional(values.WORKERS),
+        new=True,
+        doc="""How many processes answer requests. Empty: 1 with SQLite, and one for each processor core with
+        PostgreSQL.""",
     )
     clientapi_https_certfile: Path | None = key(
         "clientapi.https.certfile",

@@ -30,6 +30,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
 
 MAX_PORT = 65535
+MAX_WORKERS = 64
 _DNS_PORT = 53
 _ROOT_KEY_BYTES = 32
 _MIN_PASSPHRASE = 12
@@ -397,6 +398,7 @@ PATH: Reader[Path] = Reader("a path", lambda text: Path(_header_text(text)))
 GENERAL_BOOLEAN: Reader[bool] = Reader("`true` or `false`", _general_boolean)
 BOOLEAN: Reader[bool] = Reader("a boolean (`true` or `false`, `yes` or `no`, `on` or `off`, `1` or `0`)", _boolean)
 PORT = whole(0, MAX_PORT)
+WORKERS = whole(1, MAX_WORKERS)
 COUNT = whole(0, 1_000_000)
 POSITIVE = whole(1, 1_000_000)
 DAYS = whole(1, _LONG_AGO)

@@ -57,7 +57,7 @@ class Accounts:
         """
         if self._allowed_homeservers and server_name not in self._allowed_homeservers:
             raise HomeserverNotAllowed
-        with self._register_limits.admit(client_network):
+        async with self._register_limits.admit(client_network):
             user_id = await self._homeservers.openid_user_id(server_name, openid_token)
         token = opaque(self._randomness, ACCESS_TOKEN_BYTES)
         now_ms = self._clock.now_ms()

@@ -97,5 +97,5 @@ class HomeserverRequests:
         known = self._origin_keys.known(claim.origin, claim.key_id)
         if known is not None:
             return known
-        with self._fetch_limits.admit(client_network):
+        async with self._fetch_limits.admit(client_network):
             return await self._origin_keys.find(claim.origin, claim.key_id)

@@ -202,3 +202,11 @@ imports = Table(
     Column("last_row", BigInteger, nullable=False, comment="up to here everything is known"),
     Column("at_ms", BigInteger, nullable=False),
 )
+
+chores = Table(
+    "chores",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False, comment="random; of the process that ran it last"),
+    Column("run_at_ms", BigInteger, nullable=False, comment="also the end of a lease"),
+)

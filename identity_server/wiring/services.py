@@ -64,7 +64,13 @@ def make_services(
             homeservers=ports.homeservers,
             clock=clock,
             randomness=randomness,
-            register_limits=ClientLimits(clock=clock, limit=_REGISTRATIONS, at_once=_REGISTRATIONS_AT_ONCE),
+            register_limits=ClientLimits(
+                name="registrations",
+                database=database,
+                clock=clock,
+                limit=_REGISTRATIONS,
+                at_once=_REGISTRATIONS_AT_ONCE,
+            ),
             allowed_homeservers=frozenset(config.general.homeserver_allow_list),
             token_lifetime_ms=config.general.access_token_lifetime_days * _DAY_MS,
         ),
@@ -81,7 +87,9 @@ def make_services(
         homeserver_requests=HomeserverRequests(
             origin_keys=ports.origin_keys,
             names=own_names(config),
-            fetch_limits=ClientLimits(clock=clock, limit=_KEY_FETCHES, at_once=_KEY_FETCHES_AT_ONCE),
+            fetch_limits=ClientLimits(
+                name="key fetches", database=database, clock=clock, limit=_KEY_FETCHES, at_once=_KEY_FETCHES_AT_ONCE
+            ),
         ),
         invitations=Invitations(
             database=database,

@@ -48,15 +48,23 @@ class JobRunner:
 
     Args:
         kinds: how to carry out each kind of job.
+        count: is told the kind and the outcome of every try.
         patience_seconds: how long `attempt` waits for a first try.
     """
 
     def __init__(
-        self, *, database: Database, clock: Clock, kinds: Mapping[str, JobKind], patience_seconds: float = 5.0
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        kinds: Mapping[str, JobKind],
+        count: Callable[[str, str], None] = lambda _kind, _outcome: None,
+        patience_seconds: float = 5.0,
     ) -> None:
         self._database = database
         self._clock = clock
         self._kinds = kinds
+        self._count = count
         self._patience_seconds = patience_seconds
         self._under_way: dict[asyncio.Task[Outcome], Job] = {}
         self._queue_moved = asyncio.Event()
@@ -128,6 +136,12 @@ class JobRunner:
             self._queue_moved.set()
 
     async def _try(self, job: Job) -> Outcome:
+        outcome = await self._carry_out(job)
+        # A kind that is unknown here comes from the database, where anything may stand.
+        self._count(job.kind if job.kind in self._kinds else "unknown", outcome.value)
+        return outcome
+
+    async def _carry_out(self, job: Job) -> Outcome:
         log = _log.bind(job_id=job.id, kind=job.kind, attempt=job.attempts + 1)
         kind = self._kinds.get(job.kind)
         if kind is None:

@@ -1,20 +1,41 @@
-"""What is done by the clock: one table of everything that comes round, with cadence and reason."""
+"""What is done by the clock: one table of everything that comes round, with cadence and reason.
+
+The rule: what is about the database is done once for all processes that share it. Whoever comes first claims it, by a
+lease like a job's: if the holder dies, it runs out.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
 
 import structlog
 
+from identity_server.domain.ports import Clock
 from identity_server.index.read_index import ReadIndex
 from identity_server.services import Services
+from identity_server.storage.database import Database
 
 _log = structlog.get_logger(__name__)
 
 _MINUTE = 60.0
 _HOUR = 60 * _MINUTE
+_LOOK_SECONDS = 30.0
+
+LEASE_MS = 300_000
+"""How long a process that has claimed a chore keeps others from it; longer than any of them takes."""
+
+
+class Once(Enum):
+    """How often a chore is done when its time has come."""
+
+    PER_PROCESS = auto()
+    """By every process, because it is about what that process has in its memory."""
+    PER_DATABASE = auto()
+    """By one of all processes on all machines, because it is about what is in the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +43,13 @@ class Chore:
     """One row of the schedule.
 
     Attributes:
+        name: what it is called in the database and in the log.
         every_seconds: the pause between two runs.
         reason: why it has to be done, and why so often.
     """
 
     name: str
+    once: Once
     every_seconds: float
     run: Callable[[], Awaitable[object]]
     reason: str
@@ -37,66 +60,84 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
     return (
         Chore(
             "follow changes",
+            Once.PER_PROCESS,
             0.5,
             index.poll,
             "What other nodes commit is seen within a second; so is what was committed by somebody who then died.",
         ),
         Chore(
             "save the index",
+            Once.PER_PROCESS,
             20 * _MINUTE,
             index.save,
             "The file is never further behind than the change feed goes back, so that a start needn't make it anew.",
         ),
         Chore(
             "retire replaced peppers",
+            Once.PER_PROCESS,
             2.0,
             lambda: services.peppers.retire_replaced(index),
             "The grace time of an old pepper starts when this server gives out the new one.",
         ),
         Chore(
             "reload terms",
+            Once.PER_PROCESS,
             10.0,
             services.terms.reload,
             "A new version of the terms is asked for without a restart.",
         ),
         Chore(
             "record token uses",
+            Once.PER_PROCESS,
             _MINUTE,
             services.accounts.record_token_uses,
             "Tokens die of disuse; a crash forgets a minute of uses at most.",
         ),
         Chore(
             "rotate the pepper",
+            Once.PER_DATABASE,
             10 * _MINUTE,
             services.peppers.rotate_if_due,
             "A pepper that lives too long makes collected hashes useful.",
         ),
         Chore(
-            "drop old peppers", 10 * _MINUTE, services.peppers.cleanup, "A pepper is dropped when its grace is over."
+            "drop old peppers",
+            Once.PER_DATABASE,
+            10 * _MINUTE,
+            services.peppers.cleanup,
+            "A pepper is dropped when its grace is over.",
         ),
         Chore(
             "sweep validation sessions",
+            Once.PER_DATABASE,
             _HOUR,
             services.validation.cleanup,
             "Addresses that were not validated are nobody's business after a day.",
         ),
         Chore(
             "sweep access tokens",
+            Once.PER_DATABASE,
             _HOUR,
             services.accounts.cleanup,
             "Unused tokens are a risk to those who left them.",
         ),
         Chore(
             "sweep invites",
+            Once.PER_DATABASE,
             _HOUR,
             services.invitations.cleanup,
             "An invite that nobody took up holds an address that nobody proved.",
         ),
         Chore(
-            "sweep ephemeral keys", _HOUR, services.public_keys.cleanup, "Keys of invites are kept until their time."
+            "sweep ephemeral keys",
+            Once.PER_DATABASE,
+            _HOUR,
+            services.public_keys.cleanup,
+            "Keys of invites are kept until their time.",
         ),
         Chore(
             "trim the change feed",
+            Once.PER_DATABASE,
             _HOUR,
             services.associations.cleanup,
             "A reader further behind than an hour builds its index anew.",
@@ -104,16 +145,67 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
     )
 
 
-async def run_forever(chore: Chore) -> None:
-    """Run one chore again and again; a failed run is logged, and the next one comes in its time.
+class Upkeep:
+    """Does the chores.
 
-    The first run comes within a minute, so that a server which is restarted every hour sweeps, too.
+    Args:
+        holder: tells this process from others.
     """
+
+    def __init__(self, chores: Collection[Chore], *, database: Database, clock: Clock, holder: str) -> None:
+        self._own = [chore for chore in chores if chore.once is Once.PER_PROCESS]
+        self._shared = [chore for chore in chores if chore.once is Once.PER_DATABASE]
+        self._database = database
+        self._clock = clock
+        self._holder = holder
+
+    def run_forever(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What is to run for as long as the process lives, side by side."""
+        return (*(_repeat(chore) for chore in self._own), self._share())
+
+    async def run_due(self) -> int:
+        """Do what is due of the chores that are shared, unless others are at it; returns how many that were."""
+        now_ms = self._clock.now_ms()
+        due_at_ms = await self._database.read(lambda tx: tx.chores.next_run_at_ms())
+        due = [chore for chore in self._shared if due_at_ms.get(chore.name, 0) <= now_ms]
+        return sum([await self._run_claimed(chore) for chore in due])
+
+    async def _share(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                await self.run_due()
+            except Exception:  # noqa: BLE001 - upkeep must outlive a database that is away for a while
+                _log.exception("upkeep.failed")
+
+    async def _run_claimed(self, chore: Chore) -> bool:
+        now_ms = self._clock.now_ms()
+        claimed = await self._database.transaction(
+            lambda tx: tx.chores.claim(chore.name, holder=self._holder, now_ms=now_ms, lease_ms=LEASE_MS)
+        )
+        if not claimed:
+            return False
+        await _run(chore)
+        # Also if it failed: the next run comes in its time.
+        run_at_ms = now_ms + round(1000 * chore.every_seconds)
+        await self._database.transaction(
+            lambda tx: tx.chores.finish(chore.name, holder=self._holder, run_at_ms=run_at_ms)
+        )
+        return True
+
+
+async def _repeat(chore: Chore) -> None:
+    """Run a chore of this process's own again and again; the first time within a minute."""
     pause_seconds = min(chore.every_seconds, _MINUTE)
     while True:
         await asyncio.sleep(pause_seconds)
         pause_seconds = chore.every_seconds
-        try:
-            await chore.run()
-        except Exception:  # noqa: BLE001 - upkeep must outlive a database that is away for a while
-            _log.exception("upkeep.failed", chore=chore.name)
+        await _run(chore)
+
+
+async def _run(chore: Chore) -> None:
+    """A failed run is logged, and the next one comes in its time."""
+    try:
+        await chore.run()
+    except Exception:  # noqa: BLE001 - upkeep must outlive a database that is away for a while
+        _log.exception("upkeep.failed", chore=chore.name)

@@ -62,7 +62,7 @@ def closed_port() -> int:
 async def test_a_homeserver_that_cannot_be_reached(tmp_path: Path, closed_port: int, whitelist: str | None) -> None:
     body = {"matrix_server_name": f"127.0.0.1:{closed_port}", "access_token": MARKER}
     async with with_real_federation(tmp_path, whitelist=whitelist) as server:
-        with nothing_stored(server), capture_logs() as entries:
+        with nothing_stored(server, is_counted=True), capture_logs() as entries:
             reply = await server.post("account/register", body)
     assert_refused(reply, 503, "M_UNKNOWN")
     assert MARKER not in str(entries)
@@ -85,7 +85,7 @@ async def test_what_a_homeserver_may_do_to_us(tmp_path: Path, failure: Exception
     fakes = Fakes()
     fakes.homeservers.on_call = fail
     async with running(tmp_path, fakes=fakes) as server:
-        with nothing_stored(server), capture_logs() as entries:
+        with nothing_stored(server, is_counted=True), capture_logs() as entries:
             reply = await server.post("account/register", {"matrix_server_name": "a.example", "access_token": MARKER})
     assert_refused(reply, status, errcode)
     assert ("request.failed" in [entry["event"] for entry in entries]) == (status == 500)

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "config": _DOMAIN,
     "shipped": _NONE,
     "observability": _NONE,
+    "metrics": _NONE,
     "storage": _DOMAIN | {"shipped"},
     "rendering": _DOMAIN,
     "index": _DOMAIN | {"storage"},
@@ -25,11 +26,11 @@ MAY_IMPORT = {
     "services": _DOMAIN | {"storage", "index", "rendering"},
     "sydent": _DOMAIN | {"storage"},
     "workers": _MIDDLE,
-    "api": (_MIDDLE - {"storage", "index"}) | {"observability"},
+    "api": (_MIDDLE - {"storage", "index"}) | {"observability", "metrics"},
     "key_files": _DOMAIN | {"storage"},
     "wiring": _MIDDLE | {"api", "outbound", "config", "key_files", "observability"},
-    "app": _MIDDLE | {"api", "workers", "config", "wiring"},
-    "server": frozenset({"app", "api", "config", "wiring"}),
+    "app": _MIDDLE | {"api", "workers", "config", "wiring", "metrics"},
+    "server": frozenset({"app", "api", "config", "wiring", "metrics", "observability"}),
 }
 # The command line and the demo may use everything.
 FREE = {"commands", "demo", "__main__", "__init__"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,48 @@ async def test_queue_is_worked_off_without_a_second_between_its_jobs(bench: Benc
     loop.cancel()
     await asyncio.wait({loop})
     assert await bench.due_in_seconds() is None
+
+
+async def test_processes_on_one_database_try_each_job_once(tmp_path: Path) -> None:
+    number_of_jobs, clock = 200, FakeClock()
+    tried: Counter[int] = Counter()
+
+    async def handler(job: Job) -> None:
+        tried[job.id] += 1
+        # Long enough for the others to come and look.
+        await asyncio.sleep(0.005)
+
+    async def add_many(tx: Transaction) -> None:
+        now_ms = clock.now_ms()
+        for number in range(number_of_jobs):
+            # A few homeservers' queues among jobs that have none.
+            queue = f"{number % 7}.example.org" if number % 2 else ""
+            await tx.jobs.add_claimed(number, "test", {}, now_ms=now_ms, expires_at_ms=now_ms + HOUR_MS, queue=queue)
+
+    async with AsyncExitStack() as stack:
+        databases = [await stack.enter_async_context(open_database(tmp_path)) for _ in range(4)]
+        await databases[0].transaction(add_many)
+        clock.advance(minutes=1)
+        kinds = {"test": JobKind(handler, pause_ms=message_pause_ms)}
+        runners = [JobRunner(database=each, clock=clock, kinds=kinds) for each in databases]
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(runner.run_until_idle() for runner in runners))
+        assert await databases[0].read(lambda tx: tx.jobs.next_run_at_ms()) is None
+    assert tried == Counter(range(number_of_jobs))
+
+
+async def test_every_try_is_counted_by_kind_and_outcome(tmp_path: Path) -> None:
+    counted: Counter[tuple[str, str]] = Counter()
+    async with open_database(tmp_path) as database:
+        bench = Bench(database)
+        bench.runner = JobRunner(
+            database=database,
+            clock=bench.clock,
+            kinds={"test": JobKind(bench.handler, pause_ms=message_pause_ms)},
+            count=lambda kind, outcome: counted.update([(kind, outcome)]),
+        )
+        bench.handler.failures = [DeliveryPostponed("connect: refused")]
+        await bench.runner.attempt(await bench.add())
+        bench.clock.advance(seconds=30)
+        await bench.runner.run_until_idle()
+    assert counted == {("test", "pending"): 1, ("test", "done"): 1}

@@ -1,0 +1,17 @@
+"""The processes that serve: one parent, which opens no database and answers nobody, and its workers.
+
+    parent.py        starts workers, replaces those that end, minds signals; `serve` is its entrance
+    worker.py        one worker: listens, works, drains
+    door.py          lets connections in, one worker as many as the other
+    listeners.py     the sockets, bound once and handed down
+    board.py         memory that all of them share: what each worker has counted
+    metrics_page.py  the sum of that, for Prometheus
+    pid_file.py      the parent's process id      notify.py   tells systemd how things stand
+
+The rule: the parent does nothing that could fail or block once it has started, so that it outlives its workers.
+"""
+
+from identity_server.server.listeners import CannotListen, open_socket
+from identity_server.server.parent import StartFailed, serve
+
+__all__ = ["CannotListen", "StartFailed", "open_socket", "serve"]

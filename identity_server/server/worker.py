@@ -1,0 +1,202 @@
+"""One worker: a process that opens the whole system, takes requests, and drains when it is told to.
+
+The rule: a worker ends when its parent does. It holds one end of a pipe whose other end only the parent has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+import structlog
+import uvloop
+from aiohttp import web
+
+from identity_server.api.protocol import Runner
+from identity_server.app import background_work, open_system
+from identity_server.config import Config
+from identity_server.metrics import Metrics, Totals
+from identity_server.observability import set_up_logging
+from identity_server.server.board import Board
+from identity_server.server.door import Door, Load
+from identity_server.server.listeners import CannotListen, Listeners
+from identity_server.server.metrics_page import metrics_app
+from identity_server.wiring.problems import problems_of
+from identity_server.wiring.world import real_ports
+
+_log = structlog.get_logger(__name__)
+
+DRAIN_SECONDS = 15
+"""After this a worker that was told to end is killed."""
+
+STOP = signal.SIGTERM
+"""Ends a worker: no new connections, requests under way may end."""
+
+RETIRE = signal.SIGUSR1
+"""Ends a worker that another one has taken over from: open connections get a last answer each first."""
+
+# What is left of the drain is for what runs in the background.
+_REQUESTS_SECONDS = 12.0
+_PUBLISH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a worker is given by its parent.
+
+    Attributes:
+        place: its place on the board.
+        life: at its end when the parent is gone.
+        report: where the parent hears that all is well, or what is wrong.
+    """
+
+    config: Config
+    listeners: Listeners
+    board: Board
+    place: int
+    life: int
+    report: int
+
+
+def work(post: Post) -> int:
+    """Work until told to stop; the exit status of the process."""
+    general = post.config.general
+    set_up_logging(level=general.log_level, form=general.log_format, path=general.log_path)
+    try:
+        uvloop.run(_work(post))
+    except CannotListen as error:
+        _report(post, (str(error),))
+        return 1
+    except Exception as error:  # noqa: BLE001 - the process ends here, and says why
+        problems = problems_of(error)
+        if problems:
+            _report(post, problems)
+        else:
+            _log.exception("worker.failed")
+        return 1
+    finally:
+        sys.stdout.flush()
+    return 0
+
+
+def _report(post: Post, problems: tuple[str, ...] = ()) -> None:
+    """Tell the parent what is wrong; nothing means that requests are taken."""
+    os.write(post.report, orjson.dumps(problems) + b"\n")
+    os.close(post.report)
+
+
+async def _work(post: Post) -> None:
+    config, listeners = post.config, post.listeners
+    orders = _Orders(post.life)
+    async with AsyncExitStack() as stack:
+        ports = await stack.enter_async_context(real_ports(config))
+        metrics = Metrics()
+        system = await stack.enter_async_context(open_system(config, ports, metrics=metrics))
+        await stack.enter_async_context(background_work(system))
+        load = Load(post.board, post.place)
+
+        def publish() -> None:
+            load.tell()
+            post.board.publish(post.place, metrics.totals)
+
+        def totals() -> Totals:
+            publish()
+            return post.board.totals()
+
+        await stack.enter_async_context(_publishing(publish))
+        listened = (
+            (listeners.client, system.app, _tls(config)),
+            (listeners.internal, system.internal_app, None),
+            (listeners.metrics, metrics_app(totals), None),
+        )
+        doors = [
+            await stack.enter_async_context(_open_door(app, listener, tls=tls, load=load))
+            for listener, app, tls in listened
+            if listener is not None
+        ]
+        orders.take()
+        _report(post)
+        if await orders.end == RETIRE:
+            await asyncio.gather(*(door.say_farewell() for door in doors))
+
+
+class _Orders:
+    """What the parent has said, or that it says nothing any more."""
+
+    def __init__(self, life: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._life = life
+        self._takes_orders = False
+        self.end: asyncio.Future[signal.Signals] = self._loop.create_future()
+        self._loop.add_reader(life, self._orphaned)
+
+    def take(self) -> None:
+        """Drain on a signal from now on; until now it simply ends the process, which has nothing to lose yet."""
+        self._takes_orders = True
+        for number in (STOP, RETIRE):
+            self._loop.add_signal_handler(number, self._end, number)
+
+    def _end(self, number: signal.Signals) -> None:
+        if not self.end.done():
+            self.end.set_result(number)
+
+    def _orphaned(self) -> None:
+        self._loop.remove_reader(self._life)
+        if not self._takes_orders:
+            os._exit(1)
+        # Nobody is left to kill this process if it hangs.
+        signal.alarm(DRAIN_SECONDS)
+        self._end(STOP)
+
+
+@asynccontextmanager
+async def _publishing(publish: Callable[[], None]) -> AsyncIterator[None]:
+    """Show others what has been counted, once a second, and a last time at the end."""
+
+    async def go_on() -> None:
+        while True:
+            publish()
+            await asyncio.sleep(_PUBLISH_SECONDS)
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        publish()
+
+
+@asynccontextmanager
+async def _open_door(
+    app: web.Application, listener: socket.socket, *, tls: ssl.SSLContext | None, load: Load
+) -> AsyncIterator[Door]:
+    """Take requests for as long as the block runs; afterwards those under way may end."""
+    runner = Runner(app, shutdown_timeout=_REQUESTS_SECONDS)
+    await runner.setup()
+    door = Door(runner, listener, tls=tls, load=load)
+    door.open()
+    try:
+        yield door
+    finally:
+        await door.close()
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    certfile = config.http.clientapi_https_certfile
+    if certfile is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, config.http.clientapi_https_keyfile)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror
+        raise CannotListen(f"the certificate in {certfile} can't be used with its key: {reason}") from None
+    return context

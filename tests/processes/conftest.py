@@ -1,0 +1,161 @@
+"""The server as an operator runs it: a parent with workers, spoken to over sockets and by signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from identity_server.config import load
+from identity_server.domain.identifiers import parse_user_id
+from identity_server.storage.database import Transaction
+from identity_server.storage.sealing import token_digest
+from identity_server.wiring.storage import open_storage
+from tests.e2e.processes import Program, ProgramFailed, reserve_port
+
+REPOSITORY = Path(__file__).parents[2]
+TOKEN = "a-token-of-alice"
+_PATIENCE_SECONDS = 30.0
+
+
+class Server:
+    """One server on loopback, with as many workers as it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = reserve_port()
+        self.metrics_port = reserve_port()
+        self.base = f"http://127.0.0.1:{self.port}"
+        self.conf = folder / "sydent.conf"
+        self.program = Program(
+            "identity server",
+            [sys.executable, "-m", "identity_server", "serve", "-c", self.conf],
+            log=folder / "server.log",
+            home=folder,
+            env={"PYTHONPATH": str(REPOSITORY), "NOTIFY_SOCKET": str(folder / "notify")},
+        )
+
+    def configure(self, *, workers: int = 2, general: str = "", port: int | None = None) -> None:
+        """Write the configuration."""
+        self.conf.write_text(f"""
+[general]
+server.name = localhost
+pidfile.path = {self.folder}/identity.pid
+prometheus_addr = 127.0.0.1
+prometheus_port = {self.metrics_port}
+{general}
+[db]
+db.file = {self.folder}/db/identity.db
+[crypto]
+key_dir = {self.folder}/keys
+[http]
+clientapi.http.bind_address = 127.0.0.1
+clientapi.http.port = {port or self.port}
+client_http_base = http://localhost
+workers = {workers}
+[email]
+email.from = Identity <noreply@example.org>
+""")
+
+    def start(self, *, workers: int = 2) -> None:
+        """Start it, and wait until all workers take requests."""
+        self.configure(workers=workers)
+        self.program.start()
+        self.wait_for(lambda: self.log_holds("serving "))
+        self.wait_for(lambda: len(self.ready_workers()) == workers)
+
+    def wait_for(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so; the server must go on meanwhile."""
+        self.program.wait_until(is_so, seconds=_PATIENCE_SECONDS)
+
+    def stop(self) -> int:
+        """End it as an operator does; its exit status."""
+        return self.program.stop(seconds=20)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the parent a signal."""
+        os.kill(self.parent, number)
+
+    @property
+    def parent(self) -> int:
+        return int((self.folder / "identity.pid").read_text())
+
+    @property
+    def log(self) -> str:
+        return self.program.log.read_text()
+
+    def log_holds(self, text: str) -> bool:
+        """Whether the log has a line with this text."""
+        return self.program.log.exists() and text in self.log
+
+    def workers(self) -> set[int]:
+        """The processes that the parent has now."""
+        return children_of(self.parent)
+
+    def ready_workers(self) -> set[int]:
+        """Those of them that take requests."""
+        ready = {int(pid) for pid in re.findall(r"worker\.ready.*?pid=(\d+)", self.log)}
+        return ready & self.workers()
+
+    async def add_account(self) -> None:
+        """Give Alice an account, whose token is TOKEN."""
+
+        async def use_case(tx: Transaction) -> None:
+            alice = parse_user_id("@alice:example.org")
+            await tx.accounts.add_if_new(alice, now_ms=_now_ms())
+            await tx.access_tokens.add(token_digest(TOKEN), alice, now_ms=_now_ms())
+
+        async with open_storage(load(self.conf, environ={})) as storage:
+            await storage.database.transaction(use_case)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def children_of(pid: int) -> set[int]:
+    """The processes that one has started and that have not ended."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            stat = (entry / "stat").read_text() if entry.name.isdigit() else ""
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        state, parent = stat.rpartition(")")[2].split()[:2] if stat else ("", "0")
+        if int(parent) == pid and state != "Z":
+            found.add(int(entry.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(is_so: Callable[[], bool], *, seconds: float = _PATIENCE_SECONDS) -> None:
+    """Wait for something that is no longer any program's."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise ProgramFailed(f"not so after {seconds} s")
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server that isn't started yet."""
+    server = Server(tmp_path)
+    server.configure()
+    try:
+        yield server
+    finally:
+        server.program.kill()

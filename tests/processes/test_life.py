@@ -1,0 +1,147 @@
+"""Start and end: a start that can't succeed says why, and an end lets finish what was begun."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.e2e.processes import ProgramFailed
+from tests.processes.conftest import TOKEN, Server, is_alive, wait_until
+
+
+def ends_with(server: Server, sentence: str) -> None:
+    """The server ends by itself, with status 1 and this sentence, and leaves nothing behind."""
+    server.program.start()
+    with pytest.raises(ProgramFailed, match="ended with 1"):
+        server.program.wait_until(lambda: False, seconds=30)
+    assert sentence in server.log
+    assert "Traceback" not in server.log
+    assert not (server.folder / "identity.pid").exists()
+
+
+def test_taken_port_is_a_sentence(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", server.port)):
+        ends_with(server, f"error: cannot listen on 127.0.0.1 port {server.port}: Address already in use")
+
+
+def test_missing_key_is_a_sentence(server: Server) -> None:
+    server.start(workers=1)
+    assert server.stop() == 0
+    (server.folder / "keys" / "root.key").unlink()
+    ends_with(server, "error: the root key of this database is missing")
+
+
+def test_certificate_without_its_key_is_a_sentence(server: Server) -> None:
+    for name in ("chain.pem", "key.pem"):
+        (server.folder / name).write_text("nothing")
+    conf = server.conf.read_text()
+    certificate = f"[http]\nclientapi.https.certfile = {server.folder}/chain.pem\n"
+    certificate += f"clientapi.https.keyfile = {server.folder}/key.pem\n"
+    server.conf.write_text(conf.replace("[http]\n", certificate))
+    ends_with(server, f"error: the certificate in {server.folder}/chain.pem can't be used with its key")
+
+
+def test_request_under_way_is_answered_before_the_end(server: Server) -> None:
+    server.start(workers=2)
+    body = b'{"algorithm": "sha256", "pepper": "p", "addresses": []}'
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /_matrix/identity/v2/lookup HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+            b"Authorization: Bearer %s\r\n\r\n" % (len(body), TOKEN.encode())
+        )
+        connection.sendall(body[:10])
+        time.sleep(0.3)
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in server.log)
+        connection.sendall(body[10:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 401")
+    assert server.program.stop(seconds=20) == 0
+    assert "worker.killed" not in server.log
+
+
+def test_worker_that_hangs_is_killed_when_its_time_is_over(server: Server) -> None:
+    server.start(workers=2)
+    hanging = min(server.workers())
+    os.kill(hanging, signal.SIGSTOP)
+    begun = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - begun > 10, "it wasn't given its time"
+    assert f"pid={hanging} reason=" in server.log
+    assert not is_alive(hanging)
+
+
+def test_second_signal_ends_everything_now(server: Server) -> None:
+    server.start(workers=2)
+    hanging = min(server.workers())
+    os.kill(hanging, signal.SIGSTOP)
+    server.signal(signal.SIGTERM)
+    wait_until(lambda: "stopping" in server.log)
+    assert server.program.stop(seconds=5) == 0
+    assert not is_alive(hanging)
+
+
+def test_systemd_hears_how_things_stand(server: Server) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(server.folder / "notify"))
+        systemd.settimeout(10)
+        server.start(workers=1)
+        assert systemd.recv(1000) == b"READY=1"
+        server.signal(signal.SIGHUP)
+        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", systemd.recv(1000))
+        assert systemd.recv(1000) == b"READY=1"
+        assert server.stop() == 0
+        assert systemd.recv(1000) == b"STOPPING=1"
+
+
+async def test_workers_go_on_in_the_new_file_when_the_log_was_moved(server: Server) -> None:
+    log = server.folder / "own.log"
+    server.configure(workers=2, general=f"log.path = {log}")
+    server.program.start()
+    server.wait_for(lambda: log.exists() and log.read_text().count("worker.ready") == 2)
+    log.rename(server.folder / "moved.log")
+    async with ClientSession() as session, session.get(f"{server.base}/_matrix/identity/versions") as response:
+        assert response.status == 200
+    server.wait_for(log.exists)
+    assert "route=/_matrix/identity/versions" in log.read_text()
+    # The parent follows, too, once it is told.
+    server.signal(signal.SIGHUP)
+    server.wait_for(lambda: "reloaded" in log.read_text())
+
+
+async def test_metrics_are_those_of_all_workers_and_outlive_them(server: Server) -> None:
+    server.start(workers=2)
+    counted = re.compile(r'http_request_duration_seconds_count\{method="GET",route="/health",status="200"\} (\S+)')
+
+    async def metrics() -> str:
+        url = f"http://127.0.0.1:{server.metrics_port}/metrics"
+        async with ClientSession() as session, session.get(url) as response:
+            assert response.status == 200
+            return await response.text()
+
+    for _ in range(40):
+        # A connection each, so that both workers have some.
+        async with ClientSession() as session, session.get(f"{server.base}/health") as response:
+            assert response.status == 200
+    async with ClientSession() as session, session.get(f"{server.base}/metrics") as response:
+        assert response.status == 404, "clients see no metrics"
+
+    async def number() -> float:
+        found = counted.search(await metrics())
+        return 0 if found is None else float(found[1])
+
+    # What another worker has counted is seen within a second or so.
+    deadline = time.monotonic() + 10
+    while await number() < 40 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert await number() == 40
+    os.kill(min(server.workers()), signal.SIGKILL)
+    server.wait_for(lambda: "worker.lost" in server.log and len(server.ready_workers()) == 2)
+    assert await number() == 40
+    assert "identity_server_workers 2.0" in await metrics()
+    assert "identity_server_workers_lost_total 1.0" in await metrics()
