@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
@@ -45,6 +46,18 @@ def test_certificate_without_its_key_is_a_sentence(server: Server) -> None:
     certificate += f"clientapi.https.keyfile = {server.folder}/key.pem\n"
     server.conf.write_text(conf.replace("[http]\n", certificate))
     ends_with(server, f"error: the certificate in {server.folder}/chain.pem can't be used with its key")
+
+
+def test_parent_has_nothing_that_must_not_be_inherited(server: Server) -> None:
+    server.start(workers=2)
+    process = Path(f"/proc/{server.parent}")
+    assert len(list((process / "task").iterdir())) == 1, "a thread doesn't outlive a fork, but its locks do"
+    opened = {str(descriptor.readlink()) for descriptor in (process / "fd").iterdir()}
+    assert not [name for name in opened if "identity.db" in name or "index" in name]
+    for worker in server.workers():
+        inherited = [str(each.readlink()) for each in Path(f"/proc/{worker}/fd").iterdir()]
+        # Its own loop's, and none of the parent's selector.
+        assert inherited.count("anon_inode:[eventpoll]") == 1
 
 
 def test_request_under_way_is_answered_before_the_end(server: Server) -> None:
