@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fast thorough e2e lock clean
+.PHONY: help run demo test check fast thorough e2e bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,8 +43,8 @@ check: $(VENV)/.dev ## Format, lint and types
 	$(BIN)/mypy
 
 # Every odd input to every endpoint, every command, the specification's document, the real Sydent, processes that are
-# killed under load: slower.
-THOROUGH := tests/api tests/commands tests/contract tests/sydent tests/is_tester tests/processes
+# killed under load, the benchmark: slower.
+THOROUGH := tests/api tests/bench tests/commands tests/contract tests/sydent tests/is_tester tests/processes
 
 fast: tests-need ## The tests to run while working, in about a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e" $(THOROUGH:%=--ignore=%)
@@ -61,6 +61,11 @@ test: check fast thorough e2e ## Everything: format, lint, types, tests
 .PHONY: tests-need
 tests-need: $(VENV)/.dev
 	tests/install-needs
+
+# More words for it: make bench BENCH="--quick"; bench/README.md has them all.
+bench: $(VENV)/.dev ## Compare with the real Sydent on the same data, in a quarter of an hour
+	bench/install-needs
+	$(BIN)/python -m bench $(BENCH)
 
 lock: ## Rewrite the lock files from pyproject.toml
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock

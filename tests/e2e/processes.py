@@ -115,6 +115,11 @@ class Program:
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
     @property
+    def pid(self) -> int:
+        """The process that was started; it leads a session of its own."""
+        return self._running.pid
+
+    @property
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, f"{self.name} is not running"
         return self._process

@@ -1,0 +1,266 @@
+"""What is measured, one function per kind; each returns figures of one server for one round.
+
+The rule: a figure is returned only if every answer that was looked at was true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import requests, world
+from bench.checking import Checker, WrongAnswer, require_full_answers
+from bench.client import BadAnswer, Connection
+from bench.databases import REPOSITORY
+from bench.requests import V2, Pool, render
+from bench.servers import Server
+from bench.sinks import Mailbox
+from bench.steady import percentile, steadily
+from bench.stories import People, Told
+from bench.wrk import drive
+
+Figures = Mapping[str, float]
+
+_CONNECTIONS = 16
+# A lookup of ten thousand keeps a server busy by itself; with many waiting, few would be done within the time.
+_CONNECTIONS_OF = {"lookup of 1000": 8, "lookup of 10000": 2}
+_TELLERS = 16
+_BACKGROUND_TELLERS = 4
+_BACKGROUND_BINDS_PER_SECOND = 20.0
+_PINGS_PER_SECOND = 50.0
+_LOOKUPS_PER_SECOND = 100.0
+_DRAIN_SECONDS = 60
+_ROTATION_SECONDS = 600
+
+
+@dataclass(slots=True)
+class Contestant:
+    """A running server, and those who look after the truth of what it says."""
+
+    server: Server
+    mailbox: Mailbox
+    pools: Path
+    checker: Checker = field(init=False)
+    people: People = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.checker = Checker(self.server.name, self.server.port)
+        self.people = People(self.server.port, self.mailbox, run=f"{int(time.time()):x}")
+
+    def file_of(self, pool: Pool) -> Path:
+        """The pool as the load generator reads it."""
+        path = self.pools / f"{pool.name.replace(' ', '-')}.requests"
+        if not path.exists():
+            pool.write(path)
+        return path
+
+
+@dataclass(slots=True)
+class _Shares:
+    """How much of one core each side has used."""
+
+    server: float = 0.0
+    driver: float = 0.0
+
+
+@asynccontextmanager
+async def _shares(server: Server) -> AsyncIterator[_Shares]:
+    shares = _Shares()
+    before = server.cpu_seconds(), time.process_time(), time.monotonic()
+    yield shares
+    seconds = time.monotonic() - before[2]
+    shares.server = (server.cpu_seconds() - before[0]) / seconds
+    shares.driver = (time.process_time() - before[1]) / seconds
+
+
+async def read(who: Contestant, pool: Pool, *, seconds: float, connections: int | None = None) -> Figures:
+    """Requests that change nothing, as fast as they are answered."""
+    connections = connections or _CONNECTIONS_OF.get(pool.name, _CONNECTIONS)
+    # Of the bare handler only the size of answers is true.
+    if who.server.database is None:
+        async with _shares(who.server) as shares:
+            load = await drive(who.server.port, who.file_of(pool), seconds=seconds, connections=connections)
+        return _read_figures(load.per_second, load.p50_ms, load.p99_ms, shares.server, load.generator_share)
+    async with who.checker.watching(pool) as checked, _shares(who.server) as shares:
+        load = await drive(who.server.port, who.file_of(pool), seconds=seconds, connections=connections)
+    require_full_answers(load, checked, connections=connections)
+    return _read_figures(load.per_second, load.p50_ms, load.p99_ms, shares.server, load.generator_share)
+
+
+def _read_figures(per_second: float, p50_ms: float, p99_ms: float, server: float, generator: float) -> Figures:
+    return {
+        "per_second": per_second,
+        # What it would be with a core to itself: neighbours on the machine take time, but don't make work.
+        "per_core_second": per_second / server,
+        "p50_ms": p50_ms,
+        "p99_ms": p99_ms,
+        "server_share": server,
+        "generator_share": generator,
+    }
+
+
+async def bind(who: Contestant, *, seconds: float) -> Figures:
+    """The full flow, from requestToken through the mail to bind."""
+    async with _shares(who.server) as shares:
+        told = await who.people.tell(who.people.bind, at_once=_TELLERS, seconds=seconds)
+    await who.people.look_up_bound()
+    return _story_figures(told, shares, await _drain(who.server))
+
+
+async def invite(who: Contestant, *, seconds: float) -> Figures:
+    """Invites of people whom nobody knows, each with its mail.
+
+    Raises:
+        WrongAnswer: an invite has no mail.
+    """
+    before = who.mailbox.received
+    async with _shares(who.server) as shares:
+        told = await who.people.tell(who.people.invite, at_once=_TELLERS, seconds=seconds)
+    drain_seconds = await _drain(who.server)
+    mails = who.mailbox.received - before
+    if mails != len(told.durations_ms):
+        raise WrongAnswer(f"{len(told.durations_ms)} invites, but {mails} mails")
+    return _story_figures(told, shares, drain_seconds)
+
+
+def _story_figures(told: Told, shares: _Shares, drain_seconds: float) -> Figures:
+    return {
+        "per_second": told.per_second,
+        "p50_ms": told.percentile_ms(50),
+        "p99_ms": told.percentile_ms(99),
+        "server_share": shares.server,
+        "generator_share": shares.driver,
+        # Notices and mails that nobody waited for.
+        "drain_seconds": drain_seconds,
+    }
+
+
+async def read_while_binding(who: Contestant, pool: Pool, *, seconds: float) -> Figures:
+    """Lookups as fast as they are answered, while others go through the full flow at a steady pace."""
+    background = who.people.telling(
+        who.people.bind, at_once=_BACKGROUND_TELLERS, per_second=_BACKGROUND_BINDS_PER_SECOND
+    )
+    async with background as told:
+        figures = await read(who, pool, seconds=seconds)
+    await who.people.look_up_bound()
+    await _drain(who.server)
+    return {**figures, "binds_per_second": told.per_second, "bind_p99_ms": told.percentile_ms(99)}
+
+
+async def ping_while_looking_up(who: Contestant, pool: Pool, *, seconds: float) -> Figures:
+    """How long a ping takes while one client looks up ten thousand addresses at a time."""
+    async with steadily(who.server.port, requests.pings(), per_second=_PINGS_PER_SECOND) as waits:
+        figures = await read(who, pool, seconds=seconds, connections=1)
+    return {
+        "p50_ms": percentile(waits.took_ms, 50),
+        "p99_ms": percentile(waits.took_ms, 99),
+        "max_ms": max(waits.took_ms),
+        "lookups_per_second": figures["per_second"],
+    }
+
+
+async def memory(who: Contestant) -> Figures:
+    """What its processes take, after work; in bytes."""
+    first, *others = who.server.memory()
+    found = {"rss": first.rss, "pss": first.pss, "uss": first.uss, "processes": 1 + len(others)}
+    found["pss_of_all"] = first.pss + sum(each.pss for each in others)
+    if others:
+        found["largest_uss_of_others"] = max(each.uss for each in others)
+    return found
+
+
+async def rotate(who: Contestant, pool: Pool, *, seconds: float) -> Figures:
+    """What a rotation of the pepper costs, and those who look up meanwhile.
+
+    Raises:
+        WrongAnswer: the associations have changed.
+    """
+    database = who.server.database
+    assert database is not None, "a server without data has no pepper"
+    before = await asyncio.to_thread(_fingerprint, database)
+    async with (
+        steadily(who.server.port, pool, per_second=_LOOKUPS_PER_SECOND) as waits,
+        _shares(who.server) as shares,
+    ):
+        started = time.monotonic()
+        await asyncio.sleep(seconds)
+        begun = time.monotonic()
+        await _rotate(who.server)
+        await _new_pepper(who.server.port)
+        ended = time.monotonic()
+        await asyncio.sleep(1)
+    if await asyncio.to_thread(_fingerprint, database) != before:
+        raise WrongAnswer("a rotation has written associations")
+    normal, meanwhile = waits.between(started, begun), waits.between(begun, ended)
+    return {
+        "seconds": ended - begun,
+        "normal_p99_ms": percentile(normal, 99),
+        "normal_max_ms": max(normal),
+        "p99_ms": percentile(meanwhile, 99),
+        "max_ms": max(meanwhile),
+        "server_share": shares.server,
+    }
+
+
+async def _rotate(server: Server) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "identity_server", "pepper", "rotate", "-c", str(server.folder / "sydent.conf")),
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **server.env},
+        cwd=server.folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise BadAnswer(f"the pepper can't be rotated: {output.decode()[-500:]}")
+
+
+async def _new_pepper(port: int) -> None:
+    """Wait until the server gives out another pepper."""
+    connection = Connection(port)
+    request = render("GET", f"{V2}/hash_details", token=world.account(0).token)
+    deadline = time.monotonic() + _ROTATION_SECONDS
+    try:
+        while (await connection.ask(request)).json()["lookup_pepper"] == world.PEPPER:
+            if time.monotonic() > deadline:
+                raise BadAnswer(f"no new pepper within {_ROTATION_SECONDS} s")
+            await asyncio.sleep(0.05)
+    finally:
+        connection.close()
+
+
+def _fingerprint(database: Path) -> str:
+    """Of every association, and of the feed's head."""
+    digest = hashlib.sha256()
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        for row in connection.execute("SELECT * FROM associations ORDER BY id"):
+            digest.update(repr(row).encode())
+        digest.update(repr(connection.execute("SELECT max(change_seq) FROM association_changes").fetchone()).encode())
+    return digest.hexdigest()
+
+
+async def _drain(server: Server) -> float:
+    """Wait until everything that was put off is done, or the next figures would pay for it; returns the seconds."""
+    started = time.monotonic()
+    while await asyncio.to_thread(_backlog, server.database):
+        if time.monotonic() - started > _DRAIN_SECONDS:
+            raise BadAnswer(f"{server.name} still has jobs after {_DRAIN_SECONDS} s")
+        await asyncio.sleep(0.1)
+    return time.monotonic() - started
+
+
+def _backlog(database: Path | None) -> int:
+    """Jobs of ours; Sydent keeps its own in memory, and sends at once."""
+    if database is None or database.name != "identity.db":
+        return 0
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()
+        return int(jobs)
