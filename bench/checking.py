@@ -29,10 +29,12 @@ class Checked:
 
     Attributes:
         bytes: of all of them.
+        meanwhile: how many while others asked fast.
     """
 
     answers: int = 0
     bytes: int = 0
+    meanwhile: int = 0
 
     @property
     def mean_bytes(self) -> float:
@@ -68,8 +70,12 @@ class Checker:
         return checked
 
     @asynccontextmanager
-    async def watching(self, pool: Pool, *, pause_seconds: float = _PAUSE_SECONDS) -> AsyncIterator[Checked]:
+    async def watching(self, pool: Pool, *, meanwhile: bool = True) -> AsyncIterator[Checked]:
         """Compare now, again and again while the block runs, and once more afterwards.
+
+        Args:
+            pool: of what kind.
+            meanwhile: whether to ask while the block runs; otherwise only before and after.
 
         Raises:
             WrongAnswer, BadAnswer: as `check`.
@@ -77,17 +83,18 @@ class Checker:
         first = pool.exchanges[:_AT_REST]
         checked = await self.check(first)
         stop = asyncio.Event()
-        watcher = asyncio.create_task(self._watch(pool, stop, checked, pause_seconds))
-        try:
-            yield checked
-        finally:
-            stop.set()
-            await watcher
+        async with asyncio.TaskGroup() as group:
+            if meanwhile:
+                group.create_task(self._watch(pool, stop, checked))
+            try:
+                yield checked
+            finally:
+                stop.set()
         again = await self.check(first)
         checked.answers += again.answers
         checked.bytes += again.bytes
 
-    async def _watch(self, pool: Pool, stop: asyncio.Event, checked: Checked, pause_seconds: float) -> None:
+    async def _watch(self, pool: Pool, stop: asyncio.Event, checked: Checked) -> None:
         connection = Connection(self._port)
         try:
             # An even number in, and from the other end: other questions than the load begins with.
@@ -95,7 +102,9 @@ class Checker:
                 if stop.is_set() and checked.answers % 2 == 0:
                     return
                 await self._check(connection, each, checked)
-                await asyncio.sleep(pause_seconds if not stop.is_set() else 0)
+                if not stop.is_set():
+                    checked.meanwhile += 1
+                    await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             connection.close()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.plan import MEMORY, PING_WHILE, ROTATION, START_AGAIN, START_FIRST, by_workers
+from bench.plan import MEMORY, PING_WHILE, ROTATION, START_AGAIN, START_FIRST, WHILE_BINDING, by_workers
 from bench.results import BARE, HELPED, INSTALLED, OURS, TWO_WORKERS, Results, ratio
 from bench.targets import TARGETS
 from bench.world import owner
@@ -51,7 +51,7 @@ def _speeds(results: Results, size: int) -> str:
         *("per second", *_SERVERS, "ours / Sydent helped", "the same by processor time", "ours / bare"),
         *("core used by ours", "by the load generator"),
     )
-    return _table(heads, rows)
+    return to_table(heads, rows)
 
 
 def _others(results: Results, size: int) -> str:
@@ -67,6 +67,7 @@ def _others(results: Results, size: int) -> str:
     row("ping while one looks up 10 000, p50", PING_WHILE, "p50_ms", OURS, HELPED, unit="ms")
     row("ping while one looks up 10 000, p99", PING_WHILE, "p99_ms", OURS, HELPED, unit="ms")
     row("ping while one looks up 10 000, longest", PING_WHILE, "max_ms", OURS, HELPED, unit="ms")
+    row("binds per second beside lookups of 100", WHILE_BINDING, "binds_per_second", OURS, HELPED)
     row("start, index to be built", START_FIRST, "seconds", OURS, HELPED, unit="s")
     row("start, again", START_AGAIN, "seconds", OURS, HELPED, unit="s")
     for name in ("rss", "pss", "uss"):
@@ -93,7 +94,7 @@ def _others(results: Results, size: int) -> str:
         if cell.endswith(by_workers("")):
             row(f"{cell}, per second", cell, "per_second", OURS, TWO_WORKERS)
             row(f"{cell}, load generator's core", cell, "generator_share", OURS, TWO_WORKERS)
-    return _table(("", "server", "median"), rows)
+    return to_table(("", "server", "median"), rows)
 
 
 def _per_association(results: Results, size: int) -> list[tuple[str, ...]]:
@@ -119,7 +120,7 @@ def _promises(results: Results) -> str:
         told = _NA if value is None else f"{_number(value)} {target.unit}".strip()
         rows.append((target.what, f"{sign} {target.limit:g} {target.unit}".strip(), told, verdict))
     title = f"## Promises, at {_number(size)} associations\n"
-    return f"{title}\n{_table(('promise', 'limit', 'measured', ''), rows)}"
+    return f"{title}\n{to_table(('promise', 'limit', 'measured', ''), rows)}"
 
 
 def _missing(results: Results) -> str:
@@ -127,10 +128,10 @@ def _missing(results: Results) -> str:
         (_number(place.associations), place.cell, place.server, why.split("\n")[0][:120])
         for place, why in results.missing.items()
     ]
-    return f"## Not measured\n\n{_table(('associations', '', 'server', 'why'), rows)}" if rows else ""
+    return f"## Not measured\n\n{to_table(('associations', '', 'server', 'why'), rows)}" if rows else ""
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def to_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose columns line up, for the terminal too."""
     rows = [list(row) for row in rows]
     if not rows:

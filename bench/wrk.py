@@ -39,10 +39,6 @@ class Load:
     max_ms: float
     generator_share: float
 
-    @property
-    def per_second(self) -> float:
-        return self.requests / self.seconds
-
 
 async def drive(port: int, pool: Path, *, seconds: float, connections: int) -> Load:
     """Send the requests of a pool over some connections, each as soon as it has its answer.
