@@ -18,11 +18,12 @@ import uvloop
 
 from bench.checking import WrongAnswer
 from bench.databases import SYDENT_PYTHON, CannotPrepare
-from bench.plan import Options, Plan
+from bench.plan import Options, Plan, told
 from bench.plot import to_svg
 from bench.report import to_markdown
 from bench.results import Results
 from bench.sinks import open_world
+from tests.e2e.processes import ProgramFailed
 
 _HERE = Path(__file__).parent
 _RESULTS = _HERE / "results"
@@ -58,16 +59,20 @@ def main(
         slow=slow,
     )
     results = Results(about=_about(options))
+    problem = ""
     try:
         uvloop.run(_measure(options, results))
     except* WrongAnswer as wrong:
-        click.echo(f"VOID: a server told something untrue: {wrong.exceptions}", err=True)
+        click.echo(f"VOID: a server told something untrue: {told(wrong)}", err=True)
         sys.exit(1)
-    except* CannotPrepare as problem:
-        click.echo(f"error: {problem.exceptions[0]}", err=True)
-        sys.exit(1)
-    _write(results, name)
-    click.echo(to_markdown(results))
+    except* (CannotPrepare, ProgramFailed) as failed:
+        problem = told(failed)
+    # What was measured before something failed is still true.
+    if results.rounds:
+        _write(results, name)
+        click.echo(to_markdown(results))
+    if problem:
+        raise click.ClickException(f"the run ended early: {problem}")
 
 
 async def _measure(options: Options, results: Results) -> None:

@@ -21,7 +21,7 @@ from bench.checking import Checker, WrongAnswer, require_full_answers
 from bench.client import BadAnswer, Connection
 from bench.databases import REPOSITORY
 from bench.requests import V2, Pool, render
-from bench.servers import Server
+from bench.servers import Server, busy_seconds
 from bench.sinks import Mailbox
 from bench.steady import percentile, steadily
 from bench.stories import People, Told
@@ -65,20 +65,27 @@ class Contestant:
 
 @dataclass(slots=True)
 class _Shares:
-    """How much of one core each side has used."""
+    """How much of one core each side has used.
+
+    Attributes:
+        driver: this process, which tells stories, checks, and plays relay and homeservers.
+        rest: everything else on the machine; wrk as well, where it is the load generator.
+    """
 
     server: float = 0.0
     driver: float = 0.0
+    rest: float = 0.0
 
 
 @asynccontextmanager
 async def _shares(server: Server) -> AsyncIterator[_Shares]:
     shares = _Shares()
-    before = server.cpu_seconds(), time.process_time(), time.monotonic()
+    before = server.cpu_seconds(), time.process_time(), busy_seconds(), time.monotonic()
     yield shares
-    seconds = time.monotonic() - before[2]
+    seconds = time.monotonic() - before[3]
     shares.server = (server.cpu_seconds() - before[0]) / seconds
     shares.driver = (time.process_time() - before[1]) / seconds
+    shares.rest = max(0.0, (busy_seconds() - before[2]) / seconds - shares.server - shares.driver)
 
 
 async def read(
@@ -116,6 +123,7 @@ def _read_figures(load: Load, shares: _Shares, *, meanwhile: int) -> Figures:
         "p99_ms": load.p99_ms,
         "server_share": shares.server,
         "generator_share": load.generator_share,
+        "others_share": max(0.0, shares.rest - load.generator_share),
     }
 
 
@@ -151,6 +159,7 @@ def _story_figures(told: Told, shares: _Shares, drain_seconds: float) -> Figures
         "p99_ms": told.percentile_ms(99),
         "server_share": shares.server,
         "generator_share": shares.driver,
+        "others_share": shares.rest,
         # Notices and mails that nobody waited for.
         "drain_seconds": drain_seconds,
     }

@@ -146,7 +146,7 @@ class Plan:
         except* WrongAnswer:
             raise
         except* _CANT_SERVE as failed:
-            self.miss(place, _told(failed))
+            self.miss(place, told(failed))
 
     def miss(self, place: Place, why: str) -> None:
         """Say why there are no figures."""
@@ -156,8 +156,8 @@ class Plan:
 
     def _note(self, place: Place, figures: Figures) -> None:
         self._results.add(place, figures)
-        told = ", ".join(f"{name} {value:,.2f}" for name, value in figures.items())
-        self._say(f"  {place.cell}, {place.server}: {told}")
+        listed = ", ".join(f"{name} {value:,.2f}" for name, value in figures.items())
+        self._say(f"  {place.cell}, {place.server}: {listed}")
 
 
 class _Size:
@@ -308,8 +308,8 @@ def _has_key(section: str, name: str) -> bool:
     return any(each.name == section and name in each.keys for each in all_sections())
 
 
-def _told(failed: BaseException) -> str:
+def told(failed: BaseException) -> str:
     """What went wrong, in one line."""
     if isinstance(failed, BaseExceptionGroup):
-        return _told(failed.exceptions[0])
+        return told(failed.exceptions[0])
     return (str(failed) or type(failed).__name__).split("\n")[0]

@@ -14,6 +14,8 @@ from bench.world import owner
 
 _MIB = 1024 * 1024
 _NA = "n/a"
+# The kernel's own work for the network counts as others', too.
+_DISTURBING = 0.3
 _SERVERS = (OURS, HELPED, INSTALLED, BARE)
 _NOT_SPEEDS = (PING_WHILE, ROTATION, START_FIRST, START_AGAIN, MEMORY)
 
@@ -30,6 +32,10 @@ def to_markdown(results: Results) -> str:
 def _about(results: Results) -> str:
     lines = [f"- {name}: {value}" for name, value in results.about.items()]
     lines += [f"- answers of {name} compared in full: {number}" for name, number in results.checked.items() if number]
+    others = results.others_share
+    lines.append(f"- used by others on the machine meanwhile: {others:.2f} cores")
+    if others > _DISTURBING:
+        lines.append("- **The machine wasn't quiet: only what is compared by processor time can be believed.**")
     return "\n".join((*lines, ""))
 
 

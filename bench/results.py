@@ -54,6 +54,14 @@ class Results:
         return median(values) if values else None
 
     @property
+    def others_share(self) -> float:
+        """How much of one core strangers on the machine used meanwhile, in the median."""
+        values = [
+            each["others_share"] for rounds in self.rounds.values() for each in rounds if "others_share" in each
+        ]
+        return median(values) if values else 0.0
+
+    @property
     def sizes(self) -> list[int]:
         return sorted({place.associations for place in (*self.rounds, *self.missing)})
 

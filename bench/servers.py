@@ -244,7 +244,15 @@ def _write_templates(brand: Path) -> None:
     (brand / "verify_response_template.html").write_text("<p>%(message)s</p>\n")
 
 
-# --- what the system says about processes -----------------------------------------------------
+# --- what the system says about processes, and all of them ---------------------------------------------------
+
+
+def busy_seconds() -> float:
+    """The processor time that the machine has spent on anybody so far, or that its host took away."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _session(leader: int) -> list[int]:

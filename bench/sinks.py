@@ -20,6 +20,7 @@ from typing import cast
 from aiohttp import web
 
 from bench import world
+from bench.databases import CannotPrepare
 from tests.e2e.certificates import Authority
 
 # In Sydent's mail, and in the one of ours, there is one link, and this in it.
@@ -127,7 +128,11 @@ class World:
 
 @asynccontextmanager
 async def open_world(folder: Path) -> AsyncIterator[World]:
-    """Listen, for as long as the block runs."""
+    """Listen, for as long as the block runs.
+
+    Raises:
+        CannotPrepare: the port of the homeservers is taken.
+    """
     mailbox, homeservers = Mailbox(), Homeservers()
     async with AsyncExitStack() as stack:
         relay = await asyncio.get_running_loop().create_server(lambda: _Relay(mailbox), "127.0.0.1", 0)
@@ -140,8 +145,16 @@ async def open_world(folder: Path) -> AsyncIterator[World]:
         stack.push_async_callback(runner.cleanup)
         for number in range(world.HOMESERVERS):
             host = f"127.0.0.{number + 1}"
-            await web.TCPSite(runner, host, world.HOMESERVER_PORT, ssl_context=_certificate(folder)).start()
+            await _listen(web.TCPSite(runner, host, world.HOMESERVER_PORT, ssl_context=_certificate(folder)))
         yield World(mailbox, homeservers, relay.sockets[0].getsockname()[1])
+
+
+async def _listen(site: web.TCPSite) -> None:
+    """Take notices; the port stands in the Matrix IDs of the data, so it has to be this one."""
+    try:
+        await site.start()
+    except OSError as error:
+        raise CannotPrepare(f"{site.name} can't be listened on: {error.strerror}. Another benchmark?") from None
 
 
 def _certificate(folder: Path) -> ssl.SSLContext:
