@@ -18,7 +18,7 @@ _CELLS = (
 )
 _SERVERS = ((BARE, "bare"), (OURS, "ours"), (HELPED, "theirs"))
 _WIDTH = 820
-_LEFT = 215
+_LEFT = 230
 _RIGHT = 80
 _TOP = 78
 _BAR = 13
@@ -50,7 +50,7 @@ def to_svg(results: Results) -> str:
         parts.append(f'<text x="{_LEFT - 12}" y="{middle:.0f}" text-anchor="end">{escape(cell)}</text>')
         for name, colour, value in drawn:
             assert value is not None, "only those that were measured are drawn"
-            width = _x(value, first, last) - _LEFT
+            width = max(2.0, _x(value, first, last) - _LEFT)
             told = _told(value)
             parts.append(
                 f'<rect class="{colour}" x="{_LEFT}" y="{y}" width="{width:.0f}" height="{_BAR}" rx="2">'
@@ -61,7 +61,7 @@ def to_svg(results: Results) -> str:
         y += _BETWEEN
     height = y + 10
     grid = [_line(10**power, first, last, height) for power in range(first, floor(last) + 1)]
-    title = f"Requests per second, {size:,} associations, one process".replace(",", " ")
+    title = f"Requests per second with {_told(size)} associations, one process"
     return "\n".join(
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" {_FONT} role="img">',
@@ -78,7 +78,7 @@ def to_svg(results: Results) -> str:
 
 def _x(value: float, first: float, last: float) -> float:
     share = (log10(value) - first) / (last - first) if last > first else 1.0
-    return _LEFT + max(0.01, share) * (_WIDTH - _LEFT - _RIGHT)
+    return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
 
 def _line(value: float, first: float, last: float, height: int) -> str:
