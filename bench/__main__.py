@@ -67,6 +67,8 @@ def main(
         sys.exit(1)
     except* (CannotPrepare, ProgramFailed) as failed:
         problem = told(failed)
+    except* KeyboardInterrupt:
+        problem = "interrupted"
     # What was measured before something failed is still true.
     if results.rounds:
         _write(results, name)

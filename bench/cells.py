@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 from bench import requests, world
@@ -32,6 +33,7 @@ Figures = Mapping[str, float]
 _CONNECTIONS = 16
 # A lookup of ten thousand keeps a server busy by itself; with many waiting, few would be done within the time.
 _CONNECTIONS_OF = {"lookup of 1000": 8, "lookup of 10000": 2}
+_AT_LEAST = 2
 _TELLERS = 16
 _BACKGROUND_TELLERS = 4
 _BACKGROUND_BINDS_PER_SECOND = 20.0
@@ -86,6 +88,27 @@ async def _shares(server: Server) -> AsyncIterator[_Shares]:
     shares.server = (server.cpu_seconds() - before[0]) / seconds
     shares.driver = (time.process_time() - before[1]) / seconds
     shares.rest = max(0.0, (busy_seconds() - before[2]) / seconds - shares.server - shares.driver)
+
+
+async def read_one_by_one(who: Contestant, pool: Pool, *, seconds: float) -> Figures:
+    """Requests that change nothing, each after the answer to the one before, and every answer compared.
+
+    For servers that take so long that nothing else matters; two are asked however long they take.
+    """
+    exchanges = iter(cycle(pool.exchanges))
+    answers, started = 0, time.monotonic()
+    async with _shares(who.server) as shares:
+        while answers < _AT_LEAST or time.monotonic() - started < seconds:
+            await who.checker.check([next(exchanges)])
+            answers += 1
+        per_second = answers / (time.monotonic() - started)
+    return {
+        "per_second": per_second,
+        "per_core_second": per_second / shares.server,
+        "server_share": shares.server,
+        "generator_share": shares.driver,
+        "others_share": shares.rest,
+    }
 
 
 async def read(

@@ -1,7 +1,7 @@
 """The world in two databases: Sydent's, filled behind its back, and ours, imported from it as an operator would.
 
 The rule: each schema is made by its own server; of ours, every row is written by the product's own import. Made once
-for each size and version of the world, and kept; runs work on copies.
+for each size and shape, and kept; runs work on copies.
 """
 
 from __future__ import annotations
@@ -52,15 +52,24 @@ def prepared(associations: int, *, root: Path = _DATA) -> Path:
     Raises:
         CannotPrepare: a program that makes it failed.
     """
-    folder = root / f"v{world.VERSION}" / str(associations)
+    shape = root / f"world-{world.VERSION}-schema-{_newest_migration()}"
+    folder = shape / str(associations)
     if (folder / "complete").exists():
         return folder
+    for outdated in root.glob("world-*"):
+        if outdated != shape:
+            shutil.rmtree(outdated)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _make_sydents(folder, associations)
     _import_ours(folder)
     (folder / "complete").touch()
     return folder
+
+
+def _newest_migration() -> str:
+    """A server that finds an older schema would upgrade it first, and that would be measured as its start."""
+    return max(path.stem.partition("_")[0] for path in (REPOSITORY / "migrations" / "versions").glob("[0-9]*.py"))
 
 
 def help_planner(database: Path) -> None:

@@ -213,7 +213,7 @@ class _Size:
     # --- the rest -------------------------------------------------------------------------
 
     async def _as_installed(self) -> None:
-        """One question at a time, once: it scans, and who waits in line says nothing more."""
+        """One question at a time, in one round: it scans, and who waits in line says nothing more."""
         names = [pool.name for pool in self._pools.values() if pool.name.startswith("lookup")]
         wants_bind = self._associations <= _LARGEST_FOR_SLOW_ONES
         if not any(map(self._plan.options.wants, [*names, *([BIND] if wants_bind else [])])):
@@ -221,7 +221,7 @@ class _Size:
         server = servers.sydent(self._data, self._folder("installed"), smtp_port=self._plan.smtp_port, helped=False)
         async with self._plan.serving(self._associations, server) as who:
             for name in names:
-                await self._measure(name, who, self._reading(self._pools[name], connections=1))
+                await self._measure(name, who, self._reading(self._pools[name], cells.read_one_by_one))
             if wants_bind:
                 for _ in range(self._plan.options.rounds):
                     await self._measure(BIND, who, lambda who: cells.bind(who, seconds=self._story_seconds))
@@ -265,8 +265,8 @@ class _Size:
 
     # --- helpers --------------------------------------------------------------------------
 
-    def _reading(self, pool: Pool, *, connections: int | None = None) -> Measure:
-        return lambda who: cells.read(who, pool, seconds=self._plan.options.seconds, connections=connections)
+    def _reading(self, pool: Pool, read: Callable[..., Awaitable[Figures]] = cells.read) -> Measure:
+        return lambda who: read(who, pool, seconds=self._plan.options.seconds)
 
     async def _measure(self, cell: str, who: Contestant, measure: Measure) -> None:
         await self._plan.measure(self._associations, cell, who, measure)

@@ -59,6 +59,8 @@ async def drive(port: int, pool: Path, *, seconds: float, connections: int) -> L
     result = json.loads(found[1])
     if result["status_errors"] or result["other_errors"]:
         raise BadAnswer(f"wrk counted errors: {result}")
+    if not result["requests"]:
+        raise BadAnswer(f"no answer within {seconds:g} s")
     return Load(
         requests=result["requests"],
         seconds=result["microseconds"] / 1e6,
