@@ -45,17 +45,17 @@ def _speeds(results: Results, size: int) -> str:
     for cell in results.cells(size):
         if cell in _NOT_SPEEDS or cell.endswith(by_workers("")):
             continue
-        mine = results.get(size, cell, OURS)
         speeds = [results.get(size, cell, server) for server in _SERVERS]
-        ratios = [ratio(mine, results.get(size, cell, server)) for server in (HELPED, BARE)]
-        work = ratio(*(results.get(size, cell, server, "per_core_second") for server in (OURS, HELPED)))
+        against = [
+            tell(ratio(results.get(size, cell, OURS, figure), results.get(size, cell, server, figure)))
+            for server, tell in ((HELPED, _times), (BARE, _share))
+            for figure in ("per_second", "per_core_second")
+        ]
         busy = [results.get(size, cell, OURS, name) for name in ("server_share", "generator_share")]
-        rows.append(
-            (cell, *map(_number, speeds), _times(ratios[0]), _times(work), _share(ratios[1]), *map(_percent, busy))
-        )
+        rows.append((cell, *map(_number, speeds), *against, *map(_percent, busy)))
     heads = (
-        *("per second", *_SERVERS, "ours / Sydent helped", "the same by processor time", "ours / bare"),
-        *("core used by ours", "by the load generator"),
+        *("per second", *_SERVERS, "ours / Sydent helped", "by processor time"),
+        *("ours / bare", "by processor time", "core used by ours", "by the load generator"),
     )
     return to_table(heads, rows)
 
