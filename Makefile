@@ -7,10 +7,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fast thorough e2e bench lock clean
+.PHONY: help run demo test check fast thorough postgresql e2e bench lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 # Only what the server itself needs, so that `make run` is up within a minute.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -52,11 +52,19 @@ fast: tests-need ## The tests to run while working, in about a minute
 thorough: tests-need ## Every odd input, the specification document, the real Sydent
 	$(BIN)/python -m pytest -n auto $(THOROUGH)
 
+# Everything that speaks to a database, once more on a PostgreSQL server that the tests start; of tests/api
+# what gets as far as the database.
+POSTGRESQL := tests/postgresql tests/storage tests/index tests/services tests/workers tests/flows tests/security \
+  tests/commands tests/sydent $(foreach name,fields emails auth clients homeservers,tests/api/test_$(name).py)
+
+postgresql: tests-need ## The same tests on PostgreSQL
+	$(BIN)/python -m pytest -n auto --engine postgresql $(POSTGRESQL)
+
 # In one process, because its tests share one Synapse.
 e2e: tests-need ## The end-to-end tests: a real Synapse, the real matrix-js-sdk
 	$(BIN)/python -m pytest -m e2e
 
-test: check fast thorough e2e ## Everything: format, lint, types, tests
+test: check fast thorough postgresql e2e ## Everything: format, lint, types, tests
 
 .PHONY: tests-need
 tests-need: $(VENV)/.dev
@@ -69,7 +77,7 @@ bench: $(VENV)/.dev ## Compare with the real Sydent on the same data, in a quart
 
 lock: ## Rewrite the lock files from pyproject.toml
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock
-	uv pip compile pyproject.toml --extra demo --extra postgresql --group dev --universal --generate-hashes \
+	uv pip compile pyproject.toml --extra demo --group dev --universal --generate-hashes \
 	  --no-header --python-version 3.11 -c requirements.lock -o requirements-dev.lock
 
 clean: ## Remove everything that was installed or built here

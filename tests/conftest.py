@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import postgresql
+from tests.support.databases import POSTGRESQL_FOLDER, make_template, on_postgresql
 from tests.support.harness import Harness, User, running
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="the engine that every test's database is on",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the PostgreSQL server of this run; its workers know it by a variable that they inherit."""
+    if config.getoption("--engine") == "postgresql" and not hasattr(config, "workerinput"):
+        server = postgresql.PostgresqlServer()
+        config.add_cleanup(server.remove)
+        os.environ[POSTGRESQL_FOLDER] = str(server.folder)
+        config.add_cleanup(_forget_server)
+        asyncio.run(make_template())
+
+
+def _forget_server() -> None:
+    del os.environ[POSTGRESQL_FOLDER]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what is about the other engine."""
+    other = item.get_closest_marker("sqlite" if on_postgresql() else "postgresql")
+    if other is not None:
+        pytest.skip(f"about the other engine: {other.kwargs['reason']}")
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import click
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
 from identity_server.outbound.system import SystemClock
-from identity_server.storage.database import database_url, make_engine
 from identity_server.storage.schema import Schema, SchemaStatus
+from identity_server.wiring.storage import engine_for
 
 
 @click.group()
@@ -42,7 +42,7 @@ def upgrade(conf: Path | None) -> None:
 
 
 async def _status(config: Config) -> SchemaStatus:
-    engine = make_engine(database_url(url=config.db.url, file=config.db.file))
+    engine = engine_for(config)
     try:
         return await Schema(engine, conf=config.path).status()
     finally:
@@ -50,7 +50,7 @@ async def _status(config: Config) -> SchemaStatus:
 
 
 async def _upgrade(config: Config) -> SchemaStatus:
-    engine = make_engine(database_url(url=config.db.url, file=config.db.file))
+    engine = engine_for(config)
     try:
         return await Schema(engine, conf=config.path).upgrade(now_ms=SystemClock().now_ms())
     finally:

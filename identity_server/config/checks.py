@@ -13,6 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sqlalchemy.engine import make_url
+
 from identity_server.config.problems import NOWHERE, Origin, Problem, Report
 from identity_server.config.sections import Config, all_sections
 from identity_server.config.values import SERVER_NAME, TlsMode
@@ -71,6 +73,7 @@ class Checker:
         self._check_sms()
         self._check_sms_urls()
         self._check_keys()
+        self._check_database()
         self._check_v1()
         self._check_pairs()
         self._check_paths()
@@ -282,6 +285,23 @@ class Checker:
         if db.url is None and db.file.is_dir():
             self._error("db", "db.file", "this is a directory: name a file.")
 
+    def _check_database(self) -> None:
+        """Who could read along, or answer in PostgreSQL's place."""
+        db = self._config.db
+        if db.url is None:
+            if db.password:
+                self._warn("db", "db.password", "without effect unless `db.url` is set.")
+            return
+        url = make_url(db.url)
+        hosts = [*([url.host] if url.host else []), *url.normalized_query.get("host", ())]
+        is_near = all(host.startswith("/") or _is_loopback(host.rpartition(":")[0] or host) for host in hosts)
+        if not is_near and db.ca_file is None and url.query.get("ssl") != "verify-full":
+            message = (
+                "nothing proves that it is your PostgreSQL that answers: add `?ssl=verify-full` to it, and set"
+                " `db.ca_file` if its certificate is signed by an authority of your own."
+            )
+            self._warn("db", "db.url", message)
+
     def _check_v1(self) -> None:
         general, lookup = self._config.general, self._config.lookup
         if general.enable_v1_access:
@@ -317,6 +337,7 @@ class Checker:
             ("http", "federation.ca_file", http.federation_ca_file),
             ("email", "email.smtp_ca_file", self._config.email.smtp_ca_file),
             ("sms", "ca_file", self._config.sms.ca_file),
+            ("db", "db.ca_file", self._config.db.ca_file),
         )
         for section, key, path in files:
             if path is not None and not path.is_file():

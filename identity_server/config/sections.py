@@ -203,7 +203,58 @@ class Db:
         values.optional(values.DATABASE_URL),
         secret=True,
         new=True,
-        doc="""A PostgreSQL database, `postgresql+asyncpg://user:password@host/name`. Empty: SQLite in `db.file`.""",
+        doc="""A PostgreSQL database, `postgresql+asyncpg://user:password@host/name`. Empty: SQLite in `db.file`. After a
+        `?` it may have `ssl=verify-full` (the database's certificate and name are checked; `require` only encrypts),
+        `host=/run/postgresql` for a unix socket, and, for several servers, `host=a:5432&host=b:5432` with
+        `target_session_attrs=read-write`.""",
+    )
+    password: str | None = key(
+        "db.password",
+        values.optional(values.LINE),
+        secret=True,
+        new=True,
+        doc="""The password for `db.url`, where it shouldn't stand in the URL. Without either, `~/.pgpass` is read.""",
+    )
+    ca_file: Path | None = key(
+        "db.ca_file",
+        values.optional(values.PATH),
+        new=True,
+        doc="""Certificate authorities (PEM), one of which must have signed PostgreSQL's certificate, instead of the
+        system's. With it, `ssl=verify-full` goes without saying.""",
+    )
+    pool_size: int = key(
+        "db.pool_size",
+        values.whole(1, 1000),
+        "10",
+        new=True,
+        doc="""How many PostgreSQL connections each worker uses at most for its work; one more listens for what other
+        workers have committed. All of them on all nodes, and a few for the commands, must stay below PostgreSQL's
+        `max_connections`.""",
+    )
+    connect_timeout_seconds: int = key(
+        "db.connect_timeout_seconds",
+        values.whole(1, 60),
+        "5",
+        new=True,
+        doc="""How long a request waits for a PostgreSQL connection, a new one or one that others use, before it is
+        answered with 503.""",
+    )
+    transaction_pooler: bool = key(
+        "db.transaction_pooler",
+        values.BOOLEAN,
+        "false",
+        new=True,
+        doc="""Whether `db.url` leads to a pooler that gives a connection to each transaction, such as pgbouncer with
+        `pool_mode = transaction`. Statements are then not prepared for later, and commits on other nodes are found
+        by looking, twice a second, because a pooler can't pass on what PostgreSQL tells.""",
+    )
+    notify: bool = key(
+        "db.notify",
+        values.BOOLEAN,
+        "true",
+        new=True,
+        doc="""Whether commits that others must know of are told by PostgreSQL (NOTIFY). It lets one transaction at a
+        time commit that has something to tell; without it, everybody looks twice a second instead.""",
     )
     auto_upgrade: bool = key(
         "db.auto_upgrade",

@@ -34,6 +34,7 @@ MAX_WORKERS = 64
 _DNS_PORT = 53
 _ROOT_KEY_BYTES = 32
 _MIN_PASSPHRASE = 12
+_DATABASE_PARAMETERS = frozenset({"host", "port", "ssl", "passfile", "target_session_attrs"})
 _LONG_AGO = 100 * 366
 _TRUE = frozenset({"1", "yes", "true", "on"})
 _FALSE = frozenset({"0", "no", "false", "off"})
@@ -272,6 +273,10 @@ def _database_url(text: str) -> str:
         raise Unreadable("write `postgresql+asyncpg://` at its beginning: that is the driver which this server uses")
     if url.drivername != "postgresql+asyncpg":
         raise Unreadable
+    for name in url.query.keys() - _DATABASE_PARAMETERS:
+        if name == "sslmode":
+            raise Unreadable("write `ssl=` in it instead of `sslmode=`; the words after it are the same")
+        raise Unreadable(f"`{name}` isn't among the parameters that it may have after `?`")
     return text
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,13 +30,25 @@ from identity_server.storage.exports import Exports
 from identity_server.storage.imports import Imports
 from identity_server.storage.invites import Invites
 from identity_server.storage.jobs import Jobs
+from identity_server.storage.notifications import ACCOUNTS, LOOKUPS, CommitSignals
 from identity_server.storage.peppers import Peppers
+from identity_server.storage.postgresql import (
+    TRANSACTION_SECONDS,
+    PostgresqlSettings,
+    begin_with_limits,
+    is_away,
+    is_broken_constraint,
+    is_lost_race,
+    make_postgresql_engine,
+)
 from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.sealing import Sealer
 from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
 
 T = TypeVar("T")
+Engine = AsyncEngine
+"""For those who pass one on."""
 _log = structlog.get_logger(__name__)
 
 IN_MEMORY = URL.create("sqlite+aiosqlite")
@@ -47,8 +59,15 @@ _SETTLING_MS = 120_000
 """Twice as long as a transaction may take, and a minute for clocks that differ."""
 _OTHER_NODES_SECONDS = 1.0
 _RUNS = 4
-_SERIALIZATION_FAILURE = "40001"
-_DEADLOCK = "40P01"
+# PostgreSQL takes neighbours in an index for the same row, so in small tables strangers get in each other's way.
+_RUNS_AMONG_MANY_WRITERS = 10
+_PAUSE_SECONDS = 0.002
+_LONGEST_PAUSE_SECONDS = 0.1
+
+_WRITES: dict[str, Any] = {"writes": True}
+# A snapshot is all that a reader needs, and so it can't be in the way of those who write.
+_READS: dict[str, Any] = {"writes": False, "isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+_CLAIMS: dict[str, Any] = {"writes": True, "isolation_level": "READ COMMITTED"}
 
 
 class Transaction:
@@ -69,6 +88,12 @@ class Transaction:
         self.exports = Exports(connection)
         self.chores = Chores(connection)
 
+    @property
+    def news(self) -> list[str]:
+        """What other processes should hear of once this has been committed."""
+        lookups = self.associations.changed or self.peppers.changed
+        return [*([LOOKUPS] if lookups else []), *([ACCOUNTS] if self.access_tokens.revoked else [])]
+
 
 class Database:
     """Runs use cases in transactions.
@@ -78,15 +103,22 @@ class Database:
 
     Args:
         stamps: tell the node's other processes of such commits; without, nobody shares this database.
+
+    Attributes:
+        signals: how other processes' commits are learnt of.
     """
 
     def __init__(self, engine: AsyncEngine, sealer: Sealer, *, stamps: Stamps | None = None) -> None:
         self._engine = engine
         self._sealer = sealer
         self.stamps = stamps or Stamps()
+        self.signals = CommitSignals(engine)
         self._followers: list[Callable[[], Awaitable[None]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._one_writer = engine.dialect.name == "sqlite"
+        # SQLite's file is locked by nobody who is out of reach, and imports may take their time.
+        self._transaction_seconds: float | None = None if self._one_writer else TRANSACTION_SECONDS
+        self._runs = _RUNS if self._one_writer else _RUNS_AMONG_MANY_WRITERS
         self._turn = asyncio.Lock()
         self._data_version = _SqliteDataVersion(engine.url) if engine.dialect.name == "sqlite" else None
 
@@ -98,16 +130,25 @@ class Database:
         """Run a use case that writes; commits when it returns, rolls back when it raises.
 
         Once started it runs to its end even if the caller is cancelled, so that nothing is left half done.
-        A lost race (serialization failure, deadlock, busy database) runs it again, up to three times.
+        A lost race (serialization failure, deadlock, busy database) runs it again: up to three times, or nine where
+        there is more than one writer.
 
         Raises:
             Unavailable: the database stayed busy or could not be reached.
         """
-        return await self._shielded(self._run(use_case, writes=True))
+        return await self._shielded(self._run(use_case, _WRITES))
+
+    async def claim(self, use_case: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run a use case that makes rows its own by locking them, each of its statements on its own snapshot.
+
+        Where others are serialized, it neither waits for them nor makes them run again: so whoever looks for work
+        every second disturbs nobody.
+        """
+        return await self._shielded(self._run(use_case, _CLAIMS))
 
     async def read(self, use_case: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run a use case that only reads, on one consistent snapshot."""
-        return await self._shielded(self._run(use_case, writes=False))
+        return await self._shielded(self._run(use_case, _READS))
 
     @property
     def settling_ms(self) -> int:
@@ -133,9 +174,9 @@ class Database:
             Unavailable: it doesn't.
         """
         try:
-            async with self._engine.connect() as connection:
+            async with asyncio.timeout(self._transaction_seconds), self._engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
-        except (DBAPIError, OSError) as error:
+        except (DBAPIError, OSError, PoolTimeout) as error:
             raise Unavailable from error
 
     async def close(self) -> None:
@@ -152,29 +193,34 @@ class Database:
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def _run(self, use_case: Callable[[Transaction], Awaitable[T]], *, writes: bool) -> T:
-        for run in range(1, _RUNS + 1):
+    async def _run(self, use_case: Callable[[Transaction], Awaitable[T]], options: Mapping[str, Any]) -> T:
+        for run in range(1, self._runs + 1):
             try:
                 # SQLite has one writer at a time, and queueing here is fairer than being refused there;
                 # elsewhere only those queue that have lost a race, so that they don't lose it to each other again.
-                takes_turns = writes and (self._one_writer or run > 1)
+                takes_turns = options["writes"] and (self._one_writer or run > 1)
                 async with self._turn if takes_turns else nullcontext():
-                    return await self._once(use_case, writes=writes)
+                    return await self._once(use_case, options)
             except DBAPIError as error:
-                if not _worth_another_run(error):
+                if is_away(error):
+                    raise _away(error) from error
+                if not _worth_another_run(error) or (run == self._runs and is_broken_constraint(error)):
                     raise
                 _log.info("transaction.rerun", run=run, reason=type(error.orig).__name__)
+                await asyncio.sleep(min(_PAUSE_SECONDS * 2**run, _LONGEST_PAUSE_SECONDS))
             except (OSError, PoolTimeout) as error:
-                raise Unavailable from error
+                raise _away(error) from error
         raise Unavailable
 
-    async def _once(self, use_case: Callable[[Transaction], Awaitable[T]], *, writes: bool) -> T:
-        async with self._engine.connect() as connection:
-            # Read by the "begin" hook below: only writers take SQLite's write lock.
-            await connection.execution_options(writes=writes)
+    async def _once(self, use_case: Callable[[Transaction], Awaitable[T]], options: Mapping[str, Any]) -> T:
+        async with asyncio.timeout(self._transaction_seconds), self._engine.connect() as connection:
+            # `writes` is read by the "begin" hook below: only writers take SQLite's write lock.
+            await connection.execution_options(**(_for_sqlite(options) if self._one_writer else options))
             async with connection.begin():
+                await begin_with_limits(connection)
                 transaction = Transaction(connection, self._sealer)
                 result = await use_case(transaction)
+                await self.signals.announce(connection, transaction.news)
         if transaction.access_tokens.revoked:
             self.stamps.renew(Subject.ACCOUNTS)
         if transaction.associations.changed or transaction.peppers.changed:
@@ -190,9 +236,20 @@ class Database:
                 _log.warning("transaction.follower_failed", exc_info=True)
 
 
+def _for_sqlite(options: Mapping[str, Any]) -> dict[str, Any]:
+    # It has one level, in which everything is serialized.
+    return {"writes": options["writes"]}
+
+
+def _away(error: Exception) -> Unavailable:
+    cause = getattr(error, "orig", None) or error
+    # Only its kind: what a database says may quote what it was asked.
+    _log.warning("database.away", reason=type(cause.__cause__ or cause).__name__)
+    return Unavailable()
+
+
 def _worth_another_run(error: DBAPIError) -> bool:
-    state = getattr(error.orig, "sqlstate", None)
-    if state in {_SERIALIZATION_FAILURE, _DEADLOCK}:
+    if is_lost_race(error):
         return True
     code = getattr(error.orig, "sqlite_errorcode", 0) or 0
     return (code & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -202,21 +259,24 @@ class CannotWrite(Exception):
     """A file of the database is out of reach; the text names it."""
 
 
-def database_url(*, url: str | None, file: Path) -> URL:
+def database_url(*, url: str | None, file: Path, password: str | None = None) -> URL:
     """Where the database is: `db.url` when given, else SQLite in `db.file`."""
-    return make_url(url) if url else URL.create("sqlite+aiosqlite", database=str(file))
+    if not url:
+        return URL.create("sqlite+aiosqlite", database=str(file))
+    return make_url(url) if password is None else make_url(url).set(password=password)
 
 
-def make_engine(url: URL) -> AsyncEngine:
+def make_engine(url: URL, settings: PostgresqlSettings | None = None) -> AsyncEngine:
     """An engine with the durability and privacy settings that this server relies on.
 
     A SQLite file that doesn't exist is made, because SQLite itself would let everyone on the machine read it.
 
     Raises:
         CannotWrite: the SQLite file can't be written, or made.
+        OSError: a file that is named in the settings can't be read.
     """
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(url, isolation_level="SERIALIZABLE", hide_parameters=True, pool_pre_ping=True)
+        return make_postgresql_engine(url, settings or PostgresqlSettings())
     if url.database and url.database != ":memory:":
         make_private_file(Path(url.database))
     engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})

@@ -125,7 +125,10 @@ class Jobs:
         )
 
     async def claim(self, *, now_ms: int, limit: int, busy_queues: Collection[str] = ()) -> list[Job]:
-        """Take a lease on jobs that are due: the earliest of each queue, and none of a queue that is busy."""
+        """Take a lease on jobs that are due: the earliest of each queue, and none of a queue that is busy.
+
+        Belongs in `Database.claim`: what another claimer is about to take is passed over, and so is its queue.
+        """
         place = func.row_number().over(partition_by=jobs.c.queue, order_by=(jobs.c.run_at_ms, jobs.c.id))
         due = (
             select(jobs.c.id, place.label("place"))
@@ -136,14 +139,18 @@ class Jobs:
             await self._connection.execute(
                 select(jobs)
                 .join(due, due.c.id == jobs.c.id)
-                .where(or_(jobs.c.queue == "", due.c.place == 1))
+                # That it is due is asked once more of the row that was locked: it may have been taken just before.
+                .where(jobs.c.run_at_ms <= now_ms, or_(jobs.c.queue == "", due.c.place == 1))
                 .order_by(jobs.c.run_at_ms)
                 .limit(limit)
+                .with_for_update(of=jobs, skip_locked=True)
             )
         ).all()
-        for row in rows:
+        if rows:
             await self._connection.execute(
-                update(jobs).where(jobs.c.id == row.id).values(lease=abs(row.lease) + 1, run_at_ms=now_ms + LEASE_MS)
+                update(jobs)
+                .where(jobs.c.id.in_([row.id for row in rows]))
+                .values(lease=func.abs(jobs.c.lease) + 1, run_at_ms=now_ms + LEASE_MS)
             )
         return [job for row in rows if (job := self._readable(row, lease=abs(row.lease) + 1)) is not None]
 

@@ -18,10 +18,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from identity_server.shipped import shipped
 from identity_server.storage.database import IN_MEMORY, make_private_file
+from identity_server.storage.postgresql import have_it_alone, what_to_do_about
 
 _log = structlog.get_logger(__name__)
 
@@ -65,9 +68,13 @@ class Schema:
         self._config.set_main_option("script_location", str(scripts or shipped("migrations")).replace("%", "%%"))
 
     async def status(self) -> SchemaStatus:
-        """Compare the database with this code."""
+        """Compare the database with this code.
+
+        Raises:
+            SchemaProblem: it can't be reached, or is Sydent's.
+        """
         scripts = ScriptDirectory.from_config(self._config)
-        async with self._engine.connect() as connection:
+        async with _told_in_words(), self._engine.connect() as connection:
             current = await connection.run_sync(_current_revision)
             foreign = current is None and await connection.run_sync(_is_sydent)
         if foreign:
@@ -89,8 +96,11 @@ class Schema:
     async def upgrade(self, *, now_ms: int) -> SchemaStatus:
         """Bring the database to the expected schema; a populated SQLite file is copied first.
 
+        Whoever finds another upgrade under way on PostgreSQL waits for it, and then has nothing left to do.
+
         Raises:
-            SchemaProblem: the database is newer than the code, or Sydent's.
+            SchemaProblem: the database is newer than the code, or Sydent's; it can't be reached, or is in use in a
+                way that lets nobody change it.
         """
         status = await self.status()
         self._refuse_newer(status)
@@ -99,8 +109,7 @@ class Schema:
             return status
         if status.current is not None:
             await self._copy_sqlite(f"{status.current}-{now_ms}")
-        async with self._engine.begin() as connection:
-            await connection.run_sync(self._run_migrations)
+        await self._migrate()
         if self._engine.url != IN_MEMORY:
             _log.info("schema.upgraded", from_revision=status.current, to_revision=status.expected)
         return await self.status()
@@ -134,6 +143,15 @@ class Schema:
             await connection.execute(text("VACUUM INTO :copy"), {"copy": copy})
         _log.info("schema.copied", copy=copy)
 
+    async def _migrate(self) -> None:
+        async with _told_in_words(), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                # What another node has done while this one waited for it has to be seen.
+                await connection.execution_options(isolation_level="READ COMMITTED")
+            async with connection.begin():
+                await have_it_alone(connection)
+                await connection.run_sync(self._run_migrations)
+
     @asynccontextmanager
     async def _outside_transactions(self) -> AsyncIterator[AsyncConnection]:
         """For what SQLite refuses to do inside the transaction that a connection opens by itself."""
@@ -151,6 +169,20 @@ class Schema:
                 f"the database has schema {status.current}, which this version doesn't know: it was made by a newer"
                 " one. Install that version, or restore the copy that was made before the upgrade."
             )
+
+
+@asynccontextmanager
+async def _told_in_words() -> AsyncIterator[None]:
+    """Turn what is wrong with a database, and not with this code, into a sentence without a password in it."""
+    try:
+        yield
+    except (OSError, PoolTimeout) as error:
+        raise SchemaProblem(f"the database can't be reached ({type(error).__name__})") from error
+    except DBAPIError as error:
+        sentence = what_to_do_about(error)
+        if sentence is None:
+            raise
+        raise SchemaProblem(sentence) from error
 
 
 def _current_revision(connection: Connection) -> str | None:

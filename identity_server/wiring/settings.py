@@ -25,6 +25,7 @@ from identity_server.rendering.templates import Templates
 from identity_server.services.invitations import InvitePolicy
 from identity_server.services.phone_validation import PhoneRules
 from identity_server.services.validation import ValidationLimits
+from identity_server.storage.postgresql import PostgresqlSettings
 
 _DAY_MS = 24 * 3_600_000
 _BODY_TIMEOUT_SECONDS = 15.0
@@ -38,6 +39,17 @@ def key_sources(config: Config) -> KeySources:
         signing_text=config.crypto.ed25519_signingkey,
         root_text=config.crypto.at_rest_key,
         root_passphrase=config.crypto.at_rest_passphrase,
+    )
+
+
+def postgresql_settings(config: Config) -> PostgresqlSettings:
+    db = config.db
+    return PostgresqlSettings(
+        pool_size=db.pool_size,
+        connect_seconds=db.connect_timeout_seconds,
+        pooler=db.transaction_pooler,
+        notifies=db.notify,
+        ca_file=db.ca_file,
     )
 
 

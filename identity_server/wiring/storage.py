@@ -21,12 +21,12 @@ from identity_server.services.backlog import Backlog
 from identity_server.services.invite_desk import InviteDesk
 from identity_server.services.invite_mails import InviteMails, InviteStyle
 from identity_server.services.peppers import Peppers
-from identity_server.storage.database import IN_MEMORY, Database, database_url, make_engine
+from identity_server.storage.database import IN_MEMORY, Database, Engine, database_url, make_engine
 from identity_server.storage.schema import Schema
 from identity_server.storage.sealing import ROOT_KEY_BYTES, RootKey, Sealer
 from identity_server.storage.server_keys import add_known_keys, list_known_keys
 from identity_server.storage.stamps import Stamps
-from identity_server.wiring.settings import key_sources
+from identity_server.wiring.settings import key_sources, postgresql_settings
 
 _DAY_MS = 24 * 3_600_000
 _STAMPS_FILE = "stamps"
@@ -71,7 +71,7 @@ async def look_into_storage(config: Config) -> AsyncIterator[Storage]:
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
         in_use = await _is_in_use(config)
-        engine = make_engine(database_url(url=config.db.url, file=config.db.file) if in_use else IN_MEMORY)
+        engine = engine_for(config) if in_use else make_engine(IN_MEMORY)
         stack.push_async_callback(engine.dispose)
         if in_use:
             known = await list_known_keys(engine)
@@ -87,10 +87,9 @@ async def look_into_storage(config: Config) -> AsyncIterator[Storage]:
 
 async def _is_in_use(config: Config) -> bool:
     """Whether there is a database yet; it must have the expected schema."""
-    url = database_url(url=config.db.url, file=config.db.file)
-    if url.get_backend_name() == "sqlite" and not await asyncio.to_thread(_has_content, config.db.file):
+    if config.db.url is None and not await asyncio.to_thread(_has_content, config.db.file):
         return False
-    engine = make_engine(url)
+    engine = engine_for(config)
     try:
         schema = Schema(engine, conf=config.path)
         if (await schema.status()).current is None:
@@ -129,15 +128,19 @@ async def open_backlog(config: Config) -> AsyncIterator[Backlog]:
         yield Backlog(database=database, clock=clock)
 
 
+def engine_for(config: Config) -> Engine:
+    """The engine of the database that is configured; nothing is connected yet."""
+    url = database_url(url=config.db.url, file=config.db.file, password=config.db.password)
+    return make_engine(url, postgresql_settings(config))
+
+
 async def open_database(
     config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack
 ) -> tuple[Database, Keys]:
-    url = database_url(url=config.db.url, file=config.db.file)
-    is_sqlite = url.get_backend_name() == "sqlite"
-    engine = make_engine(url)
+    engine = engine_for(config)
     stack.push_async_callback(engine.dispose)
     schema = Schema(engine, conf=config.path)
-    if is_sqlite or config.db.auto_upgrade:
+    if config.db.url is None or config.db.auto_upgrade:
         await schema.upgrade(now_ms=clock.now_ms())
     else:
         await schema.require_current()

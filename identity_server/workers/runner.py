@@ -82,7 +82,7 @@ class JobRunner:
         if free <= 0:
             return 0
         busy = {job.queue for job in self._under_way.values()} - {""}
-        jobs = await self._database.transaction(lambda tx: tx.jobs.claim(now_ms=now_ms, limit=free, busy_queues=busy))
+        jobs = await self._database.claim(lambda tx: tx.jobs.claim(now_ms=now_ms, limit=free, busy_queues=busy))
         for job in jobs:
             self._start(job)
         return len(jobs)

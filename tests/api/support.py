@@ -13,6 +13,7 @@ import orjson
 
 from identity_server.api.route import Access, Answers, Route
 from identity_server.api.routes import ROUTES
+from tests.support.databases import table_names
 from tests.support.harness import Harness, Reply, User
 
 V2 = "/_matrix/identity/v2"
@@ -130,8 +131,7 @@ def is_page(route: Route) -> bool:
 
 def tables(server: Harness) -> dict[str, list[tuple[Any, ...]]]:
     """Everything that the database holds."""
-    names = [name for (name,) in server.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    return {name: server.rows(f'SELECT * FROM "{name}"') for name in names}
+    return {name: server.rows(f'SELECT * FROM "{name}"') for name in table_names(server.config.db.file)}
 
 
 @contextmanager

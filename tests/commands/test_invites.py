@@ -10,6 +10,7 @@ from pathlib import Path
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.invite import INVITE_LIFETIME_MS, Invite
 from identity_server.outbound.system import SystemClock
+from tests.support.databases import variables_for
 from tests.support.harness import Fakes, Harness, running
 
 
@@ -42,7 +43,7 @@ async def _store_imported(server: Harness) -> None:
 async def _run(folder: Path, *arguments: str) -> tuple[int | None, str]:
     environ = {
         "IDENTITY_SERVER__GENERAL__SERVER_NAME": "id.example.org",
-        "IDENTITY_SERVER__DB__DB_FILE": str(folder / "db" / "identity.db"),
+        **variables_for(folder / "db" / "identity.db"),
         "IDENTITY_SERVER__CRYPTO__KEY_DIR": str(folder / "keys"),
     }
     command = (sys.executable, "-m", "identity_server", "invites", *arguments, "-c", str(folder / "sydent.conf"))

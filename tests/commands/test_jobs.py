@@ -11,13 +11,16 @@ from click.testing import CliRunner
 from identity_server.__main__ import main
 from identity_server.domain.ports import DeliveryPostponed
 from identity_server.outbound.system import SystemClock
+from tests.support.databases import variables_for
 from tests.support.harness import ALICE, Fakes, running
 
 
 @pytest.fixture
-def conf(tmp_path: Path) -> Path:
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "identity.conf"
-    path.write_text(f"[general]\nserver.name = id.example.org\n[db]\ndb.file = {tmp_path / 'db' / 'identity.db'}\n")
+    path.write_text("[general]\nserver.name = id.example.org\n")
+    for name, value in variables_for(tmp_path / "db" / "identity.db").items():
+        monkeypatch.setenv(name, value)
     return path
 
 

@@ -124,6 +124,7 @@ def test_secrets_are_marked() -> None:
     assert secret == {
         "sentry_dsn",
         "db.url",
+        "db.password",
         "internalapi.secret",
         "email.smtppassword",
         "password",

@@ -57,6 +57,7 @@ async def test_sees_the_writes_of_other_processes(database: Database, index: Rea
         assert find(index) is None
 
 
+@pytest.mark.sqlite(reason="elsewhere there is no generation to ask for")
 async def test_nothing_changed_costs_no_query(
     database: Database, index: ReadIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from identity_server.domain.identifiers import UserId
 from identity_server.index.building import IndexBuilder
 from identity_server.storage.database import Transaction
 from tests.support import make
-from tests.support.databases import open_database
+from tests.support.databases import on_postgresql, open_database
 from tests.support.fakes import START_MS
 from tests.support.harness import running
 from tests.support.indexes import find, new_index
@@ -69,7 +69,9 @@ async def test_any_number_of_tokens_used_in_a_minute_is_recorded(tmp_path: Path)
 
         async def use_case(tx: Transaction) -> int:
             driver: Any = (await tx.access_tokens._connection.get_raw_connection()).driver_connection
-            await driver._execute(driver._conn.setlimit, sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, POSTGRESQL_PARAMETERS)
+            if not on_postgresql():
+                limit = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+                await driver._execute(driver._conn.setlimit, limit, POSTGRESQL_PARAMETERS)
             await tx.accounts.add_if_new(ALICE, now_ms=START_MS)
             await tx.access_tokens.add(known, ALICE, now_ms=START_MS)
             await tx.access_tokens.record_use(digests, now_ms=START_MS + 5)

@@ -26,6 +26,7 @@ def readable_by_others(directory: Path) -> list[str]:
     return [file.name for file in directory.rglob("*") if stat.S_IMODE(file.stat().st_mode) & 0o077]
 
 
+@pytest.mark.sqlite(reason="the database is a file of ours")
 async def test_database_made_by_any_command_is_private(tmp_path: Path) -> None:
     engine = engine_at(tmp_path / "new")
     await Schema(engine).status()
@@ -35,6 +36,7 @@ async def test_database_made_by_any_command_is_private(tmp_path: Path) -> None:
     await engine.dispose()
 
 
+@pytest.mark.sqlite(reason="only SQLite is copied")
 async def test_copy_before_an_upgrade_is_private_from_its_first_byte(tmp_path: Path) -> None:
     engine = engine_at(tmp_path / "new")
     schema = Schema(engine)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from sqlalchemy import text
+from sqlalchemy import update
 
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import LEASE_MS, Job, Waiting
+from identity_server.storage.tables import jobs
 from tests.support.fakes import START_MS
 
 EXPIRES = START_MS + 10 * LEASE_MS
@@ -111,7 +112,7 @@ async def test_damaged_row_does_not_keep_others_from_being_claimed(database: Dat
 
     async def damage(tx: Transaction) -> None:
         await tx.jobs.add_claimed(2, "mail", {}, now_ms=now_ms, expires_at_ms=expires_at_ms)
-        await tx.jobs._connection.execute(text("UPDATE jobs SET sealed_payload = x'00' WHERE id = 1"))
+        await tx.jobs._connection.execute(update(jobs).where(jobs.c.id == 1).values(sealed_payload=b"0"))
 
     await database.transaction(damage)
     assert [job.id for job in await claimed(database, START_MS + LEASE_MS)] == [2]

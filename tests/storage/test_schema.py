@@ -16,7 +16,14 @@ from sqlalchemy.schema import CreateTable
 from identity_server.shipped import shipped
 from identity_server.storage.schema import Schema, SchemaProblem
 from identity_server.storage.tables import metadata
-from tests.support.databases import engine_at, open_database
+from tests.support.databases import (
+    engine_at,
+    open_database,
+    put_migrated,
+    read_everything,
+    read_rows,
+    write_rows,
+)
 from tests.support.fakes import START_MS
 
 NEXT_MIGRATION = """
@@ -63,15 +70,15 @@ async def _with_next_migration(tmp_path: Path, *, then: str = "pass") -> Path:
     return scripts
 
 
-async def _populate(tmp_path: Path) -> None:
-    async with open_database(tmp_path):
-        pass
-    with sqlite3.connect(tmp_path / "identity.db") as connection:
-        connection.execute("INSERT INTO accounts (user_id, created_at_ms) VALUES ('@alice:example.org', 1)")
+async def _populate(tmp_path: Path) -> Path:
+    file = tmp_path / "identity.db"
+    await put_migrated(file)
+    write_rows(file, "INSERT INTO accounts (user_id, created_at_ms) VALUES ('@alice:example.org', 1)")
+    return file
 
 
-async def test_upgrade_keeps_the_data_and_a_copy_of_the_file(tmp_path: Path) -> None:
-    await _populate(tmp_path)
+async def test_upgrade_keeps_the_data(tmp_path: Path) -> None:
+    file = await _populate(tmp_path)
     scripts = await _with_next_migration(tmp_path)
     engine = engine_at(tmp_path)
     schema = Schema(engine, scripts=scripts)
@@ -81,10 +88,15 @@ async def test_upgrade_keeps_the_data_and_a_copy_of_the_file(tmp_path: Path) -> 
     await schema.upgrade(now_ms=START_MS)
     await schema.require_current()
     await engine.dispose()
-    with sqlite3.connect(tmp_path / "identity.db") as connection:
-        assert connection.execute("SELECT user_id, nickname FROM accounts").fetchall() == [
-            ("@alice:example.org", None)
-        ]
+    assert read_rows(file, "SELECT user_id, nickname FROM accounts") == [("@alice:example.org", None)]
+
+
+@pytest.mark.sqlite(reason="PostgreSQL is copied by its own tools")
+async def test_file_is_copied_before_an_upgrade(tmp_path: Path) -> None:
+    await _populate(tmp_path)
+    engine = engine_at(tmp_path)
+    await Schema(engine, scripts=await _with_next_migration(tmp_path)).upgrade(now_ms=START_MS)
+    await engine.dispose()
     (copy,) = tmp_path.glob("*.before-upgrade-*")
     assert copy.stat().st_mode & 0o777 == 0o600
     with sqlite3.connect(copy) as connection:
@@ -93,7 +105,7 @@ async def test_upgrade_keeps_the_data_and_a_copy_of_the_file(tmp_path: Path) -> 
 
 
 async def test_failing_migration_leaves_the_database_as_it_was(tmp_path: Path) -> None:
-    await _populate(tmp_path)
+    file = await _populate(tmp_path)
     scripts = await _with_next_migration(tmp_path, then="op.drop_table('there_is_no_such_table')")
     engine = engine_at(tmp_path)
     with pytest.raises(Exception, match="there_is_no_such_table"):
@@ -101,22 +113,21 @@ async def test_failing_migration_leaves_the_database_as_it_was(tmp_path: Path) -
     status = await Schema(engine, scripts=scripts).status()
     await engine.dispose()
     assert not status.up_to_date
-    with sqlite3.connect(tmp_path / "identity.db") as connection:
-        assert "nickname" not in str(connection.execute("SELECT sql FROM sqlite_schema").fetchall())
+    assert read_rows(file, "SELECT * FROM accounts") == [("@alice:example.org", 1, None)]
 
 
 async def test_newer_database_is_refused_untouched(tmp_path: Path) -> None:
-    await _populate(tmp_path)
-    with sqlite3.connect(tmp_path / "identity.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
-    before = (tmp_path / "identity.db").read_bytes()
+    file = await _populate(tmp_path)
+    write_rows(file, "UPDATE alembic_version SET version_num = 'from_the_future'")
+    before = read_everything(file)
     engine = engine_at(tmp_path)
     with pytest.raises(SchemaProblem, match="newer"):
         await Schema(engine).upgrade(now_ms=START_MS)
     await engine.dispose()
-    assert (tmp_path / "identity.db").read_bytes() == before
+    assert read_everything(file) == before
 
 
+@pytest.mark.sqlite(reason="Sydent knows no other engine")
 async def test_database_of_sydent_is_refused_untouched(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "identity.db") as connection:
         connection.execute("CREATE TABLE threepid_validation_sessions (id INTEGER PRIMARY KEY)")
@@ -130,6 +141,7 @@ async def test_database_of_sydent_is_refused_untouched(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["identity.db"]
 
 
+@pytest.mark.sqlite(reason="a PRAGMA of the file")
 async def test_no_writer_holds_up_a_reader(tmp_path: Path) -> None:
     """Not even in a file that was put back from a copy, which doesn't remember."""
     (tmp_path / "first").mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
@@ -21,7 +20,7 @@ from identity_server.domain.identifiers import Medium, Threepid
 from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.server import open_socket
 from identity_server.wiring.world import Ports
-from tests.support.databases import put_migrated
+from tests.support.databases import put_migrated, read_rows, variables_for
 from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness, FakeSms
 
 ALICE = "@alice:example.org"
@@ -158,10 +157,9 @@ class Harness:
             inside.base = base
             yield inside
 
-    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the database holds, read from outside."""
-        with sqlite3.connect(self.config.db.file) as connection:
-            return connection.execute(query, parameters).fetchall()
+        return read_rows(self.config.db.file, query)
 
     def count(self, table: str) -> int:
         """How many rows a table has."""
@@ -192,7 +190,6 @@ def make_config(directory: Path, *, settings: Mapping[str, str] | None = None) -
     variables = {
         "GENERAL__SERVER_NAME": "id.example.org",
         "HTTP__CLIENT_HTTP_BASE": "https://id.example.org",
-        "DB__DB_FILE": str(directory / "db" / "identity.db"),
         "CRYPTO__KEY_DIR": str(directory / "keys"),
         # The mails that a test is about should be the only ones; those about notices switch them on.
         "EMAIL__EMAIL_NOTICES": "false",
@@ -201,7 +198,8 @@ def make_config(directory: Path, *, settings: Mapping[str, str] | None = None) -
     conf = directory / "sydent.conf"
     if not conf.exists():
         conf.write_text("[general]\n")
-    return load(conf, environ={f"IDENTITY_SERVER__{name}": value for name, value in variables.items()})
+    ours = {f"IDENTITY_SERVER__{name}": value for name, value in variables.items()}
+    return load(conf, environ={**variables_for(directory / "db" / "identity.db"), **ours})
 
 
 @asynccontextmanager
@@ -211,8 +209,7 @@ async def running(
     """A server over a directory; run again over the same one, it is the same server after a restart."""
     config = make_config(directory, settings=settings)
     fakes = fakes or Fakes()
-    if config.db.url is None:
-        await put_migrated(config.db.file)
+    await put_migrated(config.db.file)
     async with (
         open_system(config, fakes.ports) as system,
         ClientSession() as session,

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.processes import Program, reserve_port
+from tests.support.databases import on_postgresql, put_empty, variables_for
+from tests.support.postgresql import in_a_thread
 from tests.sydent.support import SERVER_NAME, SIGNING_TEXT
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,6 +62,7 @@ class Operator:
         self.sydent_db = folder / "sydent.db"
         self.our_db = folder / "db" / "identity.db"
         self._port = reserve_port()
+        in_a_thread(put_empty(self.our_db))
         (folder / "res" / "matrix-org").mkdir(parents=True, exist_ok=True)
         self.point_at(self.sydent_db)
 
@@ -128,7 +131,12 @@ ed25519.signingkey = {SIGNING_TEXT}
     @property
     def environment(self) -> dict[str, str]:
         """Nothing of the developer's own settings."""
-        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+        ours = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+        if on_postgresql():
+            ours |= {**variables_for(self.our_db), "IDENTITY_SERVER__DB__DB_AUTO_UPGRADE": "true"}
+            # Which file it is stays with the conf, as on SQLite.
+            del ours["IDENTITY_SERVER__DB__DB_FILE"]
+        return ours
 
     def report(self, *arguments: str) -> Any:
         """Import, and read the report."""

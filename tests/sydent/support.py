@@ -23,7 +23,7 @@ from identity_server.sydent.importing import Importer
 from identity_server.sydent.progress import Silent
 from identity_server.sydent.reading import open_sydent
 from identity_server.sydent.report import ImportReport
-from tests.support.databases import open_database
+from tests.support.databases import open_database, read_everything
 from tests.support.fakes import START_MS, FakeClock, FakeRandomness
 
 SERVER_NAME = "id.example.org"
@@ -251,11 +251,7 @@ class Target:
 
     def dump(self) -> list[tuple[Any, ...]]:
         """Every row of every table."""
-        with sqlite3.connect(self.directory / "identity.db") as connection:
-            tables = connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
-            ).fetchall()
-            return [(name, *row) for (name,) in tables for row in connection.execute(f"SELECT * FROM {name}")]
+        return read_everything(self.directory / "identity.db")
 
 
 CODE_HASHER = CodeHasher(b"c" * 32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from identity_server.storage.sealing import token_digest
 from identity_server.sydent.importing import CannotImport, check_identity
 from identity_server.sydent.reading import open_sydent
 from identity_server.sydent.report import Merged, ReportDoesNotAddUp, Skipped, TableReport
+from tests.support.databases import read_rows
 from tests.support.fakes import START_MS
 from tests.sydent.support import (
     ALICE,
@@ -576,9 +576,9 @@ async def test_codes_are_moved_as_codes(sydent: OldSydent, target: Target) -> No
     assert session.code is not None
     assert session.code.expires_at_ms == START_MS - MINUTE_MS + CODE_LIFETIME_MS
     assert CODE_HASHER.matches(session.code.hashed, SessionId("11"), "123456")
-    with sqlite3.connect(target.directory / "identity.db") as connection:
-        assert connection.execute("SELECT count(*) FROM validation_tokens").fetchone() == (0,)
-        assert connection.execute("SELECT sid FROM validation_sessions").fetchall() == [("11",), ("12",)]
+    file = target.directory / "identity.db"
+    assert read_rows(file, "SELECT count(*) FROM validation_tokens") == [(0,)]
+    assert read_rows(file, "SELECT sid FROM validation_sessions ORDER BY sid") == [("11",), ("12",)]
     assert report.table("threepid_validation_sessions").skipped == {Skipped.CODE: 1}
     assert report.table("threepid_token_auths").moved == 1
 

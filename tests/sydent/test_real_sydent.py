@@ -19,6 +19,7 @@ import signedjson.key
 import signedjson.sign
 from unpaddedbase64 import decode_base64
 
+from tests.support.databases import read_everything
 from tests.support.fakes import FakeRandomness
 from tests.support.harness import Fakes, Harness, User, running
 from tests.sydent.real import Operator, get_json
@@ -185,11 +186,11 @@ def test_second_run_changes_nothing(tmp_path: Path) -> None:
     operator.sydent(("bind", "email", "alice@example.com", ALICE), ("session", "email", "b@example.com", "s", False))
     operator.point_at(operator.our_db)
     operator.report()
-    dump = _dump(operator.our_db)
+    dump = read_everything(operator.our_db)
 
     again = operator.command("import-sydent", operator.sydent_db)
 
-    assert _dump(operator.our_db) == dump
+    assert read_everything(operator.our_db) == dump
     assert "Nothing new" in again.stdout
 
 
@@ -270,9 +271,3 @@ def _same_in_both(first: Path, second: Path) -> None:
         assert [[row[1] for row in table] for table in columns[0]] == [
             [row[1] for row in table] for table in columns[1]
         ]
-
-
-def _dump(path: Path) -> list[Any]:
-    with sqlite3.connect(path) as connection:
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
-        return [connection.execute(f"SELECT * FROM {name}").fetchall() for (name,) in tables]

@@ -1,0 +1,113 @@
+"""Two servers on one database, asked for the same thing at the same time: what holds on one holds on both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.test_phone import request_code, submit, wrong
+from tests.support.databases import read_rows
+from tests.support.fakes import FakeRandomness
+from tests.support.harness import ALICE, BOB, SECRET, Fakes, Harness, User, running
+
+pytestmark = pytest.mark.postgresql(reason="several servers on one database")
+
+EMAIL = "alice@example.com"
+Nodes = tuple[Harness, Harness]
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[Nodes]:
+    here, there = Fakes(), Fakes()
+    there.randomness = FakeRandomness("another")
+    there.homeservers, there.clock = here.homeservers, here.clock
+    async with running(tmp_path, fakes=here) as first, running(tmp_path, fakes=there) as second:
+        yield first, second
+
+
+@pytest.fixture
+async def users(nodes: Nodes) -> tuple[User, User]:
+    return await nodes[0].register(ALICE), await nodes[1].register(BOB)
+
+
+async def test_user_who_registers_everywhere_has_one_account(nodes: Nodes) -> None:
+    users = await asyncio.gather(*(node.register(ALICE) for node in nodes * 5))
+    assert nodes[0].count("accounts") == 1
+    for user in users:
+        for node in nodes:
+            assert (await node.get("account", as_=user)).json == {"user_id": ALICE}
+
+
+async def test_address_bound_by_two_has_one_owner(nodes: Nodes, users: tuple[User, User]) -> None:
+    for number in range(5):
+        address = f"n{number}@example.com"
+        pairs = list(zip(nodes, users, strict=True))
+        sids = [await node.validated(user, address, secret=f"s{user.user_id[1]}{number}") for node, user in pairs]
+        replies = await asyncio.gather(
+            *(
+                node.bind(user, sid, secret=f"s{user.user_id[1]}{number}")
+                for (node, user), sid in zip(pairs, sids, strict=True)
+            )
+        )
+        assert [reply.status for reply in replies] == [200, 200]
+        assert nodes[0].count("associations") == number + 1
+        found = [await node.find(user, address) for node, user in pairs]
+        owners = {owner for (owner,) in nodes[0].rows("SELECT user_id FROM associations")}
+        assert found[0] == found[1]
+        assert found[0] in owners
+
+
+async def test_bind_against_unbind_leaves_both_nodes_of_one_mind(nodes: Nodes, users: tuple[User, User]) -> None:
+    here, there = nodes
+    alice = users[0]
+    sid = await here.bound(alice, EMAIL)
+    for _ in range(5):
+        body = {
+            "sid": sid,
+            "client_secret": SECRET,
+            "mxid": alice.user_id,
+            "threepid": {"medium": "email", "address": EMAIL},
+        }
+        replies = await asyncio.gather(here.bind(alice, sid), there.post("3pid/unbind", body))
+        assert [reply.status for reply in replies] == [200, 200]
+        stored = here.count("associations")
+        assert await here.find(alice, EMAIL) == await there.find(alice, EMAIL) == (ALICE if stored else None)
+
+
+async def test_one_attempt_sends_one_mail(nodes: Nodes, users: tuple[User, User]) -> None:
+    replies = await asyncio.gather(*(node.request_token(users[0], EMAIL) for node in nodes * 5))
+    assert {reply.status for reply in replies} == {200}
+    assert len({reply.json["sid"] for reply in replies}) == 1
+    assert sum(len(node.mail.sent) for node in nodes) == 1
+
+
+async def test_wrong_codes_are_counted_together(nodes: Nodes, users: tuple[User, User]) -> None:
+    here, _ = nodes
+    sid = (await request_code(here, users[0])).json["sid"]
+    code = wrong(here)
+    replies = await asyncio.gather(*(submit(node, users[0], sid, code) for node in nodes * 10))
+    errcodes = [reply.errcode for reply in replies]
+    assert errcodes.count("M_TOKEN_INCORRECT") == 5
+    assert errcodes.count("M_SESSION_EXPIRED") == 15
+
+
+async def test_allowance_is_one_for_all_nodes(nodes: Nodes, users: tuple[User, User], tmp_path: Path) -> None:
+    alice = users[0]
+    sid = await nodes[0].validated(alice, EMAIL)
+    replies = await asyncio.gather(*(node.bind(alice, sid) for node in nodes * 20))
+    statuses = [reply.status for reply in replies]
+    assert statuses.count(200) == 20
+    assert statuses.count(429) == 20
+    assert read_rows(tmp_path / "db" / "identity.db", "SELECT count(*) FROM associations") == [(1,)]
+
+
+async def test_logout_on_one_node_counts_on_the_other(nodes: Nodes, users: tuple[User, User]) -> None:
+    here, there = nodes
+    assert (await there.get("account", as_=users[0])).status == 200
+    assert (await here.post("account/logout", {}, as_=users[0])).status == 200
+    async with asyncio.timeout(5):
+        while (await there.get("account", as_=users[0])).status != 401:
+            await asyncio.sleep(0.02)
