@@ -17,12 +17,13 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 
 from identity_server.domain.errors import Unavailable
+from identity_server.domain.identifiers import UserId
 from identity_server.storage import postgresql as limits
 from identity_server.storage.database import Transaction, make_engine
 from identity_server.storage.schema import Schema, SchemaProblem
 from tests.e2e.processes import reserve_port
 from tests.support.databases import PATIENT, connect_to, open_database, put_migrated, url_for
-from tests.support.harness import ALICE, Fakes, running
+from tests.support.harness import ALICE, SECRET, Fakes, running
 from tests.support.postgresql import (
     PostgresqlServer,
     as_servers_do,
@@ -56,12 +57,14 @@ def own_server() -> Iterator[PostgresqlServer]:
 async def test_restart_of_postgresql_is_a_gap_and_nothing_else(tmp_path: Path, own_server: PostgresqlServer) -> None:
     async with running(tmp_path, settings=settings_for(own_server.url("postgres"))) as server:
         alice = await server.register(ALICE)
-        await server.bound(alice, "alice@example.com")
-        statuses = {(await server.get("account", as_=alice)).status}
+        sid = await server.bound(alice, "alice@example.com")
+        # One that is never answered from memory.
+        path = f"3pid/getValidated3pid?sid={sid}&client_secret={SECRET}"
+        statuses = {(await server.get(path, as_=alice)).status}
 
         async def ask_all_the_time() -> None:
-            for number in range(10_000):
-                reply = await server.request_token(alice, f"n{number % 3}@example.com", attempt=number)
+            for _ in range(100_000):
+                reply = await server.get(path, as_=alice)
                 statuses.add(reply.status)
                 if reply.status == 503:
                     assert reply.errcode == "M_UNKNOWN"
@@ -73,12 +76,12 @@ async def test_restart_of_postgresql_is_a_gap_and_nothing_else(tmp_path: Path, o
             await asyncio.sleep(0.01)
         await asyncio.to_thread(own_server.start)
         back_at = time.monotonic()
-        while (await server.request_token(alice, "again@example.com")).status != 200:
+        while (await server.bind(alice, sid)).status != 200:
             assert time.monotonic() - back_at < _RESTART_SECONDS
             await asyncio.sleep(0.05)
         asking.cancel()
         await asyncio.wait({asking})
-        assert statuses <= {200, 429, 503}
+        assert statuses == {200, 503}
         assert await server.find(alice, "alice@example.com") == alice.user_id
 
 
@@ -115,8 +118,14 @@ async def test_session_that_was_killed_while_idle_is_noticed_before_it_is_used(
 
 async def test_more_at_once_than_connections_wait_for_their_turn(tmp_path: Path) -> None:
     async with running(tmp_path, settings={"DB__DB_POOL_SIZE": "1"}) as server:
-        users = await asyncio.gather(*(server.register(f"@user{number}:example.org") for number in range(30)))
-        assert len({user.token for user in users}) == 30
+        database = server.system.database
+
+        async def add(number: int) -> None:
+            user_id = UserId(f"@user{number}:example.org")
+            await database.transaction(lambda tx: tx.accounts.add_if_new(user_id, now_ms=server.clock.ms))
+
+        await asyncio.gather(*(add(number) for number in range(50)))
+        assert server.count("accounts") == 50
 
 
 # --- a pooler -------------------------------------------------------------------------------
@@ -171,8 +180,9 @@ async def test_whole_story_behind_a_pooler(tmp_path: Path, folder: Path) -> None
             running(tmp_path, settings=settings) as server,
             running(tmp_path, settings=settings, fakes=_same_time_as(server.clock.ms)) as second,
         ):
-            users = await asyncio.gather(*(server.register(f"@user{number}:example.org") for number in range(20)))
-            names = [f"user{number}@example.com" for number in range(20)]
+            # As many as one network may register at once; the pooler has fewer connections.
+            users = await asyncio.gather(*(server.register(f"@user{number}:example.org") for number in range(10)))
+            names = [f"user{number}@example.com" for number in range(10)]
             await asyncio.gather(
                 *(
                     server.request_token(user, name, secret=f"s{name}")

@@ -62,7 +62,8 @@ async def _head(tmp_path: Path) -> str:
     return expected
 
 
-async def _with_next_migration(tmp_path: Path, *, then: str = "pass") -> Path:
+async def with_next_migration(tmp_path: Path, *, then: str = "pass") -> Path:
+    """The migrations, and one more."""
     scripts = tmp_path / "scripts"
     shutil.copytree(shipped("migrations"), scripts, ignore=shutil.ignore_patterns("__pycache__"))
     body = NEXT_MIGRATION.format(head=await _head(tmp_path), then=then)
@@ -79,7 +80,7 @@ async def _populate(tmp_path: Path) -> Path:
 
 async def test_upgrade_keeps_the_data(tmp_path: Path) -> None:
     file = await _populate(tmp_path)
-    scripts = await _with_next_migration(tmp_path)
+    scripts = await with_next_migration(tmp_path)
     engine = engine_at(tmp_path)
     schema = Schema(engine, scripts=scripts)
     assert not (await schema.status()).up_to_date
@@ -95,7 +96,7 @@ async def test_upgrade_keeps_the_data(tmp_path: Path) -> None:
 async def test_file_is_copied_before_an_upgrade(tmp_path: Path) -> None:
     await _populate(tmp_path)
     engine = engine_at(tmp_path)
-    await Schema(engine, scripts=await _with_next_migration(tmp_path)).upgrade(now_ms=START_MS)
+    await Schema(engine, scripts=await with_next_migration(tmp_path)).upgrade(now_ms=START_MS)
     await engine.dispose()
     (copy,) = tmp_path.glob("*.before-upgrade-*")
     assert copy.stat().st_mode & 0o777 == 0o600
@@ -106,7 +107,7 @@ async def test_file_is_copied_before_an_upgrade(tmp_path: Path) -> None:
 
 async def test_failing_migration_leaves_the_database_as_it_was(tmp_path: Path) -> None:
     file = await _populate(tmp_path)
-    scripts = await _with_next_migration(tmp_path, then="op.drop_table('there_is_no_such_table')")
+    scripts = await with_next_migration(tmp_path, then="op.drop_table('there_is_no_such_table')")
     engine = engine_at(tmp_path)
     with pytest.raises(Exception, match="there_is_no_such_table"):
         await Schema(engine, scripts=scripts).upgrade(now_ms=START_MS)
