@@ -29,6 +29,7 @@ from identity_server.wiring.settings import http_settings, load_templates
 from identity_server.wiring.storage import make_peppers, open_database
 from identity_server.wiring.world import Ports
 from identity_server.workers.deliveries import job_kinds
+from identity_server.workers.other_nodes import follow_other_nodes
 from identity_server.workers.runner import JobRunner
 from identity_server.workers.upkeep import Upkeep, schedule
 
@@ -112,7 +113,10 @@ async def open_system(config: Config, ports: Ports, *, metrics: Metrics | None =
 @asynccontextmanager
 async def background_work(system: System) -> AsyncIterator[None]:
     """Deliveries and upkeep, for as long as the block runs."""
-    tasks = [asyncio.create_task(work) for work in (system.runner.run_forever(), *system.upkeep.run_forever())]
+    works = [system.runner.run_forever(), *system.upkeep.run_forever()]
+    if system.database.may_have_other_nodes:
+        works.append(follow_other_nodes(system.database, system.index))
+    tasks = [asyncio.create_task(work) for work in works]
     try:
         yield
     finally:
@@ -137,7 +141,9 @@ def build_app(
     app = web.Application()
     app[SERVICES], app[PAGES], app[SETTINGS] = services, pages, settings
     app[METRICS] = metrics
-    app[REQUEST_LOG] = RequestLog(form=settings.log_form, clock=ports.clock, randomness=ports.randomness)
+    app[REQUEST_LOG] = RequestLog(
+        form=settings.log_form, clock=ports.clock, randomness=ports.randomness, metrics=metrics
+    )
     app.on_cleanup.append(_close_request_log)
     add_routes(app, routes)
     return app

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,11 +72,23 @@ class Totals:
 class Metrics:
     """Counts what happens in this process."""
 
-    __slots__ = ("_requests", "totals")
+    __slots__ = ("_requests", "_sources", "_totals")
 
     def __init__(self) -> None:
-        self.totals = Totals()
-        self._requests = self.totals.requests
+        self._totals = Totals()
+        self._requests = self._totals.requests
+        self._sources: list[Callable[[], None]] = []
+
+    def gather_from(self, source: Callable[[], None]) -> None:
+        """Have `source` called before anybody reads; it counts what it has only noted so far."""
+        self._sources.append(source)
+
+    @property
+    def totals(self) -> Totals:
+        """Everything that was counted in this process."""
+        for gather in self._sources:
+            gather()
+        return self._totals
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered.
@@ -96,10 +109,10 @@ class Metrics:
 
     def count_lookup(self, *, asked: int, found: int) -> None:
         """A lookup was answered."""
-        numbers = self.totals.numbers
+        numbers = self._totals.numbers
         numbers["lookup_addresses",] += asked
         numbers["lookup_hits",] += found
 
     def count_job(self, kind: str, outcome: str) -> None:
         """A job of the outbox was tried."""
-        self.totals.numbers["jobs", kind, outcome] += 1
+        self._totals.numbers["jobs", kind, outcome] += 1

@@ -11,10 +11,12 @@ import re
 import select
 import sys
 from collections.abc import Iterator, MutableMapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
+from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 
 _ADDRESS_CHARACTER = r"[^\s@<>\"'(),;:=]"
 # Tried where a word begins and nowhere else, so that a long text takes time in proportion to its length.
@@ -22,6 +24,10 @@ _EMAIL = re.compile(rf"(?<!{_ADDRESS_CHARACTER}){_ADDRESS_CHARACTER}++@{_ADDRESS
 # Digests, tokens and sealed values are at least this long; ids and revisions are shorter.
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]{32,}")
 _KEPT_FILES = 365
+
+REQUEST_ID: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}request_id")
+"""The id of the request that is being answered: by its name, structlog writes it into every line."""
+
 _IS_BLOCK = "is_block"
 BLOCK = {_IS_BLOCK: True}
 """The `extra` of a record whose message is one or more whole lines."""

@@ -15,7 +15,6 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from structlog.contextvars import bind_contextvars
 
 from identity_server.api.errors import closing_response, error_response, internal_error_response
 from identity_server.api.headers import STANDARD_HEADERS
@@ -23,23 +22,21 @@ from identity_server.api.pages import error_page
 from identity_server.api.request_log import RequestLog
 from identity_server.api.route import ROUTE, Answers
 from identity_server.domain import errors
-from identity_server.metrics import Metrics
+from identity_server.observability import REQUEST_ID
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger(__name__)
 
-_NOT_LOGGED = frozenset({"/health", "/ready"})
-_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"})
 _UNKNOWN: Final = "unknown"
 _SERVER: Final = "Server"
 
 
-def answering(handle: Handler, log: RequestLog, metrics: Metrics) -> Handler:
+def answering(handle: Handler, log: RequestLog) -> Handler:
     """The application's own handler, made to answer whatever comes."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         started, request_id, method = monotonic(), log.next_id(), request.method
-        bind_contextvars(request_id=request_id)
+        REQUEST_ID.set(request_id)
         if method == "OPTIONS":
             # On every path, before anyone asks who is there or what is wanted.
             response: web.StreamResponse = web.Response(headers=STANDARD_HEADERS)
@@ -50,11 +47,7 @@ def answering(handle: Handler, log: RequestLog, metrics: Metrics) -> Handler:
                 response = _error_response(request, error)
         if _SERVER not in response.headers:
             response.headers.update(STANDARD_HEADERS)
-        route, seconds = route_of(request), monotonic() - started
-        shown = method if method in _METHODS else "other"
-        metrics.observe_request(route, shown, response.status, seconds)
-        if route not in _NOT_LOGGED:
-            log.add(request_id, shown, route, response.status, seconds=seconds)
+        log.note(request_id, started, method, route_of(request), response.status)
         return response
 
     return answer

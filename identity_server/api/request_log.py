@@ -1,7 +1,8 @@
-"""One line in the log for each request: which row, how it went, how long it took; nothing that the caller wrote.
+"""What is noted of each request, for the log and the metrics: which row, how it went, how long it took.
 
-The rule: a request isn't held up for its line. Lines are put together here, cheaply, and handed over in blocks: ten
-times a second, and before anything else is logged, so that the log stays in order.
+The rules: nothing that the caller wrote is noted. And a request isn't held up for it: lines are written, and durations
+counted, for many requests at once, ten times a second, and before anything else is logged, so that the log stays in
+order.
 """
 
 from __future__ import annotations
@@ -9,20 +10,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Final
 
 import orjson
 
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import opaque
+from identity_server.metrics import Metrics
 from identity_server.observability import BLOCK
 
 _logger = logging.getLogger("identity_server.requests")
 
 _PAUSE_SECONDS = 0.1
-_MOST_LINES = 1_000
+_MOST_NOTES = 1_000
+_NOT_LOGGED = frozenset({"/health", "/ready"})
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"})
 _PREFIX_BYTES = 9
 _LEVEL: Final = "info"
+
+_What = tuple[str, str, int]
+"""Method, pattern of the route, status."""
+_Note = tuple[str, float, float, str, str, int]
+"""The id of the request, when it began and ended, its method, the pattern of its route, the status."""
 
 
 class RequestLog:
@@ -32,17 +42,19 @@ class RequestLog:
         form: "json" or "console", as in `observability.set_up_logging`.
     """
 
-    def __init__(self, *, form: str, clock: Clock, randomness: Randomness) -> None:
+    def __init__(self, *, form: str, clock: Clock, randomness: Randomness, metrics: Metrics) -> None:
         self._write = self._as_json if form == "json" else self._for_people
         self._clock = clock
+        self._metrics = metrics
         # Nobody else's, and then counted: an id has to tell requests apart, not to be hard to guess.
         self._prefix = opaque(randomness, _PREFIX_BYTES)
         self._count = 0
-        self._lines: list[str] = []
+        self._noted: list[_Note] = []
         self._second = -1
         self._second_text = ""
-        self._known: dict[tuple[str, str, int], str] = {}
+        self._known: dict[_What, str] = {}
         self._timer: asyncio.TimerHandle | None = None
+        metrics.gather_from(self.flush)
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._before)
 
@@ -51,23 +63,32 @@ class RequestLog:
         self._count += 1
         return f"{self._prefix}-{self._count:x}"
 
-    def add(self, request_id: str, method: str, route: str, status: int, *, seconds: float) -> None:
-        """Log a request that has been answered."""
-        if not _logger.isEnabledFor(logging.INFO):
-            return
-        self._lines.append(self._write(request_id, (method, route, status), round(1000 * seconds, 1)))
-        if len(self._lines) >= _MOST_LINES:
-            self.flush()
-        elif self._timer is None:
+    def note(self, request_id: str, started: float, method: str, route: str, status: int) -> None:
+        """A request has been answered that was begun at that time (monotonic seconds)."""
+        self._noted.append((request_id, started, monotonic(), method, route, status))
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self.flush)
+        elif len(self._noted) >= _MOST_NOTES:
+            self.flush()
 
     def flush(self) -> None:
-        """Hand over what there is."""
+        """Write and count what has been noted."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._lines:
-            lines, self._lines = self._lines, []
+        if not self._noted:
+            return
+        noted, self._noted = self._noted, []
+        now_ms, now = self._clock.now_ms(), monotonic()
+        logs, lines = _logger.isEnabledFor(logging.INFO), []
+        for request_id, started, ended, method, route, status in noted:
+            seconds = ended - started
+            shown = method if method in _METHODS else "other"
+            self._metrics.observe_request(route, shown, status, seconds)
+            if logs and route not in _NOT_LOGGED:
+                at_ms = now_ms - round(1000 * (now - ended))
+                lines.append(self._write(at_ms, request_id, (shown, route, status), seconds))
+        if lines:
             _logger.info("\n".join(lines), extra=BLOCK)
 
     def close(self) -> None:
@@ -81,8 +102,8 @@ class RequestLog:
             self.flush()
         return True
 
-    def _now(self) -> str:
-        second, milliseconds = divmod(self._clock.now_ms(), 1000)
+    def _time(self, at_ms: int) -> str:
+        second, milliseconds = divmod(at_ms, 1000)
         if second != self._second:
             self._second, self._second_text = (
                 second,
@@ -90,18 +111,24 @@ class RequestLog:
             )
         return f"{self._second_text}.{milliseconds:03d}Z"
 
-    def _as_json(self, request_id: str, what: tuple[str, str, int], milliseconds: float) -> str:
+    def _as_json(self, at_ms: int, request_id: str, what: _What, seconds: float) -> str:
         known = self._known.get(what)
         if known is None:
             method, route, status = what
             fields = {"event": "request", "level": _LEVEL, "logger": _logger.name}
             fields |= {"method": method, "route": route, "status": status}  # type: ignore[dict-item]
             known = self._known[what] = orjson.dumps(fields).decode().removesuffix("}")
-        return f'{known},"milliseconds":{milliseconds},"request_id":"{request_id}","timestamp":"{self._now()}"}}'
+        return (
+            f'{known},"milliseconds":{1000 * seconds:.1f},"request_id":"{request_id}",'
+            f'"timestamp":"{self._time(at_ms)}"}}'
+        )
 
-    def _for_people(self, request_id: str, what: tuple[str, str, int], milliseconds: float) -> str:
+    def _for_people(self, at_ms: int, request_id: str, what: _What, seconds: float) -> str:
         known = self._known.get(what)
         if known is None:
             method, route, status = what
             known = self._known[what] = f"method={method} route={route} status={status}"
-        return f"{self._now()} [{_LEVEL}] request {known} milliseconds={milliseconds} request_id={request_id}"
+        return (
+            f"{self._time(at_ms)} [{_LEVEL}] request {known} milliseconds={1000 * seconds:.1f}"
+            f" request_id={request_id}"
+        )

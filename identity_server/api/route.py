@@ -89,8 +89,10 @@ def guarded(route: Route) -> Handler:
             _require_secret(request)
         elif route.access is not Access.OPEN:
             services = request.app[SERVICES]
-            account = await services.accounts.authenticate(_access_token(request))
-            if route.access is Access.ACCOUNT_AND_TERMS:
+            token = _access_token(request)
+            # Nearly always there is nothing to wait for, and then even a coroutine would cost more than the answer.
+            account = services.accounts.recognise(token) or await services.accounts.authenticate(token)
+            if route.access is Access.ACCOUNT_AND_TERMS and account.consents_to is not services.terms.in_force:
                 await services.terms.require(account)
             request[ACCOUNT] = account
         return await route.handler(request)
@@ -114,7 +116,10 @@ def _require_secret(request: web.Request) -> None:
 
 
 def _bearer(request: web.Request) -> str:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    header = request.headers.get("Authorization", "")
+    if header.startswith("Bearer "):
+        return header[7:].strip()
+    scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from identity_server.domain.identifiers import UserId
+from identity_server.domain.terms import Terms
 
 ACCESS_TOKEN_BYTES = 32
 
@@ -12,18 +13,20 @@ TOKEN_USE_RESOLUTION_MS = 24 * 3_600_000
 """A token's last use is recorded at most once in this time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Account:
     """The account behind an access token, as an authenticated request sees it.
 
     Attributes:
         token_digest: the digest of the token that was shown.
         token_last_used_at_ms: its last recorded use, exact to a day.
+        consents_to: the terms that it is known to have accepted.
     """
 
     user_id: UserId
     token_digest: bytes
     token_last_used_at_ms: int
+    consents_to: Terms | None = None
 
     def token_expired(self, *, now_ms: int, lifetime_ms: int) -> bool:
         """Whether the token has gone unused for too long."""

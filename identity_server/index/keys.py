@@ -32,20 +32,22 @@ class LookupKeys:
     """
 
     def __init__(self, root_key: RootKey) -> None:
+        cipher = algorithms.AES(root_key.derive("lookup"))
         # Block by block and with nothing carried over: so it serves as the bare cipher, for as long as it is kept.
-        self._cipher = Cipher(algorithms.AES(root_key.derive("lookup")), modes.ECB()).encryptor()  # noqa: S305
+        self._encrypt = Cipher(cipher, modes.ECB()).encryptor().update  # noqa: S305 - what a CBC-MAC is made of
+        # This one carries its last block over to the next call, where it is taken out again: making a new one each
+        # time would cost several times as much as using it.
+        self._chain = Cipher(cipher, modes.CBC(bytes(KEY_BYTES))).encryptor().update
+        self._carried = 0
         self.fingerprint = root_key.derive("fingerprint of the lookup key").hex()
 
     def one(self, written_hash: str) -> bytes | None:
         """The key of a hash; None for what is none."""
         if len(written_hash) != _HASH_CHARACTERS or not written_hash.isascii():
             return None
-        text = (written_hash + _PADDING).encode()
-        encrypt = self._cipher.update
-        key = encrypt(text[:KEY_BYTES])
-        for start in range(KEY_BYTES, len(text), KEY_BYTES):
-            mixed = int.from_bytes(key, "little") ^ int.from_bytes(text[start : start + KEY_BYTES], "little")
-            key = encrypt(mixed.to_bytes(KEY_BYTES, "little"))
+        text = int.from_bytes((written_hash + _PADDING).encode(), "little") ^ self._carried
+        key = self._chain(text.to_bytes(_BLOCKS * KEY_BYTES, "little"))[-KEY_BYTES:]
+        self._carried = int.from_bytes(key, "little")
         return key
 
     def many(self, written_hashes: Sequence[str]) -> bytes | None:
@@ -56,10 +58,9 @@ class LookupKeys:
         if not joined.isascii():
             return None
         blocks = np.frombuffer(joined.encode(), np.uint64).reshape(-1, _BLOCKS, KEY_BYTES // 8)
-        encrypt = self._cipher.update
-        keys = encrypt(blocks[:, 0].tobytes())
+        keys = self._encrypt(blocks[:, 0].tobytes())
         for block in range(1, _BLOCKS):
-            keys = encrypt((halves(keys) ^ blocks[:, block]).tobytes())
+            keys = self._encrypt((halves(keys) ^ blocks[:, block]).tobytes())
         return keys
 
 

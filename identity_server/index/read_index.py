@@ -46,11 +46,10 @@ class _Entry:
 
 
 @dataclass(slots=True)
-class _View:
-    """A file, and what has changed since it was made.
+class Answers:
+    """Finds Matrix IDs, in a file and in what has changed since it was made.
 
     Attributes:
-        identity: tells the file from the one that comes after it.
         added: by pepper and key, the associations that came since. Those of one that has gone again stay, and
             lead to nothing: so a removal needs no address.
         entries: the associations that came since, by id.
@@ -58,15 +57,76 @@ class _View:
     """
 
     file: IndexFile
-    identity: tuple[int, int]
-    feed: FeedPosition
+    keys: LookupKeys
     added: dict[str, dict[bytes, int]]
     entries: dict[int, _Entry] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
 
+    def find(self, pepper: Pepper, queries: Sequence[str], *, now_ms: int) -> dict[str, UserId]:
+        """Who is behind the hashes in these queries, by the query; what is badly formed matches nothing."""
+        if len(queries) > _ONE_BY_ONE and (keys := self.keys.many(queries)) is not None:
+            return self._find_many(pepper.value, queries, keys, now_ms)
+        found = {}
+        for query in queries:
+            user_id = self._find(pepper.value, query, now_ms)
+            if user_id is not None:
+                found[query] = user_id
+        return found
+
+    def find_plain(self, threepid: Threepid, *, now_ms: int) -> UserId | None:
+        """Who is behind an address (algorithm `none`)."""
+        return self._find(PLAIN, written_hash(threepid, PLAIN), now_ms)
+
+    def _find(self, pepper: str, query: str, now_ms: int) -> UserId | None:
+        key = self.keys.one(query)
+        if key is None:
+            return None
+        entry = self.entries.get(self.added[pepper].get(key, _NOBODY))
+        if entry is not None:
+            return entry.user_id if entry.not_before <= now_ms < entry.not_after else None
+        place = self.file.tables[pepper].find(key)
+        if place is None or place in self.gone or not self.file.is_valid(place, now_ms):
+            return None
+        return self.file.entries.user_id(place)
+
+    def _find_many(self, pepper: str, queries: Sequence[str], keys: bytes, now_ms: int) -> dict[str, UserId]:
+        hits, places = self.file.tables[pepper].find_many(halves(keys))
+        if self.gone:
+            stay = [place not in self.gone for place in places.tolist()]
+            hits, places = hits[stay], places[stay]
+        if not self.file.all_valid(now_ms):
+            valid = self.file.which_valid(places, now_ms)
+            hits, places = hits[valid], places[valid]
+        found = dict(zip(map(queries.__getitem__, hits.tolist()), self.file.entries.user_ids(places), strict=True))
+        added = self.added[pepper]
+        if added and not added.keys().isdisjoint(each := np.frombuffer(keys, f"V{KEY_BYTES}").tolist()):
+            for query, key in zip(queries, each, strict=True):
+                entry = self.entries.get(added.get(key, _NOBODY))
+                if entry is not None and entry.not_before <= now_ms < entry.not_after:
+                    found[query] = entry.user_id
+        return found
+
+
+@dataclass(slots=True)
+class _View:
+    """Where the answers come from, and how far they have followed the feed.
+
+    Attributes:
+        identity: tells the file from the one that comes after it.
+    """
+
+    answers: Answers
+    identity: tuple[int, int]
+    feed: FeedPosition
+
+    @property
+    def file(self) -> IndexFile:
+        return self.answers.file
+
     @property
     def changed(self) -> int:
-        return len(self.entries) + len(self.gone)
+        """How much has changed since the file was made."""
+        return len(self.answers.entries) + len(self.answers.gone)
 
 
 class ReadIndex:
@@ -94,7 +154,7 @@ class ReadIndex:
         self._offers_plain = offers_plain
         self._view: _View | None = None
         self._peppers: list[Pepper] = []
-        self._stamp = b""
+        self._stamp = -1
         self._following = asyncio.Lock()
         self._building: asyncio.Task[None] | None = None
 
@@ -118,47 +178,10 @@ class ReadIndex:
                 return pepper if pepper.honoured(now_ms=now_ms, grace_ms=grace_ms) else None
         return None
 
-    def find(self, pepper: Pepper, queries: Sequence[str], *, now_ms: int) -> dict[str, UserId]:
-        """Who is behind the digests in these queries, by the query; what is badly formed matches nothing."""
-        keys = self._keys.many(queries) if len(queries) > _ONE_BY_ONE else None
-        if keys is not None:
-            return self._find_many(pepper.value, queries, keys, now_ms)
-        found = {query: self._find(pepper.value, query, now_ms) for query in queries}
-        return {query: user_id for query, user_id in found.items() if user_id is not None}
-
-    def find_plain(self, threepid: Threepid, *, now_ms: int) -> UserId | None:
-        """Who is behind an address (algorithm `none`)."""
-        return self._find(PLAIN, written_hash(threepid, PLAIN), now_ms)
-
-    def _find(self, pepper: str, query: str, now_ms: int) -> UserId | None:
-        view, key = self._current, self._keys.one(query)
-        if key is None:
-            return None
-        entry = view.entries.get(view.added[pepper].get(key, _NOBODY))
-        if entry is not None:
-            return entry.user_id if entry.not_before <= now_ms < entry.not_after else None
-        place = view.file.tables[pepper].find(key)
-        if place is None or place in view.gone or not view.file.is_valid(place, now_ms):
-            return None
-        return view.file.entries.user_id(place)
-
-    def _find_many(self, pepper: str, queries: Sequence[str], keys: bytes, now_ms: int) -> dict[str, UserId]:
-        view = self._current
-        hits, places = view.file.tables[pepper].find_many(halves(keys))
-        if view.gone:
-            stay = [place not in view.gone for place in places.tolist()]
-            hits, places = hits[stay], places[stay]
-        if not view.file.all_valid(now_ms):
-            valid = view.file.which_valid(places, now_ms)
-            hits, places = hits[valid], places[valid]
-        found = dict(zip(map(queries.__getitem__, hits.tolist()), view.file.entries.user_ids(places), strict=True))
-        added = view.added[pepper]
-        if added and not added.keys().isdisjoint(each := np.frombuffer(keys, f"V{KEY_BYTES}").tolist()):
-            for query, key in zip(queries, each, strict=True):
-                entry = view.entries.get(added.get(key, _NOBODY))
-                if entry is not None and entry.not_before <= now_ms < entry.not_after:
-                    found[query] = entry.user_id
-        return found
+    @property
+    def answers(self) -> Answers:
+        """What is known at this moment; it goes on saying so, whatever changes meanwhile."""
+        return self._current.answers
 
     @property
     def _current(self) -> _View:
@@ -183,9 +206,14 @@ class ReadIndex:
                 await self._build_and_take_over()
         await self.catch_up()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether anything was committed on this node that hasn't been seen; costs next to nothing to ask."""
+        return self._database.stamps.read(Subject.LOOKUPS) != self._stamp
+
     async def refresh(self) -> None:
-        """Make sure that everything committed on this node is seen; costs next to nothing when nothing was."""
-        if self._database.stamps.read(Subject.LOOKUPS) != self._stamp:
+        """Make sure that everything committed on this node is seen."""
+        if self.is_behind:
             await self.catch_up()
 
     async def poll(self) -> None:
@@ -260,7 +288,8 @@ class ReadIndex:
         except OSError as error:
             raise Unusable(f"it can't be opened: {error.strerror}") from None
         file = await asyncio.to_thread(open_index_file, self._path, fingerprint=self._keys.fingerprint)
-        view = _View(file, identity, FeedPosition(file.seq), {pepper: {} for pepper in file.tables})
+        answers = Answers(file, self._keys, {pepper: {} for pepper in file.tables})
+        view = _View(answers, identity, FeedPosition(file.seq))
         if not self._has_a_pepper(view):
             raise Unusable("its peppers are gone")
         if await changed_hands(self._database, file) or not await self._follow(view):
@@ -309,19 +338,21 @@ class ReadIndex:
                 return True
             if not view.feed.advance([change.seq for change in changes], now_seconds=now_seconds):
                 return False
-            self._apply(view, changes, added)
+            self._apply(view.answers, changes, added)
 
-    def _apply(self, view: _View, changes: Collection[Change], added: _Rows) -> None:
+    def _apply(self, answers: Answers, changes: Collection[Change], added: _Rows) -> None:
         for change in changes:
             if not change.added:
-                view.entries.pop(change.association_id, None)
-                place = view.file.entries.place(change.association_id)
+                answers.entries.pop(change.association_id, None)
+                place = answers.file.entries.place(change.association_id)
                 if place is not None:
-                    view.gone.add(place)
-        news = [row for row in added if view.file.entries.place(row[0]) is None]
+                    answers.gone.add(place)
+        news = [row for row in added if answers.file.entries.place(row[0]) is None]
         for association_id, association in news:
-            view.entries[association_id] = _Entry(association.user_id, association.not_before, association.not_after)
-        for pepper, table in view.added.items():
+            answers.entries[association_id] = _Entry(
+                association.user_id, association.not_before, association.not_after
+            )
+        for pepper, table in answers.added.items():
             hashes = [written_hash(association.threepid, pepper) for _, association in news]
             keys = np.frombuffer(self._keys.many(hashes) or b"", f"V{KEY_BYTES}").tolist()
             table.update(zip(keys, (association_id for association_id, _ in news), strict=True))

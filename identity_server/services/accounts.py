@@ -69,6 +69,12 @@ class Accounts:
         await self._database.transaction(use_case)
         return token
 
+    def recognise(self, token: str) -> Account | None:
+        """The account of a token that was used on this node today; None where `authenticate` has to be asked."""
+        account = self._recognised.get(token_digest(token))
+        fresh = account is not None and not account.token_use_is_news(now_ms=self._clock.now_ms())
+        return account if fresh else None
+
     async def authenticate(self, token: str) -> Account:
         """The account that a token stands for.
 
@@ -76,23 +82,14 @@ class Accounts:
             Unauthenticated: the token is unknown, logged out or too long unused.
         """
         digest = token_digest(token)
-        now_ms = self._clock.now_ms()
-        account = self._recognised.get(digest)
-        if account is None or (account.token_use_is_news(now_ms=now_ms) and digest not in self._used_tokens):
-            # What is remembered of its last use may be older than what another worker has recorded.
-            account = await self._recognise(digest)
+        as_of, now_ms = self._recognised.as_of(), self._clock.now_ms()
+        account = await self._database.read(lambda tx: tx.access_tokens.find(digest))
         if account is None or account.token_expired(now_ms=now_ms, lifetime_ms=self._token_lifetime_ms):
             raise Unauthenticated
         if account.token_use_is_news(now_ms=now_ms):
             # Written by the upkeep: a read must not wait for a write.
             self._used_tokens.add(digest)
-        return account
-
-    async def _recognise(self, digest: bytes) -> Account | None:
-        as_of = self._recognised.as_of()
-        account = await self._database.read(lambda tx: tx.access_tokens.find(digest))
-        if account is not None:
-            self._recognised.put(digest, account, as_of=as_of)
+        self._recognised.put(digest, account, as_of=as_of)
         return account
 
     async def logout(self, account: Account) -> None:

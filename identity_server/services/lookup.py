@@ -10,8 +10,9 @@ from identity_server.domain.errors import InvalidParameter, InvalidPepper, TooMa
 from identity_server.domain.hashing import Algorithm, parse_plain_query
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.ports import Clock
-from identity_server.index.read_index import ReadIndex
+from identity_server.index.read_index import Answers, ReadIndex
 
+_AT_ONCE = 2_500
 _PLAIN_AT_ONCE = 100
 
 
@@ -49,7 +50,8 @@ class Lookup:
 
     async def hash_details(self) -> HashDetails:
         """What to hash with now."""
-        await self._index.refresh()
+        if self._index.is_behind:
+            await self._index.catch_up()
         return HashDetails(self._algorithms, self._index.pepper.value)
 
     async def lookup(self, *, algorithm: str, pepper: str, queries: Sequence[str]) -> dict[str, UserId]:
@@ -64,21 +66,31 @@ class Lookup:
             raise InvalidParameter("This algorithm is not offered here; see hash_details.")
         if len(queries) > self._max_addresses:
             raise TooManyAddresses(f"At most {self._max_addresses} addresses can be looked up at once.")
-        await self._index.refresh()
+        if self._index.is_behind:
+            await self._index.catch_up()
         now_ms = self._clock.now_ms()
         found_pepper = self._index.find_pepper(pepper, now_ms=now_ms, grace_ms=self._grace_ms)
         if found_pepper is None:
             raise InvalidPepper(algorithm=algorithm, lookup_pepper=self._index.pepper.value)
+        answers = self._index.answers
         if algorithm == Algorithm.NONE:
-            return await self._find_all_plain(queries, now_ms)
-        return self._index.find(found_pepper, queries, now_ms=now_ms)
+            return await self._find_all_plain(answers, queries, now_ms)
+        if len(queries) <= _AT_ONCE:
+            return answers.find(found_pepper, queries, now_ms=now_ms)
+        mapping: dict[str, UserId] = {}
+        for start in range(0, len(queries), _AT_ONCE):
+            mapping |= answers.find(found_pepper, queries[start : start + _AT_ONCE], now_ms=now_ms)
+            # A large lookup takes milliseconds, and others wait.
+            await asyncio.sleep(0)
+        return mapping
 
-    async def _find_all_plain(self, queries: Sequence[str], now_ms: int) -> dict[str, UserId]:
+    @staticmethod
+    async def _find_all_plain(answers: Answers, queries: Sequence[str], now_ms: int) -> dict[str, UserId]:
         """Checking an address takes a tenth of a millisecond: after a few, others have their turn."""
         mapping: dict[str, UserId] = {}
         for done, query in enumerate(queries, start=1):
             threepid = parse_plain_query(query)
-            user_id = None if threepid is None else self._index.find_plain(threepid, now_ms=now_ms)
+            user_id = None if threepid is None else answers.find_plain(threepid, now_ms=now_ms)
             if user_id is not None:
                 mapping[query] = user_id
             if done % _PLAIN_AT_ONCE == 0:

@@ -28,14 +28,15 @@ class StampedCache(Generic[K, V]):
         self._stamps = stamps
         self._subject = subject
         self._lifetime_seconds = lifetime_seconds
-        self._stamp = b""
+        self._stamp = -1
         self._values: dict[K, tuple[V, float]] = {}
 
     def get(self, key: K) -> V | None:
         """The value, if it still holds."""
-        if self.as_of() != self._stamp:
+        stamp = self._stamps.read(self._subject)
+        if stamp != self._stamp:
             self._values.clear()
-            self._stamp = self.as_of()
+            self._stamp = stamp
         found = self._values.get(key)
         if found is None:
             return None
@@ -45,11 +46,11 @@ class StampedCache(Generic[K, V]):
             return None
         return value
 
-    def as_of(self) -> bytes:
+    def as_of(self) -> int:
         """To be asked before the database is, and handed to `put` with what it said."""
         return self._stamps.read(self._subject)
 
-    def put(self, key: K, value: V, *, as_of: bytes) -> None:
+    def put(self, key: K, value: V, *, as_of: int) -> None:
         """Remember a value, unless something has changed since."""
         if as_of != self._stamp:
             return

@@ -9,13 +9,10 @@ import structlog
 
 from identity_server.domain.account import Account
 from identity_server.domain.errors import InvalidParameter, TermsNotSigned
-from identity_server.domain.identifiers import UserId
 from identity_server.domain.ports import Clock
 from identity_server.domain.terms import Terms
 from identity_server.rendering.policies import Policies, PolicyProblems
-from identity_server.services.stamped_cache import StampedCache
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.stamps import Subject
 
 _log = structlog.get_logger(__name__)
 
@@ -32,10 +29,6 @@ class TermsOfService:
         self._clock = clock
         self._load = load
         self._policies = load()
-        # Consent is never taken back, so only the terms may change under it.
-        self._consenting = StampedCache[UserId, Terms](
-            database.stamps, Subject.ACCOUNTS, lifetime_seconds=database.unannounced_seconds
-        )
 
     @property
     def policies(self) -> Policies:
@@ -59,24 +52,23 @@ class TermsOfService:
             _log.info("terms.reloaded", policies={each.id: each.version for each in policies.terms.policies})
 
     async def require(self, account: Account) -> None:
-        """Let pass only who has accepted the terms in force.
+        """Let pass only who has accepted the terms in force, and note on the account that it has.
+
+        Consent is never taken back, so it holds for as long as the account is remembered and these are the terms.
 
         Raises:
             TermsNotSigned: something is still to be accepted.
         """
         terms = self.in_force
-        if not terms.policies or self._consenting.get(account.user_id) is terms:
-            return
-        as_of = self._consenting.as_of()
 
         async def use_case(tx: Transaction) -> bool:
             accepted = await tx.accounts.list_accepted(account.user_id)
             agreed = await tx.accounts.find_agreed_master_version(account.user_id)
             return terms.satisfied(accepted=accepted, agreed_master_version=agreed)
 
-        if not await self._database.read(use_case):
+        if terms.policies and not await self._database.read(use_case):
             raise TermsNotSigned
-        self._consenting.put(account.user_id, terms, as_of=as_of)
+        account.consents_to = terms
 
     async def accept(self, account: Account, urls: Sequence[str]) -> None:
         """Commit that the account accepts the documents at these URLs.

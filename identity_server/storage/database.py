@@ -151,6 +151,11 @@ class Database:
         return await self._shielded(self._run(use_case, _READS))
 
     @property
+    def may_have_other_nodes(self) -> bool:
+        """Whether the database may serve others than the processes of this machine."""
+        return not self._one_writer
+
+    @property
     def settling_ms(self) -> int:
         """How long ago an entry of the change feed must have been made for all earlier ones to be there."""
         return 0 if self._one_writer else _SETTLING_MS

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import time
 from enum import IntEnum
 from pathlib import Path
 
-_CELL = struct.Struct("<QQ")
-_CELLS = 64
+_SIZE = 1024
+_PROCESS_BITS = 22
+_NUMBERS = 2**64
 
 
 class Subject(IntEnum):
@@ -37,32 +37,29 @@ class Stamps:
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        size = _CELL.size * _CELLS
-        if file is None:
-            self._memory = mmap.mmap(-1, size)
-            return
+        memory = mmap.mmap(-1, _SIZE) if file is None else self._shared(file)
+        self._stamps = memoryview(memory).cast("Q")
+
+    @staticmethod
+    def _shared(file: Path) -> mmap.mmap:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             # Never shrunk: a process that has mapped more of it would be killed when it looks there.
-            if os.fstat(descriptor).st_size < size:
-                os.ftruncate(descriptor, size)
-            self._memory = mmap.mmap(descriptor, size)
+            if os.fstat(descriptor).st_size < _SIZE:
+                os.ftruncate(descriptor, _SIZE)
+            return mmap.mmap(descriptor, _SIZE)
         finally:
             os.close(descriptor)
 
-    def read(self, subject: Subject) -> bytes:
+    def read(self, subject: Subject) -> int:
         """The stamp as it is now; only good for comparing."""
-        start = subject * _CELL.size
-        return self._memory[start : start + _CELL.size]
+        return self._stamps[subject]
 
     def renew(self, subject: Subject) -> None:
         """Change the stamp to one that it never was before.
 
         No counter: of two processes that count up at once, one would undo what the other has said.
         """
-        _CELL.pack_into(self._memory, subject * _CELL.size, os.getpid(), time.monotonic_ns())
-
-    def close(self) -> None:
-        """Give the memory back."""
-        self._memory.close()
+        # Time and process: nobody else's, for as long as the machine runs and anybody may have seen it.
+        self._stamps[subject] = ((time.monotonic_ns() << _PROCESS_BITS) + os.getpid()) % _NUMBERS

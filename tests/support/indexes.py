@@ -47,12 +47,13 @@ def find_all(
     """Who is behind addresses: by the pepper in use unless told otherwise, and by each of the ways to ask."""
     pepper = pepper or index.pepper
     queries = {query(address, pepper): address for address in addresses}
-    each = {one: index.find(pepper, [one], now_ms=now_ms).get(one) for one in queries}
+    answers = index.answers
+    each = {one: answers.find(pepper, [one], now_ms=now_ms).get(one) for one in queries}
     # So many that they are looked at all at once; what nobody is behind doesn't matter.
     many = [*queries, *(query(f"nobody{number}@example.com", pepper) for number in range(20))]
-    at_once = index.find(pepper, many, now_ms=now_ms)
+    at_once = answers.find(pepper, many, now_ms=now_ms)
     assert at_once == {one: user for one, user in each.items() if user is not None}
-    plain = {address: index.find_plain(make.email(address), now_ms=now_ms) for address in addresses}
+    plain = {address: answers.find_plain(make.email(address), now_ms=now_ms) for address in addresses}
     assert plain == {queries[one]: user for one, user in each.items()}
     return dict(plain)
 
