@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
@@ -30,7 +32,7 @@ NEXT_MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "test_next"
+revision = "9999"
 down_revision = {head!r}
 branch_labels = None
 depends_on = None
@@ -50,6 +52,14 @@ async def test_migrations_build_exactly_the_tables_of_the_code(tmp_path: Path) -
     assert differences == []
 
 
+def test_migrations_are_named_by_the_order_they_run_in() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(shipped("migrations")))
+    in_order = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    names = sorted(path.name for path in (shipped("migrations") / "versions").glob("*.py"))
+    assert [name.partition("_")[0] for name in names] == in_order
+
+
 def test_tables_suit_postgresql() -> None:
     for table in metadata.sorted_tables:
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
@@ -67,7 +77,7 @@ async def with_next_migration(tmp_path: Path, *, then: str = "pass") -> Path:
     scripts = tmp_path / "scripts"
     shutil.copytree(shipped("migrations"), scripts, ignore=shutil.ignore_patterns("__pycache__"))
     body = NEXT_MIGRATION.format(head=await _head(tmp_path), then=then)
-    (scripts / "versions" / "test_next.py").write_text(body)
+    (scripts / "versions" / "9999_next.py").write_text(body)
     return scripts
 
 
