@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from identity_server.app import background_work
 from tests.flows.test_phone import request_code, submit, wrong
 from tests.support.databases import read_rows
 from tests.support.fakes import FakeRandomness
@@ -16,6 +19,8 @@ from tests.support.harness import ALICE, BOB, SECRET, Fakes, Harness, User, runn
 pytestmark = pytest.mark.postgresql(reason="several servers on one database")
 
 EMAIL = "alice@example.com"
+# A thousand is what was promised.
+_TRIES = int(os.environ.get("IDENTITY_SERVER_TESTS_BINDS", "60"))
 Nodes = tuple[Harness, Harness]
 
 
@@ -111,3 +116,53 @@ async def test_logout_on_one_node_counts_on_the_other(nodes: Nodes, users: tuple
     async with asyncio.timeout(5):
         while (await there.get("account", as_=users[0])).status != 401:
             await asyncio.sleep(0.02)
+
+
+async def test_binding_on_one_node_is_found_on_another_within_a_second(tmp_path: Path) -> None:
+    """Each with an index of its own, and what runs in the background."""
+    here, there = Fakes(), Fakes()
+    there.randomness = FakeRandomness("another")
+    there.homeservers, there.clock = here.homeservers, here.clock
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(
+                running(tmp_path, fakes=fakes, settings={"LOOKUP__INDEX_DIR": str(tmp_path / name)})
+            )
+            for name, fakes in (("here", here), ("there", there))
+        ]
+        for node in nodes:
+            await stack.enter_async_context(background_work(node.system))
+        alice = await nodes[0].register(ALICE)
+        pepper = await nodes[0].pepper(alice)
+        for number in range(_TRIES):
+            one, other = nodes if number % 2 else nodes[::-1]
+            address = f"n{number}@example.com"
+            async with one.internally() as operator:
+                binding = {"medium": "email", "address": address, "mxid": f"@n{number}:example.org"}
+                assert (await operator.post("/_matrix/identity/internal/bind", binding)).status == 200
+            async with asyncio.timeout(1.0):
+                while (await other.lookup(alice, address, pepper=pepper)).json == {"mappings": {}}:
+                    await asyncio.sleep(0.005)
+
+
+async def test_logout_on_one_node_is_known_on_another_within_a_second(tmp_path: Path) -> None:
+    here, there = Fakes(), Fakes()
+    there.randomness = FakeRandomness("another")
+    there.homeservers, there.clock = here.homeservers, here.clock
+    async with AsyncExitStack() as stack:
+        one, other = [
+            await stack.enter_async_context(
+                running(tmp_path, fakes=fakes, settings={"LOOKUP__INDEX_DIR": str(tmp_path / name)})
+            )
+            for name, fakes in (("here", here), ("there", there))
+        ]
+        for node in (one, other):
+            await stack.enter_async_context(background_work(node.system))
+        alice = await one.register(ALICE)
+        assert (await other.get("account", as_=alice)).status == 200
+
+        await one.post("account/logout", {}, as_=alice)
+
+        async with asyncio.timeout(1.0):
+            while (await other.get("account", as_=alice)).status == 200:
+                await asyncio.sleep(0.01)

@@ -41,8 +41,8 @@ class Server:
             env={"PYTHONPATH": str(REPOSITORY), "NOTIFY_SOCKET": str(folder / "notify")},
         )
 
-    def configure(self, *, workers: int = 2, general: str = "", port: int | None = None) -> None:
-        """Write the configuration."""
+    def configure(self, *, workers: int = 2, general: str = "", http: str = "", port: int | None = None) -> None:
+        """Write the configuration; `general` and `http` are more lines of these sections."""
         self.conf.write_text(f"""
 [general]
 server.name = localhost
@@ -59,13 +59,14 @@ clientapi.http.bind_address = 127.0.0.1
 clientapi.http.port = {port or self.port}
 client_http_base = http://localhost
 workers = {workers}
+{http}
 [email]
 email.from = Identity <noreply@example.org>
 """)
 
-    def start(self, *, workers: int = 2) -> None:
+    def start(self, *, workers: int = 2, http: str = "") -> None:
         """Start it, and wait until all workers take requests."""
-        self.configure(workers=workers)
+        self.configure(workers=workers, http=http)
         self.program.start()
         self.wait_for(lambda: self.log_holds("serving "))
         self.wait_for(lambda: len(self.ready_workers()) == workers)
