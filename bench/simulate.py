@@ -45,12 +45,14 @@ class Assumptions:
     """Everything that isn't computed."""
 
     mxid_bytes: float = _assumed(31, "A Matrix ID in the index, on average.")
-    record_bytes: float = _assumed(24, "The index's record of an association: id, validity, where its Matrix ID is.")
+    record_bytes: float = _assumed(
+        34, "The index's record of an association: id, from when, until when, where its Matrix ID is and how long."
+    )
     key_bytes: float = _assumed(16, "The key of an association in the table of one pepper.")
     spare: float = _assumed(1.05, "Room in the tables for what comes after they were built.")
     process_mb: float = _assumed(110, "A process without any associations, in MB.")
     build_us: float = _assumed(25, "Reading, unsealing and hashing one association, in microseconds of one core.")
-    rehash_us: float = _assumed(20, "The same for a new pepper: what is known beside the key isn't made again.")
+    rehash_us: float = _assumed(25, "The same for a new pepper: the file is made anew, beside the one in use.")
     cores: float = _assumed(16, "Cores of a node.")
     busy: float = _assumed(0.6, "How busy a node may be at its peak.")
     lookups_1: float = _assumed(14_000, "Lookups of 1 per second and core.")
@@ -259,8 +261,9 @@ def _sections(given: Assumptions, sizes: Sequence[int]) -> Iterable[tuple[str, s
     yield (
         "Building it, and a new pepper's table",
         (
-            "Both read every association once and can be divided among cores by ranges of ids. The files are"
-            " alike on all nodes, so that copying them would do as well: that isn't built. Rotation has no haste: the former pepper serves until the new table stands."
+            "Both read every association once, today on one core. They can be divided among cores by ranges of ids,"
+            " and the files are alike on all nodes, so that copying them would do as well: neither is built. Rotation"
+            " has no haste: the former pepper serves until the new table stands."
         ),
         build_times(given, sizes),
     )
