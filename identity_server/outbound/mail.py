@@ -25,7 +25,8 @@ import structlog
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused, Mail
 from identity_server.rendering.faults import TemplateFault
 from identity_server.rendering.headers import BadRecipient
-from identity_server.rendering.mails import Letter, Mails
+from identity_server.rendering.letters import Letter
+from identity_server.rendering.mails import Mails
 
 _log = structlog.get_logger(__name__)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 READABLE = 4.5
 """The contrast that WCAG 2.2 asks of text (criterion 1.4.3, level AA)."""
@@ -101,8 +102,9 @@ class Palette:
     dark_pressed: Colour
 
     @classmethod
+    @lru_cache(maxsize=256)
     def of(cls, colour: Colour) -> Palette:
-        """The palette for an accent."""
+        """The palette for an accent. It is remembered: every mail and page asks for that of its brand."""
         light, dark = (colour.readable_on(ground) for ground in _GROUNDS)
         return cls(
             accent=light,

@@ -10,13 +10,11 @@ import io
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.generator import BytesGenerator
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import format_datetime
 from types import MappingProxyType
 
@@ -25,6 +23,7 @@ import structlog
 from identity_server.domain.ports import Clock, Mail
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
 from identity_server.rendering.headers import (
+    READING,
     header_names,
     header_text,
     mail_address,
@@ -33,6 +32,7 @@ from identity_server.rendering.headers import (
     parse_sender,
 )
 from identity_server.rendering.languages import Language
+from identity_server.rendering.letters import Letter, Wording, write_letter
 from identity_server.rendering.sydent_files import ALWAYS, RawMail
 from identity_server.rendering.sydent_mails import Frame, NotAMessage, bare_content, compose, has_headers
 from identity_server.rendering.templates import Templates
@@ -130,25 +130,6 @@ and every other text of the request under its own name. `migration`: `mxid` lose
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A mail as it goes over the wire.
-
-    Attributes:
-        sender: who it is from, for the relay: always `email.from`.
-        recipient: the one address it goes to.
-        message: what its reader gets.
-        content: the same in bytes.
-        smtputf8: whether it needs a relay that can carry addresses beyond ASCII.
-    """
-
-    sender: str
-    recipient: str
-    message: EmailMessage
-    content: bytes
-    smtputf8: bool
-
-
 class Mails:
     """Renders mails: subject, text and HTML from `templates/mail/<template>.{subject,txt,html}.j2`."""
 
@@ -189,7 +170,7 @@ class Mails:
         variables = {name: one_line(value) for name, value in mail.variables.items()}
         raw = self._templates.sydent.mail(mail.template, mail.brand)
         if raw is None:
-            return self._letter(self._ours(mail, recipient, variables), recipient)
+            return self._ours(mail, recipient, variables)
         return self._render_raw(mail, raw, recipient, variables)
 
     def _render_raw(self, mail: Mail, raw: RawMail, recipient: Address, variables: Mapping[str, str]) -> Letter:
@@ -213,17 +194,17 @@ class Mails:
         BytesGenerator(buffer, policy=message.policy).flatten(message)
         content = buffer.getvalue()
         # The last line of defence: whoever reads these bytes finds the headers that were set, and no others.
-        if header_names(message_from_bytes(content, policy=SMTP)) != header_names(message):
+        if header_names(message_from_bytes(content, policy=READING)) != header_names(message):
             raise TemplateFault("a mail that would be read with other headers than it was written with")
         smtputf8 = bool(getattr(message.policy, "utf8", False))
-        return Letter(self._sender.addr_spec, recipient.addr_spec, message, content, smtputf8)
+        return Letter(self._sender.addr_spec, recipient.addr_spec, content, smtputf8, lambda: message)
 
     def _bare_letter(self, text: str, recipient: Address) -> Letter:
         message = EmailMessage(mail_policy(self._sender, recipient))
         message["From"], message["To"] = self._sender, recipient
         message.set_content(text)
         smtputf8 = not (self._sender.addr_spec + recipient.addr_spec).isascii()
-        return Letter(self._sender.addr_spec, recipient.addr_spec, message, bare_content(text), smtputf8)
+        return Letter(self._sender.addr_spec, recipient.addr_spec, bare_content(text), smtputf8, lambda: message)
 
     def _raw_variables(self, mail: Mail, recipient: Address, variables: Mapping[str, str]) -> dict[str, str]:
         """What a template in Sydent's form is given; what a request calls itself can't stand for our own values."""
@@ -248,23 +229,24 @@ class Mails:
     def _date(self) -> str:
         return format_datetime(datetime.fromtimestamp(self._clock.now_ms() // 1000, UTC))
 
-    def _ours(self, mail: Mail, recipient: Address, variables: Mapping[str, str]) -> EmailMessage:
+    def _ours(self, mail: Mail, recipient: Address, variables: Mapping[str, str]) -> Letter:
         language = self._templates.languages.negotiate(mail.language)
         parts = {part: self._part(mail, part, language, variables) for part in ("subject", "txt", "html")}
-        message = EmailMessage(mail_policy(recipient, self._sender))
-        message["Date"] = self._date()
-        message["Message-ID"] = one_line(mail.message_id)
-        message["From"] = self._sender
-        message["To"] = recipient
-        message["Subject"] = header_text("Subject", parts["subject"])[:_MAX_SUBJECT]
-        message["Auto-Submitted"] = "auto-generated"
-        # Exchange doesn't know RFC 3834; this keeps its out-of-office replies away.
-        message["X-Auto-Response-Suppress"] = "All"
-        message.set_content(_wrapped(parts["txt"]), charset="utf-8", cte="quoted-printable")
-        message.add_alternative(parts["html"], subtype="html", charset="utf-8", cte="quoted-printable")
-        # Last, because making a multipart moves what `Content-*` headers there are into its first part.
-        message["Content-Language"] = language.tag
-        return message
+        headers = (
+            ("Date", self._date()),
+            ("Message-ID", one_line(mail.message_id)),
+            ("From", str(self._sender)),
+            ("To", str(recipient)),
+            ("Subject", header_text("Subject", parts["subject"])[:_MAX_SUBJECT]),
+            ("Auto-Submitted", "auto-generated"),
+            # Exchange doesn't know RFC 3834; this keeps its out-of-office replies away.
+            ("X-Auto-Response-Suppress", "All"),
+        )
+        try:
+            wording = Wording(text=_wrapped(parts["txt"]), html=parts["html"], language=language.tag)
+            return write_letter(headers, wording, sender=self._sender, recipient=recipient)
+        except ValueError:
+            raise TemplateFault(f"mail {mail.template}: a header that would be read as several") from None
 
     def check(self) -> None:
         """Render every mail for every brand and language with sample values, for a start that finds faults early.
@@ -328,9 +310,11 @@ def _sample(
 
 def _wrapped(text: str) -> str:
     """Fold long lines at spaces (a link has none, so it stays whole) and leave one empty line between paragraphs."""
-    folded = [
-        line
-        for paragraph in text.strip().splitlines()
-        for line in textwrap.wrap(paragraph, _TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
-    ]
+    folded = [line for paragraph in text.strip().splitlines() for line in _fold(paragraph)]
     return _EMPTY_LINES.sub("\n\n", "\n".join(folded)) + "\n"
+
+
+def _fold(paragraph: str) -> list[str]:
+    if len(paragraph) <= _TEXT_WIDTH and paragraph.isprintable():
+        return [paragraph.rstrip()]
+    return textwrap.wrap(paragraph, _TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) or [""]

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from email import errors, message_from_string
 from email.headerregistry import Address
 from email.message import EmailMessage, MIMEPart
-from email.policy import SMTP
 
 from identity_server.rendering.headers import (
+    READING,
     BadRecipient,
     header_text,
     mail_address,
@@ -86,24 +86,33 @@ def compose(text: str, frame: Frame) -> EmailMessage:
     """
     # Line ends of any kind, and empty lines that Jinja2 leaves above the headers.
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip()
-    message = message_from_string(text, policy=SMTP)
+    message = message_from_string(text, policy=READING)
     for part in message.walk():
         fatal = next((type(each).__name__ for each in part.defects if isinstance(each, _FATAL)), None)
         if fatal is not None:
             raise NotAMessage(f"not a proper message ({fatal})")
-    sender = _sender(message, frame)
+    sender, message_id = _sender(message, frame), _message_id(message, frame)
+    # Before the rest is set anew, which is dear.
+    for name in {name.lower() for name in message.keys()}:  # noqa: SIM118 - keys() of a message
+        if name in _OURS or name.startswith(_RESENT):
+            del message[name]
     for part in message.walk():
         _set_headers_anew(part)
         _set_content_anew(part)
-    _put_into_frame(message, frame, sender)
+    message["Date"] = frame.date
+    message["Message-ID"] = message_id
+    message["From"] = str(sender)
+    message["To"] = str(frame.recipient)
+    message["MIME-Version"] = "1.0"
+    if "Auto-Submitted" not in message:
+        message["Auto-Submitted"] = "auto-generated"
     message.policy = mail_policy(frame.recipient, frame.sender, sender)
     return message
 
 
 def _sender(raw: EmailMessage, frame: Frame) -> Address:
     """The sender in the template. One that came in by a value, as somebody's name, doesn't count."""
-    value = next((str(value) for name, value in raw.raw_items() if name.lower() == "from"), "")
-    written = only_address("From", _FOLD.sub(" ", value))
+    written = only_address("From", _written(raw, "from"))
     if written is None or not (written.addr_spec == frame.sender.addr_spec or frame.mentions(written.addr_spec)):
         return frame.sender
     try:
@@ -112,18 +121,15 @@ def _sender(raw: EmailMessage, frame: Frame) -> Address:
         return frame.sender
 
 
-def _put_into_frame(message: EmailMessage, frame: Frame, sender: Address) -> None:
-    found_id = _MESSAGE_ID.fullmatch(one_line(str(message.get("Message-ID", ""))))
-    for name in {name.lower() for name in message.keys()}:  # noqa: SIM118 - keys() of a message
-        if name in _OURS or name.startswith(_RESENT):
-            del message[name]
-    message["Date"] = frame.date
-    message["Message-ID"] = found_id[0] if found_id else one_line(frame.message_id)
-    message["From"] = sender
-    message["To"] = frame.recipient
-    message["MIME-Version"] = "1.0"
-    if "Auto-Submitted" not in message:
-        message["Auto-Submitted"] = "auto-generated"
+def _message_id(raw: EmailMessage, frame: Frame) -> str:
+    found = _MESSAGE_ID.fullmatch(one_line(_written(raw, "message-id")))
+    return found[0] if found else one_line(frame.message_id)
+
+
+def _written(raw: EmailMessage, wanted: str) -> str:
+    """The first header of a name as it stands in the template, in one line; "" where there is none."""
+    value = next((str(value) for name, value in raw.raw_items() if name.lower() == wanted), "")
+    return _FOLD.sub(" ", value)
 
 
 def _set_headers_anew(part: MIMEPart) -> None:

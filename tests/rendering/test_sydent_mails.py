@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity_server.domain.ports import Mail
-from identity_server.rendering.mails import Letter, Mails
+from identity_server.rendering.letters import Letter
+from identity_server.rendering.mails import Mails
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails
 
