@@ -103,8 +103,7 @@ class Associations:
         self, tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int
     ) -> tuple[dict[str, Any], list[Job]]:
         association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
-        before = await tx.associations.find(threepid)
-        await tx.associations.put(row_id(self._randomness), association)
+        before = await tx.associations.put(row_id(self._randomness), association)
         signed, to_homeserver = await self._bind_notices.add(tx, association, now_ms=now_ms)
         is_news = before is None or before.user_id != user_id
         to_owner = await self._owner_notices.add(tx, BOUND, threepid, user_id) if is_news else []

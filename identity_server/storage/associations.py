@@ -58,18 +58,21 @@ class Associations:
         row = await self._find_row(threepid)
         return None if row is None else self._from_row(row)
 
-    async def put(self, association_id: int, association: Association) -> None:
-        """Store an association under a fresh random id, in place of the address's earlier one."""
-        await self.remove(association.threepid, now_ms=association.ts)
+    async def put(self, association_id: int, association: Association) -> Association | None:
+        """Store an association under a fresh random id, in place of the address's earlier one; returns that."""
+        before = await self.remove(association.threepid, now_ms=association.ts)
         await self._connection.execute(insert(associations).values(**self._to_row(association_id, association)))
         await self._record(association_id, _ADDED, association.ts)
+        return before
 
-    async def remove(self, threepid: Threepid, *, now_ms: int) -> None:
-        """Remove the address's association, if there is one."""
+    async def remove(self, threepid: Threepid, *, now_ms: int) -> Association | None:
+        """Remove the address's association, if there is one; returns it."""
         row = await self._find_row(threepid)
-        if row is not None:
-            await self._connection.execute(delete(associations).where(associations.c.id == row.id))
-            await self._record(row.id, _REMOVED, now_ms)
+        if row is None:
+            return None
+        await self._connection.execute(delete(associations).where(associations.c.id == row.id))
+        await self._record(row.id, _REMOVED, now_ms)
+        return self._from_row(row)
 
     async def put_all(
         self, rows: Sequence[tuple[int, Association]], *, replaced: Sequence[int] = (), now_ms: int
@@ -109,6 +112,8 @@ class Associations:
 
     async def list_by_id(self, ids: Sequence[int]) -> list[tuple[int, Association]]:
         """Those of these associations that are still there."""
+        if not ids:
+            return []
         rows = await self._connection.execute(select(associations).where(associations.c.id.in_(ids)))
         return [(row.id, self._from_row(row)) for row in rows]
 
@@ -139,11 +144,11 @@ class Associations:
 
     async def feed_bounds(self) -> tuple[int, int]:
         """The oldest and the newest number in the feed; (0, 0) while nothing has ever changed."""
-        row = (
-            await self._connection.execute(
-                select(func.min(association_changes.c.change_seq), func.max(association_changes.c.change_seq))
-            )
-        ).one()
+        # Asked for both at once, SQLite would go through all of it.
+        oldest, newest = (
+            select(end(association_changes.c.change_seq)).scalar_subquery() for end in (func.min, func.max)
+        )
+        row = (await self._connection.execute(select(oldest, newest))).one()
         return row[0] or 0, row[1] or 0
 
     async def trim_changes(self, *, before_ms: int) -> int:

@@ -97,6 +97,8 @@ class Invites:
 
     async def remove(self, ids: Collection[int]) -> int:
         """Remove invites, private keys and all; their public keys live on. Returns how many."""
+        if not ids:
+            return 0
         result = await self._connection.execute(delete(invites).where(invites.c.id.in_(list(ids))))
         return result.rowcount
 
