@@ -110,7 +110,7 @@ class IndexBuilder:
 
     async def _pages(self) -> AsyncIterator[Rows]:
         after = _FIRST_ID
-        while rows := await self._database.read(_page_after(after)):
+        while rows := await self._database.read(_page_after(after), bulk=True):
             yield rows
             after = rows[-1][0]
 
@@ -135,7 +135,7 @@ class IndexBuilder:
             change = await tx.associations.find_change(seq)
             return seq, None if change is None else change.association_id
 
-        return await self._database.read(use_case)
+        return await self._database.read(use_case, bulk=True)
 
     # --- what has changed since -------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class IndexBuilder:
         made = _Growing(tables={pepper: bytearray() for pepper in wanted})
         touched = sorted({change.association_id for change in changes})
         for start in range(0, len(touched), _PAGE):
-            rows = await self._database.read(_with_ids(touched[start : start + _PAGE]))
+            rows = await self._database.read(_with_ids(touched[start : start + _PAGE]), bulk=True)
             made.add(sorted(rows, key=itemgetter(0)), self._keys)
         return await asyncio.to_thread(self._merge, old, made, touched, seq, last_change)
 
@@ -206,7 +206,7 @@ async def changes_since(database: Database, file: IndexFile) -> list[Change] | N
 
     if await changed_hands(database, file):
         return None
-    changes = await database.read(use_case)
+    changes = await database.read(use_case, bulk=True)
     return None if changes is None or len(changes) == _MOST_CHANGES else changes
 
 

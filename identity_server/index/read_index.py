@@ -29,6 +29,8 @@ from identity_server.storage.stamps import Subject
 _log = structlog.get_logger(__name__)
 
 _PAGE = 2_000
+_FEW = 50
+"""More changes than a few requests make at once; so many are read without the help of a thread."""
 _ONE_BY_ONE = 3
 """Up to so many addresses, looking at each costs less than setting up arrays."""
 _MOST_CHANGED = 1_000
@@ -322,23 +324,25 @@ class ReadIndex:
             if newest < view.feed.highest or oldest > view.feed.complete_to + 1:
                 return None
             changes = await tx.associations.list_changes(
-                after_seq=view.feed.highest, limit=_PAGE, missing=view.feed.missing
+                after_seq=view.feed.highest, limit=limit, missing=view.feed.missing
             )
             added = [change.association_id for change in changes if change.added]
             return changes, await tx.associations.list_by_id(added)
 
         now_seconds = asyncio.get_running_loop().time()
         view.feed.give_up_missing(now_seconds=now_seconds)
+        limit = _PAGE if view.feed.missing else _FEW
         while True:
-            found = await self._database.read(use_case)
+            found = await self._database.read(use_case, bulk=limit > _FEW)
             if found is None:
                 return False
             changes, added = found
-            if not changes:
-                return True
             if not view.feed.advance([change.seq for change in changes], now_seconds=now_seconds):
                 return False
             self._apply(view.answers, changes, added)
+            if len(changes) < limit:
+                return True
+            limit = _PAGE
 
     def _apply(self, answers: Answers, changes: Collection[Change], added: _Rows) -> None:
         for change in changes:

@@ -101,10 +101,12 @@ class Accounts:
         used, self._used_tokens = self._used_tokens, set()
         if used:
             now_ms = self._clock.now_ms()
-            await self._database.transaction(lambda tx: tx.access_tokens.record_use(used, now_ms=now_ms))
+            await self._database.transaction(lambda tx: tx.access_tokens.record_use(used, now_ms=now_ms), bulk=True)
 
     async def cleanup(self) -> int:
         """Commit the removal of tokens that have expired; returns how many."""
         await self.record_token_uses()
         unused_since_ms = self._clock.now_ms() - self._token_lifetime_ms
-        return await self._database.transaction(lambda tx: tx.access_tokens.cleanup(unused_since_ms=unused_since_ms))
+        return await self._database.transaction(
+            lambda tx: tx.access_tokens.cleanup(unused_since_ms=unused_since_ms), bulk=True
+        )

@@ -185,7 +185,7 @@ class Associations:
             found = [await tx.associations.find(threepid) for threepid in threepids]
             return [each for each in found if each is not None and each.not_before <= now_ms < each.not_after]
 
-        return await self._database.transaction(use_case)
+        return await self._database.transaction(use_case, bulk=len(threepids) > 1)
 
     def sign(self, association: Association) -> dict[str, Any]:
         """An association as it goes over the wire, without invites."""
@@ -194,4 +194,6 @@ class Associations:
     async def cleanup(self) -> int:
         """Commit the removal of feed entries that every reader has long seen."""
         before_ms = self._clock.now_ms() - _CHANGES_KEPT_MS
-        return await self._database.transaction(lambda tx: tx.associations.trim_changes(before_ms=before_ms))
+        return await self._database.transaction(
+            lambda tx: tx.associations.trim_changes(before_ms=before_ms), bulk=True
+        )

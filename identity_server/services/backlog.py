@@ -20,7 +20,7 @@ class Backlog:
 
     async def list(self) -> list[Waiting]:
         """What waits, by kind and queue; those that wait longest first."""
-        return await self._database.read(lambda tx: tx.jobs.list_waiting())
+        return await self._database.read(lambda tx: tx.jobs.list_waiting(), bulk=True)
 
     async def retry(self, *, claimed_too: bool = False) -> int:
         """Commit that whatever waits for a later try is due now; returns how many jobs that were.
@@ -29,4 +29,6 @@ class Backlog:
             claimed_too: also what a server seems to be trying at this moment; right only while none runs.
         """
         now_ms = self._clock.now_ms()
-        return await self._database.transaction(lambda tx: tx.jobs.hasten(now_ms=now_ms, claimed_too=claimed_too))
+        return await self._database.transaction(
+            lambda tx: tx.jobs.hasten(now_ms=now_ms, claimed_too=claimed_too), bulk=True
+        )

@@ -227,7 +227,7 @@ class Invitations:
     async def cleanup(self) -> int:
         """Commit the removal of invites that are over; returns how many."""
         now_ms = self._clock.now_ms()
-        return await self._database.transaction(lambda tx: tx.invites.cleanup(now_ms=now_ms))
+        return await self._database.transaction(lambda tx: tx.invites.cleanup(now_ms=now_ms), bulk=True)
 
 
 async def _take_back(tx: Transaction, invite: Invite) -> None:

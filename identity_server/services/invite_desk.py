@@ -23,7 +23,7 @@ class InviteDesk:
     async def list(self, *, limit: int) -> list[tuple[Invite, bool]]:
         """Live invites, the newest first, and whether a binding has taken each along."""
         now_ms = self._clock.now_ms()
-        return await self._database.read(lambda tx: tx.invites.list_all(now_ms=now_ms, limit=limit))
+        return await self._database.read(lambda tx: tx.invites.list_all(now_ms=now_ms, limit=limit), bulk=True)
 
     async def resend(self, invite_id: int) -> bool:
         """Commit another mail for an invite, which a running server sends within a minute; False if there is none of this id.

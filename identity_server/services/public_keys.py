@@ -41,4 +41,4 @@ class PublicKeys:
     async def cleanup(self) -> int:
         """Commit the removal of ephemeral keys that are over; returns how many."""
         now_ms = self._clock.now_ms()
-        return await self._database.transaction(lambda tx: tx.ephemeral_keys.cleanup(now_ms=now_ms))
+        return await self._database.transaction(lambda tx: tx.ephemeral_keys.cleanup(now_ms=now_ms), bulk=True)

@@ -331,7 +331,7 @@ class Validation:
         async def use_case(tx: Transaction) -> int:
             return await tx.validation_sessions.cleanup(now_ms=now_ms) + await tx.rate_limits.cleanup(now_ms=now_ms)
 
-        return await self._database.transaction(use_case)
+        return await self._database.transaction(use_case, bulk=True)
 
 
 async def _take_back(tx: Transaction, sending: _Sending) -> None:

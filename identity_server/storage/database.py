@@ -43,6 +43,7 @@ from identity_server.storage.postgresql import (
 )
 from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.sealing import Sealer
+from identity_server.storage.sqlite import is_busy, open_connection
 from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
 
@@ -54,7 +55,6 @@ _log = structlog.get_logger(__name__)
 IN_MEMORY = URL.create("sqlite+aiosqlite")
 """A database that is gone with its engine."""
 
-_BUSY_TIMEOUT_SECONDS = 5
 _SETTLING_MS = 120_000
 """Twice as long as a transaction may take, and a minute for clocks that differ."""
 _OTHER_NODES_SECONDS = 1.0
@@ -67,7 +67,8 @@ _LONGEST_PAUSE_SECONDS = 0.1
 _WRITES: dict[str, Any] = {"writes": True}
 # A snapshot is all that a reader needs, and so it can't be in the way of those who write.
 _READS: dict[str, Any] = {"writes": False, "isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-_CLAIMS: dict[str, Any] = {"writes": True, "isolation_level": "READ COMMITTED"}
+# What is due may be all that piled up in an outage.
+_CLAIMS: dict[str, Any] = {"writes": True, "inline": False, "isolation_level": "READ COMMITTED"}
 
 
 class Transaction:
@@ -126,17 +127,21 @@ class Database:
         """Have `follower` awaited after every commit that changes what lookups answer."""
         self._followers.append(follower)
 
-    async def transaction(self, use_case: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def transaction(self, use_case: Callable[[Transaction], Awaitable[T]], *, bulk: bool = False) -> T:
         """Run a use case that writes; commits when it returns, rolls back when it raises.
 
         Once started it runs to its end even if the caller is cancelled, so that nothing is left half done.
         A lost race (serialization failure, deadlock, busy database) runs it again: up to three times, or nine where
         there is more than one writer.
 
+        Args:
+            use_case: has no effect but on the database.
+            bulk: it may touch more than a handful of rows, or look for them without a key.
+
         Raises:
             Unavailable: the database stayed busy or could not be reached.
         """
-        return await self._shielded(self._run(use_case, _WRITES))
+        return await self._shielded(self._run(use_case, {**_WRITES, "inline": not bulk}))
 
     async def claim(self, use_case: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run a use case that makes rows its own by locking them, each of its statements on its own snapshot.
@@ -146,9 +151,9 @@ class Database:
         """
         return await self._shielded(self._run(use_case, _CLAIMS))
 
-    async def read(self, use_case: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Run a use case that only reads, on one consistent snapshot."""
-        return await self._shielded(self._run(use_case, _READS))
+    async def read(self, use_case: Callable[[Transaction], Awaitable[T]], *, bulk: bool = False) -> T:
+        """Run a use case that only reads, on one consistent snapshot; `bulk` is as for `transaction`."""
+        return await self._shielded(self._run(use_case, {**_READS, "inline": not bulk}))
 
     @property
     def may_have_other_nodes(self) -> bool:
@@ -243,7 +248,7 @@ class Database:
 
 def _for_sqlite(options: Mapping[str, Any]) -> dict[str, Any]:
     # It has one level, in which everything is serialized.
-    return {"writes": options["writes"]}
+    return {"writes": options["writes"], "inline": options["inline"]}
 
 
 def _away(error: Exception) -> Unavailable:
@@ -254,10 +259,7 @@ def _away(error: Exception) -> Unavailable:
 
 
 def _worth_another_run(error: DBAPIError) -> bool:
-    if is_lost_race(error):
-        return True
-    code = getattr(error.orig, "sqlite_errorcode", 0) or 0
-    return (code & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return is_lost_race(error) or is_busy(error.orig)
 
 
 class CannotWrite(Exception):
@@ -284,7 +286,7 @@ def make_engine(url: URL, settings: PostgresqlSettings | None = None) -> AsyncEn
         return make_postgresql_engine(url, settings or PostgresqlSettings())
     if url.database and url.database != ":memory:":
         make_private_file(Path(url.database))
-    engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
+    engine = create_async_engine(url, hide_parameters=True, connect_args={"async_creator_fn": open_connection})
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
@@ -324,9 +326,10 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Any) -> None:
     options = connection.get_execution_options()
+    writes = options.get("writes", True)
+    connection.connection.driver_connection.begin(inline=options.get("inline", False), writes=writes)
     if options.get("no_begin"):
         return
-    writes = options.get("writes", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

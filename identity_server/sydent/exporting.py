@@ -141,7 +141,7 @@ class Exporter:
 
     async def _bindings(self, connection: sqlite3.Connection, pepper: str | None) -> int:
         written, after = 0, _FIRST_ID
-        while page := await self._database.read(_associations_after(after)):
+        while page := await self._database.read(_associations_after(after), bulk=True):
             for association_id, association in page:
                 written += 1
                 self._binding(connection, written, association, pepper)
@@ -190,7 +190,7 @@ class Exporter:
         )
 
     async def _invites(self, connection: sqlite3.Connection) -> int:
-        found = await self._database.read(lambda tx: tx.invites.list_all(now_ms=self._now_ms, limit=_ALL))
+        found = await self._database.read(lambda tx: tx.invites.list_all(now_ms=self._now_ms, limit=_ALL), bulk=True)
         waiting = [invite for invite, taken in reversed(found) if not taken]
         for each in waiting:
             connection.execute(
@@ -211,7 +211,7 @@ class Exporter:
         self, page_after: Callable[[Transaction, T | None], Awaitable[list[T]]]
     ) -> AsyncIterator[list[T]]:
         after: T | None = None
-        while page := await self._database.read(lambda tx, after=after: page_after(tx, after)):  # type: ignore[misc] # a lambda's default isn't inferred
+        while page := await self._database.read(lambda tx, after=after: page_after(tx, after), bulk=True):  # type: ignore[misc] # a lambda's default isn't inferred
             yield page
             after = page[-1]
 

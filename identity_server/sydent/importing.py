@@ -189,7 +189,7 @@ class Importer:
 
     async def _write(self, use_case: Callable[[Transaction], Awaitable[R]]) -> R:
         """Run a use case that asks `_dry_run` before it writes."""
-        return await (self._target.read if self._dry_run else self._target.transaction)(use_case)
+        return await (self._target.read if self._dry_run else self._target.transaction)(use_case, bulk=True)
 
     def _skip_table(self, table: str, reason: Skipped) -> None:
         report = self._report.table(table)
@@ -421,7 +421,7 @@ class Importer:
         if self._dry_run:
             return
         for threepid in self._untold:
-            await self._target.transaction(partial(self._tell_of, threepid))
+            await self._target.transaction(partial(self._tell_of, threepid), bulk=True)
 
     async def _tell_of(self, threepid: Threepid, tx: Transaction) -> None:
         association = await tx.associations.find(threepid)
@@ -566,7 +566,7 @@ class Importer:
                 await tx.imports.set_mark(self._marks_name, table, last_row, now_ms=self._now_ms)
 
         if not self._dry_run:
-            await self._target.transaction(use_case)
+            await self._target.transaction(use_case, bulk=True)
 
     def _count_copies(self) -> None:
         report = self._report.table(GLOBAL)

@@ -47,7 +47,7 @@ def make_index(config: Config, clock: Clock, database: Database, root_key: RootK
     order = _Order(url, root_key, folder, offers_plain)
 
     async def build() -> None:
-        small = await database.read(lambda tx: tx.associations.are_at_most(_SMALL))
+        small = await database.read(lambda tx: tx.associations.are_at_most(_SMALL), bulk=True)
         await (builder.build() if small else _build_apart(order))
 
     return ReadIndex(database=database, keys=keys, path=folder / INDEX_FILE, build=build, offers_plain=offers_plain)

@@ -57,6 +57,15 @@ async def test_sees_the_writes_of_other_processes(database: Database, index: Rea
         assert find(index) is None
 
 
+async def test_sees_all_that_an_import_has_committed(database: Database, index: ReadIndex, tmp_path: Path) -> None:
+    rows = [(number, make.association(f"n{number}@example.com")) for number in range(1, 2_200)]
+    async with open_database(tmp_path) as other:
+        await other.transaction(lambda tx: tx.associations.put_all(rows, now_ms=START_MS), bulk=True)
+        await index.refresh()
+    addresses = [f"n{number}@example.com" for number, _ in rows]
+    assert set(find_all(index, addresses).values()) == {make.association().user_id}
+
+
 @pytest.mark.sqlite(reason="elsewhere there is no generation to ask for")
 async def test_nothing_changed_costs_no_query(
     database: Database, index: ReadIndex, monkeypatch: pytest.MonkeyPatch

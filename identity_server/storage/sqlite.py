@@ -1,0 +1,103 @@
+"""SQLite connections that answer a request's statements at once, and leave to a thread what may take its time.
+
+The rule: a use case of a request touches a handful of rows by key. SQLite finds them in microseconds, many times faster
+than a thread can be asked, so such statements run where they are called, on the event loop's thread. Into the driver's
+thread goes whatever may hold up the loop: waiting for another process's lock, the commit that waits for the disk,
+many rows in one statement, and every statement of a transaction that hasn't been declared `inline`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import aiosqlite
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BUSY_TIMEOUT_MS = 5_000
+_INLINE = frozenset({"Connection.cursor", "Connection.rollback", "Cursor.execute", "Cursor.fetchall", "Cursor.close"})
+_COMMIT = "Connection.commit"
+_MAY_WAIT = frozenset({"Cursor.execute", "Cursor.executemany", "Cursor.executescript", _COMMIT})
+_FETCH_SIZE = 64
+
+
+def is_busy(error: BaseException | None) -> bool:
+    """Whether something couldn't be done because another connection has a lock."""
+    # Its lower byte is the kind; errors of Python's module itself have none.
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def open_connection(database: str, **options: Any) -> Connection:
+    """A connection, still to be awaited; options are those of `sqlite3.connect`."""
+    # Never two threads at once, but not always the same. Nobody waits for a lock unless told to.
+    options |= {"check_same_thread": False, "timeout": 0}
+    return Connection(partial(sqlite3.connect, database, **options))
+
+
+class Connection(aiosqlite.Connection):
+    """A connection used by the event loop's thread or by its own, never by both at once.
+
+    While its own thread has anything to do, or to do next, whatever is asked for queues behind it there: so nothing
+    overtakes a statement whose caller was cancelled.
+    """
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, _FETCH_SIZE)
+        # A process that ends doesn't wait for connections that were never closed.
+        self._thread.daemon = True
+        self._inline = False
+        self._writes = True
+        # Each is counted by one thread only, so neither needs a lock.
+        self._asked_of_thread = 0
+        self._done_by_thread = 0
+
+    def begin(self, *, inline: bool, writes: bool) -> None:
+        """Say what the next transaction is like.
+
+        Args:
+            inline: its statements touch a handful of rows by key.
+            writes: its commit has to wait for the disk.
+        """
+        self._inline = inline
+        self._writes = writes
+
+    async def _execute(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if not self._running or self._connection is None:
+            raise ValueError("Connection closed")
+        name = getattr(fn, "__qualname__", "")
+        if self._runs_here(name):
+            try:
+                return fn(*args, **kwargs)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+                # Another process has a lock. It had no effect, so it is asked for again where it can be waited for.
+        self._asked_of_thread += 1
+        work = self._run_in_thread, partial(fn, *args, **kwargs), name in _MAY_WAIT
+        result: T = await super()._execute(*work)  # type: ignore[no-untyped-call] # the driver has no types there
+        return result
+
+    def _runs_here(self, name: str) -> bool:
+        if not self._inline or self._asked_of_thread != self._done_by_thread:
+            return False
+        return name in _INLINE or (name == _COMMIT and not self._writes)
+
+    def _run_in_thread(self, function: Callable[[], T], waits: bool) -> T:  # noqa: FBT001 - the driver passes it on
+        try:
+            return self._waiting_for_locks(function) if waits else function()
+        finally:
+            self._done_by_thread += 1
+
+    def _waiting_for_locks(self, function: Callable[[], T]) -> T:
+        self._set_busy_timeout(_BUSY_TIMEOUT_MS)
+        try:
+            return function()
+        finally:
+            self._set_busy_timeout(0)
+
+    def _set_busy_timeout(self, timeout_ms: int) -> None:
+        self._conn.execute(f"PRAGMA busy_timeout = {timeout_ms}").close()
