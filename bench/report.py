@@ -76,17 +76,7 @@ def _others(results: Results, size: int) -> str:
     row("binds per second beside lookups of 100", WHILE_BINDING, "binds_per_second", OURS, HELPED)
     row("start, index to be built", START_FIRST, "seconds", OURS, HELPED, unit="s")
     row("start, again", START_AGAIN, "seconds", OURS, HELPED, unit="s")
-    for name in ("rss", "pss", "uss"):
-        row(
-            f"memory of the first process, {name.upper()}",
-            MEMORY,
-            name,
-            OURS,
-            HELPED,
-            TWO_WORKERS,
-            per=_MIB,
-            unit="MiB",
-        )
+    # Ours is a parent and its workers, of which the parent holds no data: only the sum says something.
     row("memory of all processes, PSS", MEMORY, "pss_of_all", OURS, HELPED, TWO_WORKERS, per=_MIB, unit="MiB")
     row("memory of a further worker, its own", MEMORY, "largest_uss_of_others", TWO_WORKERS, per=_MIB, unit="MiB")
     rows += _per_association(results, size)
@@ -106,7 +96,7 @@ def _others(results: Results, size: int) -> str:
 def _per_association(results: Results, size: int) -> list[tuple[str, ...]]:
     """Against the smallest size, after the same work: what the work itself leaves behind is in both."""
     smallest = results.sizes[0]
-    full, less = results.get(size, MEMORY, OURS, "uss"), results.get(smallest, MEMORY, OURS, "uss")
+    full, less = results.get(size, MEMORY, OURS, "pss_of_all"), results.get(smallest, MEMORY, OURS, "pss_of_all")
     if full is None or less is None or size == smallest:
         return []
     each = (full - less) / (size - smallest)

@@ -308,7 +308,7 @@ def measured(given: Assumptions, results: Results) -> Assumptions:
         if less is not None and more is not None and small < large:
             # The difference: what doesn't grow with the associations is in both.
             found[name] = 1e6 * (more - less) / (large - small)
-    process = results.get(small, MEMORY, OURS, "uss")
+    process = results.get(small, MEMORY, OURS, "pss_of_all")
     if process is not None and small <= 100_000:
         found["process_mb"] = process / 1e6
     return replace(given, **{name: value for name, value in found.items() if value is not None})

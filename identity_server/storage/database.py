@@ -185,6 +185,8 @@ class Database:
         """
         try:
             async with asyncio.timeout(self._transaction_seconds), self._engine.connect() as connection:
+                # Who only wants to know whether it answers doesn't queue for the write lock.
+                await connection.execution_options(writes=False)
                 await connection.execute(text("SELECT 1"))
         except (DBAPIError, OSError, PoolTimeout) as error:
             raise Unavailable from error
