@@ -127,8 +127,7 @@ class RequestLog:
         known = self._known.get(what)
         if known is None:
             method, route, status = what
-            known = self._known[what] = f"method={method} route={route} status={status}"
-        return (
-            f"{self._time(at_ms)} [{_LEVEL}] request {known} milliseconds={1000 * seconds:.1f}"
-            f" request_id={request_id}"
-        )
+            # In the columns that structlog's own lines have.
+            known = f"[{_LEVEL:<9}] {'request':<30} [{_logger.name}] method={method} route={route} status={status}"
+            self._known[what] = known
+        return f"{self._time(at_ms)} {known} milliseconds={1000 * seconds:.1f} request_id={request_id}"
