@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-LONGEST_TRANSACTION_SECONDS = 60.0
-"""No transaction stays open for longer: storage/database.py has PostgreSQL end it well before."""
+from identity_server.storage.postgresql import LONGEST_TRANSACTION_SECONDS
+
+PATIENCE_SECONDS = 2 * LONGEST_TRANSACTION_SECONDS
+"""After so long, whoever held a missing number must have committed or been rolled back."""
 
 _MOST_MISSING = 50_000
 
@@ -49,5 +51,5 @@ class FeedPosition:
 
     def give_up_missing(self, *, now_seconds: float) -> None:
         """Stop waiting for numbers whose transactions must have been rolled back."""
-        before = now_seconds - LONGEST_TRANSACTION_SECONDS
+        before = now_seconds - PATIENCE_SECONDS
         self.missing = {number: since for number, since in self.missing.items() if since > before}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from identity_server.index.feed import LONGEST_TRANSACTION_SECONDS, FeedPosition
+from identity_server.index.feed import PATIENCE_SECONDS, FeedPosition
 
 
 def test_numbers_may_come_in_any_order() -> None:
@@ -22,9 +22,9 @@ def test_what_never_comes_was_rolled_back() -> None:
     position.advance([2], now_seconds=0)
     position.advance([4], now_seconds=30)
 
-    position.give_up_missing(now_seconds=LONGEST_TRANSACTION_SECONDS - 1)
+    position.give_up_missing(now_seconds=PATIENCE_SECONDS - 1)
     assert set(position.missing) == {1, 3}
-    position.give_up_missing(now_seconds=LONGEST_TRANSACTION_SECONDS)
+    position.give_up_missing(now_seconds=PATIENCE_SECONDS)
     assert (set(position.missing), position.complete_to) == ({3}, 2)
 
 
