@@ -879,7 +879,7 @@ class Lookup:
         values.optional(values.PATH),
         "",
         new=True,
-        doc="""The directory of the index that lookups are answered from, 50 bytes and a Matrix ID for each binding. It is
+        doc="""The directory of the index that lookups are answered from, 52 bytes and a Matrix ID for each binding. It is
         made from the database, and again when it is lost; it holds no address. Empty: `index` beside `db.file`. The
         workers of one machine share it, and no two machines may.""",
     )

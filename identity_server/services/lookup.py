@@ -12,7 +12,7 @@ from identity_server.domain.identifiers import UserId
 from identity_server.domain.ports import Clock
 from identity_server.index.read_index import Answers, ReadIndex
 
-_AT_ONCE = 2_500
+_AT_ONCE = 1_000
 _PLAIN_AT_ONCE = 100
 
 
