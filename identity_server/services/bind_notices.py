@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from identity_server.domain.association import Association
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.identifiers import ServerName, server_of
 from identity_server.domain.invite import Invite
 from identity_server.domain.ports import Clock, Homeservers, Randomness
@@ -26,8 +27,6 @@ _MINUTE_MS = 60_000
 _LONGEST_PAUSE_MS = 6 * 60 * _MINUTE_MS
 _LIFETIME_MS = 14 * 24 * 60 * _MINUTE_MS
 _JITTER_BITS = 16
-
-GIVEN_UP = "on-bind notice given up"
 
 
 class NoticeWriter:
@@ -124,7 +123,7 @@ class BindNotices(NoticeWriter):
         server_name = ServerName(job.payload["server_name"])
         _log.error("bind_notice.given_up", server_name=server_name, invites=len(job.payload["invites"]))
         await tx.invites.release(job.payload["invites"])
-        await tx.audit.add(GIVEN_UP, now_ms=self._clock.now_ms(), server_name=server_name)
+        await tx.audit.add(AuditEvent.NOTICE_GIVEN_UP, now_ms=self._clock.now_ms(), server_name=server_name)
 
     def pause_ms(self, attempts: int) -> int:
         """One minute, doubling up to six hours, and up to a fifth more so that they don't all come at once."""

@@ -1,27 +1,90 @@
-"""What an operator may have to account for later; never names a person or an address."""
+"""The audit journal: what an operator may have to account for later; never names a person or an address.
+
+The rule: a use case writes its entry in its own transaction, and no two of them touch the same row for that.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Row, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_server.domain.audit import AuditEntry, AuditEvent, Subject, subject_parts
 from identity_server.domain.identifiers import ServerName
-from identity_server.storage.tables import audit
+from identity_server.storage.sealing import COMMITMENT_BYTES, Sealer, same_digest
+from identity_server.storage.tables import audit_chain, audit_pending
 
 
 class Audit:
     """Entries are added and read; nothing changes them."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
         self._connection = connection
+        self._sealer = sealer
 
-    async def add(self, event: str, *, now_ms: int, server_name: ServerName | None = None) -> None:
-        """Write an entry."""
-        await self._connection.execute(insert(audit).values(at_ms=now_ms, event=event, server_name=server_name))
+    async def add(
+        self,
+        event: AuditEvent,
+        *,
+        now_ms: int,
+        about: Iterable[Subject] = (),
+        count: int | None = None,
+        server_name: ServerName | None = None,
+    ) -> None:
+        """Write an entry.
 
-    async def list(self, event: str) -> list[tuple[int, str | None]]:
-        """Time and homeserver of every entry of this kind, the oldest first."""
-        rows = await self._connection.execute(
-            select(audit.c.at_ms, audit.c.server_name).where(audit.c.event == event).order_by(audit.c.id)
+        Args:
+            event: what happened.
+            now_ms: when.
+            about: whom it concerns; kept as keyed digests only, which can't be told from those of another entry.
+            count: how many there were, where it was more than one thing.
+            server_name: of a homeserver that operators must be able to read; never the one of a person's Matrix ID.
+        """
+        entry = AuditEntry(self._sealer.salt(), now_ms, event.value, server_name, count, self._sealer.key_id, ())
+        subjects = [(), *(subject_parts(subject) for subject in about)]
+        commitments = tuple(self._sealer.commit(*entry.parts, *subject) for subject in subjects)
+        await self._connection.execute(
+            insert(audit_pending).values(**_to_row(replace(entry, commitments=commitments)))
         )
-        return [(row.at_ms, row.server_name) for row in rows]
+
+    async def list(self, event: AuditEvent) -> Sequence[AuditEntry]:
+        """Every entry of this kind, the oldest first."""
+        return [*await self._find(audit_chain, event), *await self._find(audit_pending, event)]
+
+    def is_about(self, entry: AuditEntry, subject: Subject) -> bool:
+        """Whether this entry concerns them, as far as the root key at hand can tell."""
+        commitment = self._sealer.commit(*entry.parts, *subject_parts(subject))
+        return any(same_digest(commitment, each) for each in entry.commitments[1:])
+
+    async def _find(self, table: Table, event: AuditEvent) -> Sequence[AuditEntry]:
+        order = table.c.seq if table is audit_chain else table.c.at_ms
+        rows = await self._connection.execute(select(table).where(table.c.event == event.value).order_by(order))
+        return [_from_row(row) for row in rows]
+
+
+def _to_row(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "salt": entry.salt,
+        "at_ms": entry.at_ms,
+        "event": entry.event,
+        "server_name": entry.server_name,
+        "number": entry.count,
+        "key_id": entry.key_id,
+        "commitments": b"".join(entry.commitments),
+    }
+
+
+def _from_row(row: Row[Any]) -> AuditEntry:
+    starts = range(0, len(row.commitments), COMMITMENT_BYTES)
+    return AuditEntry(
+        salt=row.salt,
+        at_ms=row.at_ms,
+        event=row.event,
+        server_name=row.server_name,
+        count=row.number,
+        key_id=row.key_id,
+        commitments=tuple(row.commitments[start : start + COMMITMENT_BYTES] for start in starts),
+    )

@@ -84,7 +84,7 @@ class Transaction:
         self.rate_limits = RateLimits(connection, sealer)
         self.ephemeral_keys = EphemeralKeys(connection)
         self.invites = Invites(connection, sealer)
-        self.audit = Audit(connection)
+        self.audit = Audit(connection, sealer)
         self.imports = Imports(connection)
         self.exports = Exports(connection)
         self.chores = Chores(connection)

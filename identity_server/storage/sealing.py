@@ -21,6 +21,8 @@ from identity_server.domain.ports import Randomness
 ROOT_KEY_BYTES = 32
 _DERIVED_BYTES = 32
 _BLIND_BYTES = 32
+_SALT_BYTES = 16
+COMMITMENT_BYTES = 16
 # What deriving a root key costs: once per start, so it may take a second and 256 MiB.
 _PASSPHRASE_MEMORY_KIB = 256 * 1024
 _PASSPHRASE_PASSES = 4
@@ -99,6 +101,7 @@ class Sealer:
         self._aead = Aead(root_key.derive("seal"))
         self._blind_key = root_key.derive("blind index")
         self._digest_key = root_key.derive("digests")
+        self._audit_key = root_key.derive("audit")
         self._randomness = randomness
 
     def seal(self, place: str, row_id: object, plaintext: str) -> bytes:
@@ -126,6 +129,14 @@ class Sealer:
     def digest(self, purpose: str, *parts: str) -> bytes:
         """A keyed digest of something that may be guessable, such as a client's own secret."""
         return self._keyed(self._digest_key, purpose, *parts)
+
+    def salt(self) -> bytes:
+        """What makes an entry of the audit journal unlike any other."""
+        return self._randomness.token_bytes(_SALT_BYTES)
+
+    def commit(self, *parts: str) -> bytes:
+        """Stands for what an entry of the audit journal says, or doesn't say readably."""
+        return self._keyed(self._audit_key, *parts)[:COMMITMENT_BYTES]
 
     @staticmethod
     def _keyed(key: bytes, *parts: str) -> bytes:

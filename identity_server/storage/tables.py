@@ -7,6 +7,8 @@ Ids of sealed rows are random and known before the insert, because a sealed valu
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -18,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -184,14 +187,41 @@ invites = Table(
     Column("taken_at_ms", BigInteger, comment="when a binding took it along; NULL while it waits"),
 )
 
-audit = Table(
-    "audit",
+
+def _audit_entry() -> tuple[Column[Any], ...]:
+    return (
+        Column("at_ms", BigInteger, nullable=False),
+        Column("event", String(64), nullable=False),
+        Column("server_name", String(255), comment="of the homeserver concerned; never a person"),
+        Column("number", BigInteger, comment="how many, where it was more than one thing"),
+        Column("key_id", String(16), nullable=False),
+        Column("commitments", LargeBinary, nullable=False, comment="keyed; of the entry, and of whom it is about"),
+    )
+
+
+audit_pending = Table(
+    "audit_pending",
     metadata,
-    Column("id", _Counter, primary_key=True, autoincrement=True),
-    Column("at_ms", BigInteger, nullable=False),
-    Column("event", String(64), nullable=False),
-    Column("server_name", String(255), comment="of the homeserver concerned; never a person"),
-    sqlite_autoincrement=True,
+    Column("salt", LargeBinary, primary_key=True, comment="random; of this entry alone"),
+    *_audit_entry(),
+)
+
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="without gaps"),
+    Column("salt", LargeBinary, nullable=False, comment="random; of this entry alone"),
+    *_audit_entry(),
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the entry and of the hash before it"),
+)
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column(
+        "name", String(16), primary_key=True, comment="'head': the newest entry; 'pruned': the last that was removed"
+    ),
+    Column("signed", Text, nullable=False, comment="JSON that says so, signed by the server's key"),
 )
 
 imports = Table(

@@ -11,8 +11,8 @@ import signedjson.key
 import signedjson.sign
 from unpaddedbase64 import decode_base64
 
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
-from identity_server.services.bind_notices import GIVEN_UP
 from identity_server.services.invite_desk import InviteDesk
 from tests.support.harness import Harness, Reply, User, running
 
@@ -166,8 +166,8 @@ async def test_notice_given_up_leaves_the_invites_waiting(
         server.clock.advance(hours=6)
     notices.answers.clear()
     assert notices.delivered == []
-    audit = await server.system.database.read(lambda tx: tx.audit.list(GIVEN_UP))
-    assert [name for _, name in audit] == ["elsewhere.example"]
+    audit = await server.system.database.read(lambda tx: tx.audit.list(AuditEvent.NOTICE_GIVEN_UP))
+    assert [entry.server_name for entry in audit] == ["elsewhere.example"]
     if refused:
         await server.bound(bob, CAROL, secret="again")
         await settle(server)
