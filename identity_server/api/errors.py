@@ -29,6 +29,7 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
     errors.TermsNotSigned: (403, "M_TERMS_NOT_SIGNED"),
     errors.Forbidden: (403, "M_FORBIDDEN"),
     errors.HomeserverNotAllowed: (403, "M_UNAUTHORIZED"),
+    errors.HomeserverDenied: (403, "M_FORBIDDEN"),
     errors.NotYourMatrixId: (403, "M_UNAUTHORIZED"),
     errors.OpenIdTokenRefused: (401, "M_UNAUTHORIZED"),
     errors.HomeserverUnreachable: (503, "M_UNKNOWN"),

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.domain.account import Account
-from identity_server.domain.errors import Forbidden, Unauthenticated
+from identity_server.domain.errors import Forbidden, HomeserverDenied, Unauthenticated
 from identity_server.domain.identifiers import UserId
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,6 +28,8 @@ class Access(Enum):
 
     OPEN = auto()
     """Anyone."""
+    TOKEN = auto()
+    """Whoever shows an access token, even of a homeserver that is no longer served: to give it up."""
     ACCOUNT = auto()
     """Whoever shows an access token, terms accepted or not."""
     ACCOUNT_AND_TERMS = auto()
@@ -92,6 +94,8 @@ def guarded(route: Route) -> Handler:
             token = _access_token(request)
             # Nearly always there is nothing to wait for, and then even a coroutine would cost more than the answer.
             account = services.accounts.recognise(token) or await services.accounts.authenticate(token)
+            if not account.is_served and route.access is not Access.TOKEN:
+                raise HomeserverDenied
             if route.access is Access.ACCOUNT_AND_TERMS and account.consents_to is not services.terms.in_force:
                 await services.terms.require(account)
             request[ACCOUNT] = account

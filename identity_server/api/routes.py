@@ -30,14 +30,14 @@ _LOOKUP_BODY = 1024 * 1024
 _POLICY_PATH = TERMS_PATH.format(id="{policy}", version="{version}", language="{language}")
 
 
-OPEN, ACCOUNT, TERMS = Access.OPEN, Access.ACCOUNT, Access.ACCOUNT_AND_TERMS
+OPEN, TOKEN, ACCOUNT, TERMS = Access.OPEN, Access.TOKEN, Access.ACCOUNT, Access.ACCOUNT_AND_TERMS
 
 ROUTES: Final = (
     Route("GET", "/_matrix/identity/versions", status.versions, OPEN),
     Route("GET", _V2, status.ping, OPEN),
     Route("POST", f"{_V2}/account/register", account.register, OPEN),
     Route("GET", f"{_V2}/account", account.whoami, TERMS),
-    Route("POST", f"{_V2}/account/logout", account.logout, ACCOUNT),
+    Route("POST", f"{_V2}/account/logout", account.logout, TOKEN),
     Route("GET", f"{_V2}/terms", terms.get_terms, OPEN),
     Route("POST", f"{_V2}/terms", terms.accept_terms, ACCOUNT),
     Route("GET", f"{_V2}/pubkey/isvalid", pubkey.is_valid, OPEN),

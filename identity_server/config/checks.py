@@ -18,6 +18,8 @@ from sqlalchemy.engine import make_url
 from identity_server.config.problems import NOWHERE, Origin, Problem, Report
 from identity_server.config.sections import Config, all_sections
 from identity_server.config.values import SERVER_NAME, TlsMode
+from identity_server.domain.homeserver_policy import HomeserverList, is_pattern
+from identity_server.domain.identifiers import ServerName, split_server_name
 from identity_server.domain.ports import SMS_PROVIDER_GROUP
 
 _REPLICATION = (
@@ -75,6 +77,7 @@ class Checker:
         self._check_keys()
         self._check_database()
         self._check_v1()
+        self._check_homeservers()
         self._check_pairs()
         self._check_paths()
         self._check_pending()
@@ -312,6 +315,53 @@ class Checker:
             message = "without effect unless `enable_v1_access` is true."
             self._warn("general", "enable_v1_associations", message)
 
+    # --- lists of homeservers -------------------------------------------------------------------
+
+    def _check_homeservers(self) -> None:
+        general = self._config.general
+        lists = {
+            prefix: (
+                getattr(general, _attribute("general", f"{prefix}_allow_list")),
+                getattr(general, _attribute("general", f"{prefix}_deny_list")),
+            )
+            for prefix in ("homeserver", "homeserver_bind", "homeserver_lookup")
+        }
+        for prefix, (allowed, denied) in lists.items():
+            self._check_contradictions(f"{prefix}_allow_list", allowed, f"{prefix}_deny_list", denied)
+        all_allowed, all_denied = lists.pop("homeserver")
+        everyone = HomeserverList(allowed=all_allowed, denied=all_denied)
+        for prefix, (allowed, _) in lists.items():
+            for name in allowed:
+                if not is_pattern(name) and not everyone.admits(ServerName(name)):
+                    message = f"`{name}` is without effect: users of it may not use this server at all."
+                    self._warn("general", f"{prefix}_allow_list", message)
+        self._check_own_homeserver(all_allowed)
+        allowed, denied = lists["homeserver_lookup"]
+        if (allowed or denied) and general.enable_v1_access and self._config.lookup.enable_v1:
+            key = "homeserver_lookup_allow_list" if allowed else "homeserver_lookup_deny_list"
+            message = "lookups on v1 (`enable_v1` in [lookup]) are anybody's, so this doesn't hold for them."
+            self._warn("general", key, message)
+
+    def _check_contradictions(
+        self, allow_key: str, allowed: Iterable[str], deny_key: str, denied: Iterable[str]
+    ) -> None:
+        patterns, denying = frozenset(denied), HomeserverList(denied=tuple(denied))
+        for name in allowed:
+            if name in patterns or (not is_pattern(name) and not denying.admits(ServerName(name))):
+                message = f"`{name}` is without effect: `{deny_key}` has it, too, and wins."
+                self._warn("general", allow_key, message)
+
+    def _check_own_homeserver(self, allowed: tuple[str, ...]) -> None:
+        """The homeserver that this server is run for is most often of the same domain."""
+        hosts = [split_server_name(name)[0] for name in (self._config.general.server_name, self._config.public_host)]
+        domains = {".".join(host.lower().split(".")[-2:]) for host in hosts}
+        named = sorted(domain for domain in domains if "." in domain and not domain[-1].isdigit())
+        listed = [split_server_name(name)[0] for name in allowed]
+        if named and listed and not any(_may_be_of(name, named) for name in listed):
+            wanted = " or ".join(f"`{domain}`" for domain in named)
+            message = f"no homeserver of {wanted} is in it: isn't there one of yours that this server is for?"
+            self._warn("general", "homeserver_allow_list", message)
+
     def _check_pairs(self) -> None:
         general, sms = self._config.general, self._config.sms
         if (general.prometheus_port is None) != (general.prometheus_addr is None):
@@ -372,6 +422,11 @@ def _attribute(section: str, name: str) -> str:
     """The attribute that holds a key's value."""
     keys = next(each.keys for each in all_sections() if each.name == section)
     return next(attribute for attribute, key in keys.items() if key.name == name)
+
+
+def _may_be_of(host: str, domains: Iterable[str]) -> bool:
+    """Whether a name, or one that a pattern stands for, is in one of these domains."""
+    return is_pattern(host.rpartition(".")[2]) or host.endswith(tuple(domains))
 
 
 def _is_one_sender(text: str) -> bool:

@@ -20,7 +20,7 @@ from identity_server.config import values
 from identity_server.config.keys import Section, key, section
 from identity_server.config.problems import Problem
 from identity_server.config.values import Network, Originator, SmsRule, TlsMode
-from identity_server.domain.identifiers import ServerName, split_server_name
+from identity_server.domain.identifiers import split_server_name
 
 _LOCAL_NETWORKS = (
     "127.0.0.0/8",
@@ -161,12 +161,49 @@ class General:
         doc="""Networks that may be connected to although they are private or stand in `ip.blacklist`: homeservers in
         your own network.""",
     )
-    homeserver_allow_list: tuple[ServerName, ...] = key(
+    homeserver_allow_list: tuple[str, ...] = key(
         "homeserver_allow_list",
-        values.listed(values.HOMESERVER),
-        reads_differently="""Case doesn't matter, and `enable_v1_access` doesn't: v1 has no accounts, so there is nobody
-        there to allow or refuse, and what it may do is decided by its own switches.""",
-        doc="""The homeservers whose users may register. Empty: all.""",
+        values.listed(values.SERVER_PATTERN),
+        reads_differently="""It holds for every request, not for registration alone: accounts of other homeservers that
+        exist already stop working. Case doesn't matter, and `*` and `?` are wildcards. `enable_v1_access` may be
+        on: v1 has no accounts, so there is nobody there to allow or refuse, but nothing is bound there to users of
+        other homeservers.""",
+        doc="""The homeservers whose users may register and use their accounts. Empty: all. A name without port stands
+        for that homeserver alone; `*.example.org` for all whose names end so.""",
+    )
+    homeserver_deny_list: tuple[str, ...] = key(
+        "homeserver_deny_list",
+        values.listed(values.SERVER_PATTERN),
+        new=True,
+        doc="""The homeservers whose users may not, even if `homeserver_allow_list` has them. A name without port stands
+        for every port of that host. They can still unbind and log out.""",
+    )
+    homeserver_bind_allow_list: tuple[str, ...] = key(
+        "homeserver_bind_allow_list",
+        values.listed(values.SERVER_PATTERN),
+        new=True,
+        doc="""The homeservers to whose users addresses may be bound, among those that may use this server at all. Empty:
+        all. Written as `homeserver_allow_list`.""",
+    )
+    homeserver_bind_deny_list: tuple[str, ...] = key(
+        "homeserver_bind_deny_list",
+        values.listed(values.SERVER_PATTERN),
+        new=True,
+        doc="""The homeservers to whose users no address may be bound anew. What is bound stays. Written as
+        `homeserver_deny_list`.""",
+    )
+    homeserver_lookup_allow_list: tuple[str, ...] = key(
+        "homeserver_lookup_allow_list",
+        values.listed(values.SERVER_PATTERN),
+        new=True,
+        doc="""The homeservers whose users may look addresses up, among those that may use this server at all. Empty: all.
+        Written as `homeserver_allow_list`.""",
+    )
+    homeserver_lookup_deny_list: tuple[str, ...] = key(
+        "homeserver_lookup_deny_list",
+        values.listed(values.SERVER_PATTERN),
+        new=True,
+        doc="""The homeservers whose users may not look addresses up. Written as `homeserver_deny_list`.""",
     )
     next_link_domain_whitelist: tuple[str, ...] | None = key(
         "next_link_domain_whitelist",

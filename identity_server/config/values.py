@@ -39,6 +39,8 @@ _LONG_AGO = 100 * 366
 _TRUE = frozenset({"1", "yes", "true", "on"})
 _FALSE = frozenset({"0", "no", "false", "off"})
 _HOST = re.compile(r"[0-9A-Za-z_](?:[0-9A-Za-z_.-]{0,252}[0-9A-Za-z_])?")
+# With a wildcard in it, any piece of a name will do.
+_SERVER_PATTERN = re.compile(r"(?=.*[*?])[0-9a-z_.:\[\]*?-]{1,230}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(?:-[0-9A-Za-z]{1,8})*")
 _BRAND = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,63}")
 _PREFIX = re.compile(r"default|[1-9][0-9]{0,3}")
@@ -195,6 +197,11 @@ def _homeserver(text: str) -> ServerName:
         return parse_server_name(text)
     except InvalidParameter:
         raise Unreadable from None
+
+
+def _server_pattern(text: str) -> str:
+    pattern = text.lower()
+    return pattern if _SERVER_PATTERN.fullmatch(pattern) else _homeserver(pattern)
 
 
 def _alias(text: str) -> str:
@@ -410,6 +417,9 @@ DAYS = whole(1, _LONG_AGO)
 RATE: Reader[float] = Reader("a rate per second above 0, such as `0.5` or `1/300`", _rate)
 SERVER_NAME: Reader[str] = Reader("a server name: a host with an optional port", _server_name)
 HOMESERVER: Reader[ServerName] = Reader("a server name", _homeserver)
+SERVER_PATTERN: Reader[str] = Reader(
+    "a server name, in which `*` stands for any characters and `?` for one", _server_pattern
+)
 ALIAS: Reader[str] = Reader("a server name with an optional path", _alias)
 NETWORK: Reader[Network] = Reader("an IP network such as `10.0.0.0/8`", _network)
 NAMESERVER: Reader[tuple[str, int]] = Reader(

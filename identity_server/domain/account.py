@@ -20,12 +20,14 @@ class Account:
     Attributes:
         token_digest: the digest of the token that was shown.
         token_last_used_at_ms: its last recorded use, exact to a day.
+        is_served: whether users of its homeserver may use this server now.
         consents_to: the terms that it is known to have accepted.
     """
 
     user_id: UserId
     token_digest: bytes
     token_last_used_at_ms: int
+    is_served: bool = False
     consents_to: Terms | None = None
 
     def token_expired(self, *, now_ms: int, lifetime_ms: int) -> bool:

@@ -106,6 +106,12 @@ class HomeserverNotAllowed(Forbidden):
     default_message = "This identity server does not accept accounts of that homeserver."
 
 
+class HomeserverDenied(Forbidden):
+    """Users of the homeserver may not use this server, or not for this."""
+
+    default_message = "Users of your homeserver may not use this identity server any more."
+
+
 class NotYourMatrixId(IdentityServerError):
     """The Matrix ID of the request isn't the one that the access token belongs to."""
 

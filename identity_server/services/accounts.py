@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from identity_server.domain.account import ACCESS_TOKEN_BYTES, Account
 from identity_server.domain.errors import HomeserverNotAllowed, Unauthenticated
-from identity_server.domain.identifiers import ServerName
+from identity_server.domain.homeserver_policy import HomeserverPolicy
+from identity_server.domain.identifiers import ServerName, server_of
 from identity_server.domain.ports import Clock, Homeservers, Randomness
 from identity_server.domain.random_values import opaque
 from identity_server.services.client_limits import ClientLimits
@@ -18,7 +19,7 @@ class Accounts:
     """Registers, recognises and logs out accounts.
 
     Args:
-        allowed_homeservers: whose users may register; empty means everyone's.
+        policy: whose users may register, and use their accounts.
         token_lifetime_ms: how long a token lives unused.
     """
 
@@ -30,7 +31,7 @@ class Accounts:
         clock: Clock,
         randomness: Randomness,
         register_limits: ClientLimits,
-        allowed_homeservers: frozenset[ServerName],
+        policy: HomeserverPolicy,
         token_lifetime_ms: int,
     ) -> None:
         self._database = database
@@ -38,7 +39,7 @@ class Accounts:
         self._clock = clock
         self._randomness = randomness
         self._register_limits = register_limits
-        self._allowed_homeservers = allowed_homeservers
+        self._policy = policy
         self._token_lifetime_ms = token_lifetime_ms
         self._used_tokens: set[bytes] = set()
         self._recognised = StampedCache[bytes, Account](
@@ -55,7 +56,7 @@ class Accounts:
             RateLimited: too many registrations from this network.
             OpenIdTokenRefused, HomeserverUnreachable, HomeserverMisbehaved: as the homeserver answers.
         """
-        if self._allowed_homeservers and server_name not in self._allowed_homeservers:
+        if not self._policy.using.admits(server_name):
             raise HomeserverNotAllowed
         async with self._register_limits.admit(client_network):
             user_id = await self._homeservers.openid_user_id(server_name, openid_token)
@@ -76,7 +77,7 @@ class Accounts:
         return account if fresh else None
 
     async def authenticate(self, token: str) -> Account:
-        """The account that a token stands for.
+        """The account that a token stands for, with the word on whether its homeserver is served.
 
         Raises:
             Unauthenticated: the token is unknown, logged out or too long unused.
@@ -89,6 +90,8 @@ class Accounts:
         if account.token_use_is_news(now_ms=now_ms):
             # Written by the upkeep: a read must not wait for a write.
             self._used_tokens.add(digest)
+        # As long as the account is remembered, so is this: the operator's lists are those of this process.
+        account.is_served = self._policy.using.admits(server_of(account.user_id))
         self._recognised.put(digest, account, as_of=as_of)
         return account
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from identity_server.domain.association import Association
 from identity_server.domain.errors import Forbidden, NoSuchSession, NotYourMatrixId
+from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import ClientSecret, ServerName, SessionId, Threepid, UserId, server_of
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
@@ -38,6 +39,7 @@ class Associations:
         signing_key: SigningKey,
         bind_notices: BindNotices,
         owner_notices: OwnerNotices,
+        policy: HomeserverPolicy,
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -46,6 +48,7 @@ class Associations:
         self._signing_key = signing_key
         self._bind_notices = bind_notices
         self._owner_notices = owner_notices
+        self._policy = policy
 
     async def bind(
         self,
@@ -71,12 +74,14 @@ class Associations:
 
         Raises:
             NotYourMatrixId: the Matrix ID isn't the account's own.
+            HomeserverDenied: addresses are not bound to users of that homeserver.
             NoSuchSession: there is none, or another account asked for it.
             SessionExpired, SessionNotValidated: as they say.
             RateLimited: too many bindings by this account.
         """
         if account_id is not None and user_id != account_id:
             raise NotYourMatrixId
+        self._policy.require_binding(user_id)
         now_ms = self._clock.now_ms()
 
         async def use_case(tx: Transaction) -> tuple[dict[str, Any], list[Job]]:
@@ -94,7 +99,7 @@ class Associations:
     async def bind_by_operator(self, *, threepid: Threepid, user_id: UserId) -> dict[str, Any]:
         """Bind an address without a proof, because the operator's own systems vouch for it.
 
-        Commits and notifies as `bind` does.
+        Commits and notifies as `bind` does. Lists of homeservers are for those who are not the operator.
         """
         now_ms = self._clock.now_ms()
         return await self._carry_out(lambda tx: self._put(tx, threepid, user_id, now_ms=now_ms))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from identity_server.domain.errors import InvalidParameter, InvalidPepper, TooManyAddresses
 from identity_server.domain.hashing import Algorithm, parse_plain_query
+from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.ports import Clock
 from identity_server.index.read_index import Answers, ReadIndex
@@ -31,6 +32,7 @@ class Lookup:
         algorithms: those on offer.
         max_addresses: in one lookup.
         grace_ms: how long a retired pepper is still honoured.
+        policy: whose users may look up.
     """
 
     def __init__(
@@ -41,27 +43,38 @@ class Lookup:
         algorithms: tuple[Algorithm, ...],
         max_addresses: int,
         grace_ms: int,
+        policy: HomeserverPolicy,
     ) -> None:
         self._index = index
         self._clock = clock
         self._algorithms = algorithms
         self._max_addresses = max_addresses
         self._grace_ms = grace_ms
+        self._policy = policy
 
-    async def hash_details(self) -> HashDetails:
-        """What to hash with now."""
+    async def hash_details(self, *, asker: UserId) -> HashDetails:
+        """What to hash with now.
+
+        Raises:
+            HomeserverDenied: users of that homeserver may not look up.
+        """
+        self._policy.require_looking_up(asker)
         if self._index.is_behind:
             await self._index.catch_up()
         return HashDetails(self._algorithms, self._index.pepper.value)
 
-    async def lookup(self, *, algorithm: str, pepper: str, queries: Sequence[str]) -> dict[str, UserId]:
+    async def lookup(
+        self, *, asker: UserId, algorithm: str, pepper: str, queries: Sequence[str]
+    ) -> dict[str, UserId]:
         """The Matrix IDs behind those queries that match, by the query as it was sent.
 
         Raises:
+            HomeserverDenied: users of that homeserver may not look up.
             InvalidParameter: an algorithm that isn't on offer.
             TooManyAddresses: more queries than are allowed at once.
             InvalidPepper: the pepper isn't honoured; names the one to use.
         """
+        self._policy.require_looking_up(asker)
         if algorithm not in self._algorithms:
             raise InvalidParameter("This algorithm is not offered here; see hash_details.")
         if len(queries) > self._max_addresses:

@@ -30,6 +30,7 @@ from identity_server.services.validation import Validation
 from identity_server.storage.database import Database
 from identity_server.wiring.settings import (
     configured_policies,
+    homeserver_policy,
     invite_policy,
     own_names,
     per_mailbox,
@@ -58,6 +59,7 @@ def make_services(
     mails: MailTemplates,
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
+    policy = homeserver_policy(config)
     return Services(
         accounts=Accounts(
             database=database,
@@ -71,7 +73,7 @@ def make_services(
                 limit=_REGISTRATIONS,
                 at_once=_REGISTRATIONS_AT_ONCE,
             ),
-            allowed_homeservers=frozenset(config.general.homeserver_allow_list),
+            policy=policy,
             token_lifetime_ms=config.general.access_token_lifetime_days * _DAY_MS,
         ),
         associations=Associations(
@@ -82,6 +84,7 @@ def make_services(
             signing_key=keys.signing,
             bind_notices=bind_notices,
             owner_notices=make_owner_notices(config, ports, mails),
+            policy=policy,
         ),
         health=Health(database=database, index=index),
         homeserver_requests=HomeserverRequests(
@@ -106,6 +109,7 @@ def make_services(
             algorithms=tuple(Algorithm(name) for name in config.lookup.algorithms),
             max_addresses=config.general.address_lookup_limit,
             grace_ms=config.lookup.pepper_grace_seconds * 1000,
+            policy=policy,
         ),
         peppers=peppers,
         phone_validation=PhoneValidation(

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from identity_server.api.app_keys import HttpSettings, V1Switches
 from identity_server.api.clients import TrustedProxies
 from identity_server.config import Config, SmsRule
+from identity_server.domain.homeserver_policy import HomeserverList, HomeserverPolicy
 from identity_server.domain.invite import Obfuscation
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.terms import Terms
@@ -57,6 +58,17 @@ def own_names(config: Config) -> tuple[str, ...]:
     """What homeservers may call this server: the URL that people enter for it, without the scheme, or an alias."""
     base = urlsplit(config.public_base_url)
     return (config.general.server_name, base.netloc, base.netloc + base.path, *config.general.server_aliases)
+
+
+def homeserver_policy(config: Config) -> HomeserverPolicy:
+    general = config.general
+    return HomeserverPolicy(
+        using=HomeserverList(allowed=general.homeserver_allow_list, denied=general.homeserver_deny_list),
+        binding=HomeserverList(allowed=general.homeserver_bind_allow_list, denied=general.homeserver_bind_deny_list),
+        looking_up=HomeserverList(
+            allowed=general.homeserver_lookup_allow_list, denied=general.homeserver_lookup_deny_list
+        ),
+    )
 
 
 def validation_limits(config: Config) -> ValidationLimits:

@@ -25,7 +25,7 @@ from tests.support.harness import Harness, User, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-GUARDED = rows_of(Access.ACCOUNT, Access.ACCOUNT_AND_TERMS)
+GUARDED = rows_of(Access.TOKEN, Access.ACCOUNT, Access.ACCOUNT_AND_TERMS)
 NEEDS_TERMS = rows_of(Access.ACCOUNT_AND_TERMS)
 POLICY = """---
 id: privacy_policy
@@ -205,7 +205,7 @@ async def test_nothing_else_asks_for_terms(strict: Harness) -> None:
 
 
 async def test_the_rows_that_need_no_terms_are_two() -> None:
-    assert {row_name(route) for route in rows_of(Access.ACCOUNT)} == {
+    assert {row_name(route) for route in rows_of(Access.TOKEN, Access.ACCOUNT)} == {
         f"POST {V2}/account/logout",
         f"POST {V2}/terms",
     }

@@ -238,3 +238,74 @@ def test_the_public_host(given: Loader) -> None:
         given(QUIET.replace("https://id.example", "https://ID.example:8443/base/")).public_host == "id.example:8443"
     )
     assert given("", environ={"SYDENT_SERVER_NAME": "other.example"}).public_host == "other.example"
+
+
+def homeserver_warnings(given: Loader, *lines: str) -> list[str]:
+    text = QUIET.replace("server.name = id.example\n", "server.name = id.example.org\n" + "\n".join((*lines, "")))
+    return [each.partition(": ")[2] for each in warnings_of(given(text)) if "homeserver" in each.partition(": ")[0]]
+
+
+@pytest.mark.parametrize("kind", ["homeserver", "homeserver_bind", "homeserver_lookup"])
+def test_a_homeserver_that_is_allowed_and_denied(given: Loader, kind: str) -> None:
+    lines = (
+        f"{kind}_allow_list = a.example.org, B.example.org:8448, c.example.org, *.d.example.org",
+        f"{kind}_deny_list",
+    )
+    for denied, contradicted in (
+        ("a.example.org", "a.example.org"),
+        ("A.*", "a.example.org"),
+        ("b.example.org", "b.example.org:8448"),
+        ("*.d.example.org", "*.d.example.org"),
+    ):
+        assert homeserver_warnings(given, lines[0], f"{lines[1]} = {denied}") == [
+            f"`{contradicted}` is without effect: `{kind}_deny_list` has it, too, and wins."
+        ]
+    assert homeserver_warnings(given, lines[0], f"{lines[1]} = x.example.org, a.example.org:1") == []
+
+
+@pytest.mark.parametrize("kind", ["homeserver_bind", "homeserver_lookup"])
+def test_a_homeserver_that_may_do_something_but_not_use_the_server(given: Loader, kind: str) -> None:
+    lines = ("homeserver_allow_list = example.org, *.example.org", "homeserver_deny_list = evil.example.org")
+    for name in ("elsewhere.example", "evil.example.org"):
+        assert homeserver_warnings(given, *lines, f"{kind}_allow_list = {name}, a.example.org, *.example") == [
+            f"`{name}` is without effect: users of it may not use this server at all."
+        ]
+
+
+@pytest.mark.parametrize("allowed", ["example.com", "*.example.com, 192.0.2.1", "example.org.evil.example"])
+def test_an_allow_list_without_ones_own_homeserver(given: Loader, allowed: str) -> None:
+    (warning,) = homeserver_warnings(given, f"homeserver_allow_list = {allowed}")
+    assert warning.startswith("no homeserver of `example.org` or `id.example` is in it")
+
+
+@pytest.mark.parametrize(
+    "allowed", ["", "example.org", "matrix.example.org:8448, other.example", "*.example.org", "*", "matrix.*"]
+)
+def test_an_allow_list_with_ones_own_homeserver(given: Loader, allowed: str) -> None:
+    assert homeserver_warnings(given, f"homeserver_allow_list = {allowed}") == []
+
+
+@pytest.mark.parametrize("name", ["localhost", "192.0.2.1", "[2001:db8::1]:8448"])
+def test_whose_an_allow_list_is_cannot_be_told_from_every_name(given: Loader, name: str) -> None:
+    text = f"[general]\nserver.name = {name}\nhomeserver_allow_list = example.com\n"
+    assert not any("homeserver_allow_list" in each for each in warnings_of(given(text)))
+
+
+def test_lists_of_who_may_look_up_hold_for_v2_alone(given: Loader) -> None:
+    v1 = ("enable_v1_access = true", "homeserver_lookup_deny_list = evil.example")
+    assert homeserver_warnings(given, *v1) == []
+    text = QUIET + section("lookup", "enable_v1 = true")
+    (warning,) = [
+        each
+        for each in warnings_of(given(text.replace("[http]", "\n".join((*v1, "[http]")))))
+        if "homeserver" in each
+    ]
+    assert warning.endswith("lookups on v1 (`enable_v1` in [lookup]) are anybody's, so this doesn't hold for them.")
+
+
+@pytest.mark.parametrize(
+    "name", ["two words", "exa_mple.org/x", "*.example.org/", "a" * 231, "*" * 231, "caf\u00e9.example"]
+)
+def test_no_homeserver(refused: Refuser, name: str) -> None:
+    (problem,) = refused(section("general", f"homeserver_deny_list = {name}"))
+    assert "a server name, in which `*` stands for any characters" in problem

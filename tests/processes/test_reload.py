@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientSession
 
 from tests.e2e.processes import reserve_port
-from tests.processes.conftest import Server
+from tests.processes.conftest import TOKEN, Server
 from tests.processes.load import under_load
 
 OF_V1 = "/_matrix/identity/api/v1/3pid/getValidated3pid?sid=a&client_secret=b"
@@ -64,6 +64,19 @@ async def test_new_configuration_is_taken_over_without_a_request_refused(
     assert server.stop() == 0
 
 
+async def test_homeserver_that_is_denied_is_no_longer_served_though_its_account_was_known(server: Server) -> None:
+    server.start(workers=1)
+    await server.add_account()
+    account = f"/_matrix/identity/v2/account?access_token={TOKEN}"
+    assert await status_of(server, account) == 200
+    for denied, status in (("example.org", 403), ("", 200)):
+        before = server.workers()
+        server.configure(workers=1, general=f"homeserver_deny_list = {denied}")
+        await hang_up(server)
+        await asyncio.to_thread(server.wait_for, partial(_have_ended, server, before))
+        assert await status_of(server, account) == status
+
+
 async def test_mistake_in_the_file_changes_nothing(server: Server) -> None:
     server.start(workers=2)
     before = server.workers()
@@ -108,6 +121,10 @@ async def test_number_of_workers_follows_the_file(server: Server) -> None:
         await hang_up(server)
         await asyncio.to_thread(server.wait_for, partial(_has, server, workers))
     assert server.stop() == 0
+
+
+def _have_ended(server: Server, before: set[int]) -> bool:
+    return not server.workers() & before
 
 
 def _has(server: Server, workers: int) -> bool:

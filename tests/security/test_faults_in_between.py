@@ -96,7 +96,9 @@ async def test_large_plain_lookup_lets_others_have_their_turn(tmp_path: Path) ->
                 turns += 1
 
         counting = asyncio.create_task(count_turns())
-        found = server.system.services.lookup.lookup(algorithm="none", pepper=pepper, queries=addresses)
+        found = server.system.services.lookup.lookup(
+            asker=UserId(alice.user_id), algorithm="none", pepper=pepper, queries=addresses
+        )
         await found
         counting.cancel()
         assert turns >= 15
