@@ -25,7 +25,7 @@ from identity_server.services.bind_notices import BindNotices
 from identity_server.storage.database import Database
 from identity_server.wiring.index import make_index
 from identity_server.wiring.services import make_services
-from identity_server.wiring.settings import http_settings, load_templates
+from identity_server.wiring.settings import http_settings, load_templates, make_texts
 from identity_server.wiring.storage import make_peppers, open_database
 from identity_server.wiring.world import Ports
 from identity_server.workers.deliveries import job_kinds
@@ -87,7 +87,8 @@ async def open_system(config: Config, ports: Ports, *, metrics: Metrics | None =
         stack.push_async_callback(runner.close)
         templates = load_templates(config)
         mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)
-        services = make_services(config, ports, database, index, runner, keys, peppers, bind_notices, mails)
+        texts = make_texts(config, templates)
+        services = make_services(config, ports, database, index, runner, keys, peppers, bind_notices, mails, texts)
         pages = Pages(templates)
         pages.check()
         settings = http_settings(config)

@@ -9,11 +9,13 @@ from pydantic import StrictStr
 
 from identity_server.api.app_keys import SERVICES
 from identity_server.api.errors import json_response
+from identity_server.api.pages import brand_of
 from identity_server.api.requests import Text, read_json
 from identity_server.api.route import account_id
 from identity_server.api.validate_parts import RequestTokenBody, SubmitTokenBody, follow_link
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId
 from identity_server.domain.validation import ValidationSession
+from identity_server.rendering.languages import parse_accept_language
 from identity_server.services.phone_validation import PhoneRequest
 
 # Whatever string isn't a number is refused as a number, by `parse_phone_number`: its length and characters too.
@@ -36,6 +38,8 @@ async def request_msisdn_token(request: web.Request) -> web.Response:
             client_secret=ClientSecret(body.client_secret),
             send_attempt=body.send_attempt,
             next_link=body.next_link,
+            languages=parse_accept_language(request.headers.get("Accept-Language")),
+            brand=brand_of(request),
         ),
         requested_by=account_id(request),
     )

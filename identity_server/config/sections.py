@@ -643,7 +643,8 @@ class Sms:
         "bodyTemplate",
         values.BODY_TEMPLATE,
         "Your code is {token}",
-        doc="""The text of a message; `{token}` is replaced by the code. Where it still fits into one SMS, the line by
+        doc="""The text of a message; `{token}` is replaced by the code. Unless it is set, it says the same in the
+        language of whoever asks. Where it still fits into one SMS, the line by
         which phones offer the code (`@host #code`) is added, unless `#{token}` is in the text.""",
     )
     code_digits: int = key(

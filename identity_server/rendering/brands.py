@@ -34,6 +34,7 @@ class Brand:
         logo_text: the name as it stands at the top of pages and mails.
         colour: the accent; it is darkened or lightened where it would be hard to read.
         support: an address or URL for questions, or None.
+        language: for readers who want none that there is; None for the server's default.
         footer: closing line by language tag; the tag "" stands for every other language.
     """
 
@@ -41,6 +42,7 @@ class Brand:
     logo_text: str
     colour: Colour
     support: str | None = None
+    language: str | None = None
     footer: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -128,6 +130,7 @@ def _read_settings(directory: Path, fallback: Brand, problems: list[str]) -> Bra
         logo_text=reader.text("logo_text") or name,
         colour=reader.colour("colour") or fallback.colour,
         support=reader.support("support"),
+        language=reader.text("language"),
         footer=reader.footer("footer"),
     )
     reader.report_unknown()

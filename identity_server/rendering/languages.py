@@ -110,13 +110,14 @@ class Languages:
                 return found
         return None
 
-    def negotiate(self, wanted: Iterable[str]) -> Language:
-        """The first wanted language that we have (RFC 4647, "Lookup"), else the default."""
+    def negotiate(self, wanted: Iterable[str], *, default: Language | None = None) -> Language:
+        """The first wanted language that we have (RFC 4647, "Lookup"), else the default, or the one given instead."""
+        otherwise = default or self.default
         for tag in islice(wanted, _MAX_TAGS):
-            found = self.default if tag == "*" else self.find(tag)
+            found = otherwise if tag == "*" else self.find(tag)
             if found is not None:
                 return found
-        return self.default
+        return otherwise
 
 
 def parse_accept_language(header: str | None) -> tuple[str, ...]:

@@ -230,7 +230,7 @@ class Mails:
         return format_datetime(datetime.fromtimestamp(self._clock.now_ms() // 1000, UTC))
 
     def _ours(self, mail: Mail, recipient: Address, variables: Mapping[str, str]) -> Letter:
-        language = self._templates.languages.negotiate(mail.language)
+        language = self._templates.language_for(mail.language, mail.brand)
         parts = {part: self._part(mail, part, language, variables) for part in ("subject", "txt", "html")}
         headers = (
             ("Date", self._date()),

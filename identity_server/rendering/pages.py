@@ -295,8 +295,8 @@ class Pages:
         return Page(status=status, html=html, headers={**headers, **(extra or {})})
 
     def _language(self, reader: Reader) -> Language:
-        languages = self._templates.languages
-        return languages.find(reader.lang) or languages.negotiate(parse_accept_language(reader.accept_language))
+        chosen = self._templates.languages.find(reader.lang)
+        return chosen or self._templates.language_for(parse_accept_language(reader.accept_language), reader.brand)
 
     def _switch(self, here: str | None) -> list[Link]:
         if here is None:

@@ -6,7 +6,7 @@ and a missing value is an error rather than an empty space.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
@@ -67,12 +67,17 @@ class Templates:
         templates = cls(
             brands=brands, languages=languages or Languages.load(), server_name=server_name, sydent=sydent
         )
+        templates._require_languages()
         templates._compile_all()
         return templates
 
     def brand(self, name: str | None) -> Brand:
         """The brand of this name, else the default one."""
         return self._brands.find(name).brand
+
+    def language_for(self, wanted: Iterable[str], brand: str | None) -> Language:
+        """The first wanted language that there is, else the brand's, else the server's."""
+        return self.languages.negotiate(wanted, default=self.languages.find(self.brand(brand).language))
 
     @property
     def brand_names(self) -> tuple[str | None, ...]:
@@ -116,6 +121,15 @@ class Templates:
         if key not in self._environments:
             self._environments[key] = make_environment((*source.directories, PACKAGED_TEMPLATES), language)
         return self._environments[key]
+
+    def _require_languages(self) -> None:
+        problems = [
+            f"brand {name}: there is no catalogue for the language {language!r}"
+            for name in self.brand_names
+            if (language := self.brand(name).language) is not None and self.languages.find(language) is None
+        ]
+        if problems:
+            raise BrandingProblems(problems)
 
     def _compile_all(self) -> None:
         problems: list[str] = []

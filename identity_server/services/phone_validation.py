@@ -25,6 +25,7 @@ from identity_server.domain.random_values import decimal_code, opaque, row_id
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.text_messages import code_message
 from identity_server.domain.validation import CODE_LIFETIME_MS, SentCode, ValidationSession
+from identity_server.rendering.texts import Texts
 from identity_server.services.outbox import SMS, Outbox, Outcome
 from identity_server.services.session_requests import (
     OPEN_SESSIONS,
@@ -56,7 +57,6 @@ class PhoneRules:
         rejected_calling_codes: country calling codes that are not served.
         per_number: how many messages one number gets.
         per_calling_code: how many the numbers of one country calling code get.
-        body_template: what a message says, with `{token}` in it.
         code_domain: the host that codes are for, as phones are told.
         open_sessions: sessions of one account, e-mail included, that are neither over nor validated.
     """
@@ -65,7 +65,6 @@ class PhoneRules:
     rejected_calling_codes: frozenset[str]
     per_number: RateLimit
     per_calling_code: RateLimit
-    body_template: str
     code_domain: str
     code_digits: int
     open_sessions: int = OPEN_SESSIONS
@@ -80,6 +79,8 @@ class PhoneRequest:
         country: the ISO 3166-1 code of the country that it is read in.
         send_attempt: a higher number than before asks for another message.
         next_link: an http(s) URL to go to afterwards.
+        languages: language tags wanted for the message, best first.
+        brand: the brand wanted for the message.
     """
 
     number: str = field(repr=False)
@@ -87,6 +88,8 @@ class PhoneRequest:
     client_secret: ClientSecret = field(repr=False)
     send_attempt: int
     next_link: str | None = field(default=None, repr=False)
+    languages: tuple[str, ...] = ()
+    brand: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class PhoneValidation:
 
     Args:
         hasher: hashes and compares codes; called in threads, two at a time.
+        texts: what a message says.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class PhoneValidation:
         randomness: Randomness,
         hasher: CodeHasher,
         rules: PhoneRules,
+        texts: Texts,
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -130,6 +135,7 @@ class PhoneValidation:
         self._randomness = randomness
         self._hasher = hasher
         self._rules = rules
+        self._texts = texts
         # Each takes 19 MiB and a core for a while.
         self._hashing = asyncio.Semaphore(_HASHED_AT_ONCE)
 
@@ -170,7 +176,8 @@ class PhoneValidation:
         if session is not None and asked.repeats(session):
             return session.sid, number
         sid = new_session_id(self._randomness) if session is None else session.sid
-        sent = await self._write_code(asked, number, sid=sid)
+        template = self._texts.validation(request.languages, request.brand)
+        sent = await self._write_code(asked, number, template, sid=sid)
         if isinstance(sent, ValidationSession):
             return sent.sid, number
         if await self._outbox.attempt(sent.job) is Outcome.REFUSED:
@@ -192,14 +199,14 @@ class PhoneValidation:
         return session
 
     async def _write_code(
-        self, asked: SessionRequest, number: PhoneNumber, *, sid: SessionId
+        self, asked: SessionRequest, number: PhoneNumber, template: str, *, sid: SessionId
     ) -> _Sending | ValidationSession:
         """Write session, code and message; or the session of a request that came first and asked for as much."""
         code = decimal_code(self._randomness, self._rules.code_digits)
         message = TextMessage(
             to=number.msisdn,
             country_code=number.calling_code,
-            body=code_message(self._rules.body_template, code=code, domain=self._rules.code_domain),
+            body=code_message(template, code=code, domain=self._rules.code_domain),
             reference=opaque(self._randomness, _REFERENCE_BYTES),
         )
         while True:

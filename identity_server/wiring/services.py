@@ -11,6 +11,7 @@ from identity_server.domain.ports import (
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.index.read_index import ReadIndex
 from identity_server.key_files import Keys
+from identity_server.rendering.texts import Texts
 from identity_server.services import Services
 from identity_server.services.accounts import Accounts
 from identity_server.services.associations import Associations
@@ -57,6 +58,7 @@ def make_services(
     peppers: Peppers,
     bind_notices: BindNotices,
     mails: MailTemplates,
+    texts: Texts,
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
     policy = homeserver_policy(config)
@@ -119,6 +121,7 @@ def make_services(
             randomness=randomness,
             hasher=make_code_hasher(keys.root),
             rules=phone_rules(config, offered=ports.sms is not None),
+            texts=texts,
         ),
         public_keys=PublicKeys(database=database, clock=clock, signing_key=keys.signing),
         terms=TermsOfService(database=database, clock=clock, load=lambda: configured_policies(config)),

@@ -23,6 +23,7 @@ from identity_server.rendering.languages import Languages
 from identity_server.rendering.policies import Policies, load_policies
 from identity_server.rendering.sydent_files import SydentOverrides
 from identity_server.rendering.templates import Templates
+from identity_server.rendering.texts import Texts
 from identity_server.services.invitations import InvitePolicy
 from identity_server.services.phone_validation import PhoneRules
 from identity_server.services.validation import ValidationLimits
@@ -96,7 +97,6 @@ def phone_rules(config: Config, *, offered: bool) -> PhoneRules:
         per_calling_code=RateLimit.per_second(
             burst=sms.country_ratelimit_burst, rate_hz=sms.country_ratelimit_rate_hz
         ),
-        body_template=sms.body_template,
         code_domain=urlsplit(config.public_base_url).hostname or config.general.server_name,
         code_digits=sms.code_digits,
     )
@@ -161,6 +161,11 @@ def load_templates(config: Config) -> Templates:
             page=config.http.verify_response_template,
         ),
     )
+
+
+def make_texts(config: Config, templates: Templates) -> Texts:
+    is_own = ("sms", "bodyTemplate") in config.given
+    return Texts(templates, validation=config.sms.body_template if is_own else None)
 
 
 def sms_settings(config: Config) -> SmsSettings:

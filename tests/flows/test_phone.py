@@ -75,6 +75,13 @@ async def test_number_is_proven_bound_found_and_unbound(server: Harness, alice: 
     assert await find(server, bob, MSISDN) is None
 
 
+async def test_text_is_in_the_language_of_whoever_asks(server: Harness, alice: User) -> None:
+    headers = {"Accept-Language": "de-CH, fr;q=0.8"}
+    body = {"client_secret": SECRET, "country": "GB", "phone_number": NUMBER, "send_attempt": 1}
+    assert (await server.post("validate/msisdn/requestToken", body, as_=alice, headers=headers)).status == 200
+    assert server.sms.sent[0].body.startswith(f"Ihr Code lautet {server.sms.last_code}\n")
+
+
 async def test_nothing_readable_is_stored(server: Harness, alice: User) -> None:
     server.sms.answers.append(DeliveryPostponed("connect: refused"))
     await request_code(server, alice)

@@ -6,6 +6,7 @@ import pytest
 
 from identity_server.rendering.brands import load_brands
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
+from identity_server.rendering.pages import Pages, Reader
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails, write
 
@@ -81,6 +82,32 @@ def test_branding_variables(tmp_path: Path) -> None:
     assert all(
         part in html.get_content() for part in ("SHOP", "#123456", "Une boutique.", "mailto:help@shop.example")
     )
+
+
+def test_a_brand_speaks_its_own_language_to_those_who_want_none_that_there_is(tmp_path: Path) -> None:
+    write(tmp_path, {"laden/brand.toml": 'language = "de"', "shop/brand.toml": 'name = "Shop"'})
+    templates = Templates.load(server_name=SERVER, path=tmp_path)
+    spoken = {
+        (brand, wanted): templates.language_for(wanted, brand).tag
+        for brand in ("laden", "shop", None)
+        for wanted in ((), ("it",), ("*",), ("fr", "de"))
+    }
+    assert {key: tag for key, tag in spoken.items() if tag != "en"} == {
+        ("laden", ()): "de",
+        ("laden", ("it",)): "de",
+        ("laden", ("*",)): "de",
+        ("laden", ("fr", "de")): "fr",
+        ("shop", ("fr", "de")): "fr",
+        (None, ("fr", "de")): "fr",
+    }
+    assert make_mails(templates).render(make_mail(brand="laden")).message["Content-Language"] == "de"
+    assert Pages(templates).confirmed(Reader(brand="laden")).headers["Content-Language"] == "de"
+
+
+def test_a_brand_that_speaks_what_nobody_has_translated_stops_the_start(tmp_path: Path) -> None:
+    write(tmp_path, {"shop/brand.toml": 'language = "xq"'})
+    with pytest.raises(BrandingProblems, match="brand shop: there is no catalogue for the language 'xq'"):
+        Templates.load(server_name=SERVER, path=tmp_path)
 
 
 def test_every_problem_of_the_brands_is_told_at_once(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def every_page(reader: Reader, tmp_path: Path) -> dict[str, Page]:
     }
 
 
-@pytest.mark.parametrize("tag", ["en", "fr"])
+@pytest.mark.parametrize("tag", ["de", "en", "es", "fr"])
 def test_every_page_is_accessible_in_its_bones(tag: str, tmp_path: Path) -> None:
     for name, page in every_page(Reader(lang=tag), tmp_path).items():
         outline = Outline(page)
@@ -156,7 +156,7 @@ def test_values_are_escaped() -> None:
     [
         (Reader(lang="fr", accept_language="en"), "fr"),
         (Reader(lang="xx", accept_language="fr"), "fr"),
-        (Reader(accept_language="de, fr;q=0.5"), "fr"),
+        (Reader(accept_language="it, fr;q=0.5"), "fr"),
         (Reader(), "en"),
     ],
 )
@@ -171,7 +171,9 @@ def test_the_language_switch_keeps_the_token_and_marks_the_current_language() ->
         if "hreflang" in each
     ]
     assert [(each["href"], each["lang"], each.get("aria-current")) for each in links] == [
+        ("?token=a%2Bb&lang=de", "de", None),
         ("?token=a%2Bb&lang=en", "en", None),
+        ("?token=a%2Bb&lang=es", "es", None),
         ("?token=a%2Bb&lang=fr", "fr", "true"),
     ]
 
@@ -205,20 +207,20 @@ def test_errors_have_words_of_their_own(status: int, words: str) -> None:
 
 
 def test_a_policy_in_a_language_without_a_catalogue(tmp_path: Path) -> None:
-    for tag, title in (("de", "Datenschutz"), ("fr", "Confidentialité")):
+    for tag, title in (("it", "Informativa"), ("fr", "Confidentialité")):
         write(tmp_path, {f"{tag}.md": f"---\nid: p\nversion: '1'\nlanguage: {tag}\ntitle: {title}\n---\nText."})
     policies = load_policies(tmp_path, base_url="https://id.example.org/base")
-    german = policies.find("p", "1", "de")
-    assert german is not None
-    page = PAGES.policy(Reader(accept_language="fr"), document=german, translations=policies.translations(german))
+    italian = policies.find("p", "1", "it")
+    assert italian is not None
+    page = PAGES.policy(Reader(accept_language="fr"), document=italian, translations=policies.translations(italian))
     outline = Outline(page)
     assert outline.all("html") == [{"lang": "fr"}]
-    assert outline.all("article")[0]["lang"] == "de"
+    assert outline.all("article")[0]["lang"] == "it"
     assert [(each["href"], each.get("aria-current")) for each in outline.all("a")] == [
-        ("/base/_matrix/identity/terms/p/1/de", "true"),
         ("/base/_matrix/identity/terms/p/1/fr", None),
+        ("/base/_matrix/identity/terms/p/1/it", "true"),
     ]
-    assert "Deutsch" in page.html
+    assert "Italiano" in page.html
 
 
 @pytest.mark.parametrize(
@@ -265,5 +267,6 @@ def test_the_check_finds_a_page_that_fails(tmp_path: Path) -> None:
     with pytest.raises(BrandingProblems) as caught:
         Pages(Templates.load(server_name=SERVER, path=tmp_path)).check()
     assert list(caught.value.problems) == [
-        f"brand shop, language {tag}: template pages/error.html.j2: UndefinedError" for tag in ("en", "fr")
+        f"brand shop, language {tag}: template pages/error.html.j2: UndefinedError"
+        for tag in ("de", "en", "es", "fr")
     ]

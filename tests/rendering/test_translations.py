@@ -37,8 +37,8 @@ def translations(path: Path) -> dict[str, str]:
     return {str(message.id): str(message.string) for message in read(path) if message.id}
 
 
-def test_english_and_french_are_there() -> None:
-    assert [path.stem for path in CATALOGUES] == ["en", "fr"]
+def test_four_languages_are_there() -> None:
+    assert [path.stem for path in CATALOGUES] == ["de", "en", "es", "fr"]
     assert len(used()) > 30
 
 
@@ -54,7 +54,7 @@ def test_a_catalogue_holds_just_what_is_used(path: Path) -> None:
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
 def test_placeholders_survive_translation(path: Path) -> None:
     for message, translation in translations(path).items():
-        found = [sorted(re.findall(r"%(?:\(\w+\))?.", text)) for text in (message, translation)]
+        found = [sorted(re.findall(r"%(?:\(\w+\))?.|\{\w*\}", text)) for text in (message, translation)]
         assert found[0] == found[1], message
 
 
@@ -73,3 +73,15 @@ def test_french_typography() -> None:
         assert not re.search(r" [:;?!»]|« ", prose), f"plain space where French has a no-break one: {text}"
         assert not re.search(r"[\w»*][?!;]", prose), f"no space before the sign: {text}"
         assert "'" not in prose, f"straight apostrophe: {text}"
+
+
+def test_german_and_spanish_typography() -> None:
+    for tag, straight in (("de", "'"), ("es", "'")):
+        for text in translations(PACKAGED_LANGUAGES / f"{tag}.po").values():
+            prose = re.sub(r"%\(\w+\)s", "", text)
+            assert not re.search(r" [:;?!]", prose), f"{tag}: a space before the sign: {text}"
+            assert straight not in prose, f"{tag}: straight apostrophe: {text}"
+            assert '"' not in prose, f"{tag}: straight quotation mark: {text}"
+    for text in translations(PACKAGED_LANGUAGES / "es.po").values():
+        for opening, closing in ("¿?", "¡!"):
+            assert text.count(opening) == text.count(closing), text

@@ -14,6 +14,8 @@ from identity_server.domain.errors import RateLimited, SessionExpired, TokenInco
 from identity_server.domain.identifiers import ClientSecret, SessionId, UserId
 from identity_server.domain.ports import TextMessage
 from identity_server.domain.rate_limits import RateLimit
+from identity_server.rendering.templates import Templates
+from identity_server.rendering.texts import Texts
 from identity_server.services.outbox import Outcome
 from identity_server.services.phone_validation import PhoneRequest, PhoneRules, PhoneValidation
 from identity_server.services.text_jobs import text_from_payload
@@ -80,10 +82,10 @@ class Phones:
                 rejected_calling_codes=frozenset(),
                 per_number=RateLimit(burst=100, interval_ms=1),
                 per_calling_code=RateLimit(burst=100, interval_ms=1),
-                body_template="{token}",
                 code_domain="id.example.org",
                 code_digits=6,
             ),
+            texts=Texts(Templates.load(server_name="id.example.org"), validation="{token}"),
         )
 
     async def request(self, secret: str = SECRET, attempt: int = 1) -> tuple[SessionId, str]:
