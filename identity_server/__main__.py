@@ -11,6 +11,7 @@ from identity_server import __version__
 # Loaded when asked for: `serve` should not wait for what only the demo needs.
 _COMMANDS = {
     "serve": "identity_server.commands.serve:serve",
+    "health": "identity_server.commands.health:health",
     "check-config": "identity_server.commands.check_config:check_config",
     "db": "identity_server.commands.database:db",
     "invites": "identity_server.commands.invites:invites",
