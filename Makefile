@@ -44,7 +44,7 @@ check: $(VENV)/.dev ## Format, lint and types
 
 # Every odd input to every endpoint, every command, the specification's document, the real Sydent, processes that are
 # killed under load, the benchmark: slower.
-THOROUGH := tests/api tests/bench tests/commands tests/contract tests/packaging tests/sydent tests/is_tester tests/processes
+THOROUGH := tests/api tests/bench tests/commands tests/contract tests/doctor tests/packaging tests/sydent tests/is_tester tests/processes
 
 fast: tests-need ## The tests to run while working, in about a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e" $(THOROUGH:%=--ignore=%)

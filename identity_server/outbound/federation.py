@@ -118,6 +118,14 @@ class Federation:
         await self._discovery.close()
         await self._https.close()
 
+    async def find(self, server_name: ServerName) -> Route:
+        """Where a homeserver answers.
+
+        Raises:
+            NameLookupFailed: DNS couldn't say.
+        """
+        return await self._discovery.find(server_name)
+
     async def openid_user_id(self, server_name: ServerName, openid_token: str) -> UserId:
         """Ask a homeserver whose OpenID token this is (server-server API, "OpenID").
 

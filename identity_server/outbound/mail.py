@@ -87,6 +87,23 @@ class SmtpTransport:
         if relay.tls is TlsMode.NONE and relay.username:
             _log.warning("the login for mail is sent in clear: set email.tlsmode", relay=relay.host)
 
+    async def knock(self) -> None:
+        """Connect and log in as for a mail, and leave again.
+
+        Raises:
+            DeliveryPostponed: the relay doesn't let us in.
+        """
+        delivery = _Delivery(self._relay, self._tls)
+        try:
+            async with asyncio.timeout(self._relay.timeout_seconds):
+                await delivery.open()
+        except TimeoutError:
+            raise DeliveryPostponed(f"{delivery.step}: no answer in time") from None
+        else:
+            await delivery.say_goodbye()
+        finally:
+            delivery.close()
+
     async def send(self, mail: Mail) -> None:
         """Render one mail and hand it over; returns once the relay has taken it.
 
@@ -134,13 +151,14 @@ class _Delivery:
         )
 
     async def carry_out(self, letter: Letter) -> None:
-        await self._open()
+        await self.open()
         options, encoding = self._options(unicode_addresses=letter.smtputf8)
         await self._about_mail("MAIL", self._client.mail(letter.sender, options=options, encoding=encoding))
         await self._about_mail("RCPT", self._client.rcpt(letter.recipient, encoding=encoding))
         await self._about_mail("DATA", self._client.data(letter.content))
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Everything up to the login."""
         await self._about_us("connect", self._client.connect())
         await self._about_us("EHLO", self._client.ehlo())
         if self._relay.tls is TlsMode.STARTTLS:

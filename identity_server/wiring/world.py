@@ -52,14 +52,7 @@ async def real_ports(config: Config) -> AsyncIterator[Ports]:
     clock, randomness = SystemClock(), SystemRandomness()
     mails = make_mails(config, clock, load_templates(config))
     sms = build_sms_transport(sms_settings(config), clock=clock)
-    federation = Federation(
-        clock=clock,
-        randomness=randomness,
-        screen=AddressScreen(blacklist=config.general.ip_blacklist, whitelist=config.general.ip_whitelist),
-        verify_certs=config.http.federation_verifycerts,
-        ca_file=config.http.federation_ca_file,
-        nameservers=config.http.federation_nameservers,
-    )
+    federation = make_federation(config, clock, randomness)
     origin_keys = PublishedKeys(federation=federation, clock=clock)
     try:
         yield Ports(clock, randomness, federation, origin_keys, make_mail_transport(config, mails), sms)
@@ -68,6 +61,17 @@ async def real_ports(config: Config) -> AsyncIterator[Ports]:
             await sms.close()
         await origin_keys.close()
         await federation.close()
+
+
+def make_federation(config: Config, clock: Clock, randomness: Randomness) -> Federation:
+    return Federation(
+        clock=clock,
+        randomness=randomness,
+        screen=AddressScreen(blacklist=config.general.ip_blacklist, whitelist=config.general.ip_whitelist),
+        verify_certs=config.http.federation_verifycerts,
+        ca_file=config.http.federation_ca_file,
+        nameservers=config.http.federation_nameservers,
+    )
 
 
 def make_mails(config: Config, clock: Clock, templates: Templates) -> Mails:

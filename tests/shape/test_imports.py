@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "app": _MIDDLE | {"api", "workers", "config", "wiring", "metrics"},
     "server": frozenset({"app", "api", "config", "wiring", "metrics", "observability"}),
 }
-# The command line and the demo may use everything.
-FREE = {"commands", "demo", "__main__", "__init__"}
+# The command line, the doctor and the demo may use everything.
+FREE = {"commands", "demo", "doctor", "__main__", "__init__"}
 
 # The only folder each of these may be used in.
 ONLY_IN = {

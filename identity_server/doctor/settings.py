@@ -1,0 +1,74 @@
+"""What can be told from the configuration and its files alone: warnings, terms, templates, the v1 switches."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from identity_server.doctor.findings import Finding, fault, fine, note, skipped, warning
+from identity_server.doctor.patient import Patient
+from identity_server.rendering.faults import BrandingProblems
+from identity_server.rendering.policies import PolicyProblems
+from identity_server.wiring.settings import configured_policies, load_templates
+
+_TOLERATED_MS = 30_000
+
+
+async def examine_settings(patient: Patient) -> list[Finding]:
+    """The configuration as it was read."""
+    config = patient.config
+    findings = [warning("configuration", str(each)) for each in config.warnings]
+    if not findings:
+        findings = [fine("configuration", str(config.path or "no file: built-in defaults"))]
+    try:
+        configured_policies(config)
+    except PolicyProblems as error:
+        findings += [fault("terms", str(each), fix="correct the file that is named") for each in error.problems]
+    try:
+        load_templates(config)
+    except BrandingProblems as error:
+        findings += [fault("templates", str(each), fix="correct the file that is named") for each in error.problems]
+    findings.append(_v1(patient))
+    return findings
+
+
+def _v1(patient: Patient) -> Finding:
+    general, lookup = patient.config.general, patient.config.lookup
+    opened = [
+        name
+        for name, is_open in (
+            ("validation, invites (`enable_v1_access`)", general.enable_v1_access),
+            ("binding without an account (`enable_v1_associations`)", general.enable_v1_associations),
+            ("lookups (`[lookup] enable_v1`)", lookup.enable_v1),
+        )
+        if is_open
+    ]
+    if opened:
+        return note(
+            "v1",
+            "open: " + "; ".join(opened),
+            cause="v1 has no accounts and no consent: whoever reaches the port may use it",
+        )
+    return note(
+        "v1",
+        "off, but for what old mails and rooms point at",
+        cause="a Synapse whose `account_threepid_delegates.msisdn` names this server, and apps older than 2020, need it",
+    )
+
+
+async def examine_clock(patient: Patient) -> list[Finding]:
+    """This machine's clock beside those of the servers that were asked; comes last for that reason."""
+    own = {patient.config.general.server_name, urlsplit(patient.config.public_base_url).hostname}
+    others = {host: ahead_ms for host, ahead_ms in patient.clocks.items() if host not in own}
+    if not others:
+        return [skipped("clock", "--homeserver or --client-domain gives a clock to compare with")]
+    host, ahead_ms = min(others.items(), key=lambda each: abs(each[1]))
+    if abs(ahead_ms) <= _TOLERATED_MS:
+        return [fine("clock", f"agrees with that of {host}")]
+    return [
+        fault(
+            "clock",
+            f"{abs(ahead_ms) / 1000:.0f} s {'behind' if ahead_ms > 0 else 'ahead of'} that of {host}",
+            cause="signatures, links and codes are judged by the time",
+            fix="run a time service (chrony, systemd-timesyncd)",
+        )
+    ]
