@@ -935,6 +935,19 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    """The audit journal: what was done to bindings and by operators, naming no one. Sydent has none."""
+
+    keep_days: int = key(
+        "keep_days",
+        values.DAYS,
+        "1095",
+        new=True,
+        doc="""For how many days an entry is kept. What is left can be verified all the same.""",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that the operator decided, checked.
 
@@ -951,6 +964,7 @@ class Config:
     sms: Sms
     crypto: Crypto
     lookup: Lookup
+    audit: Audit
     path: Path | None = None
     warnings: tuple[Problem, ...] = ()
     given: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
@@ -986,4 +1000,5 @@ def all_sections() -> tuple[Section, ...]:
         section("sms", Sms),
         section("crypto", Crypto),
         section("lookup", Lookup),
+        section("audit", Audit),
     )

@@ -64,6 +64,8 @@ class AuditEvent(StrEnum):
     """An operator had the mail of an invite sent again."""
     JOBS_RETRIED = "jobs_retried"
     """An operator had what waited tried before its time."""
+    JOURNAL_RESTARTED = "journal_restarted"
+    """An operator had the journal begin anew, after something was wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class AuditEntry:
         server_name: of the homeserver concerned, where operators need it; never stands for a person.
         count: how many there were, where it was more than one thing.
         key_id: the root key that the commitments are keyed with; empty if there are none.
-        commitments: keyed digests of the entry alone, and of the entry with each whom it is about.
+        commitments: keyed digests: of all of it, and then one for each whom it is about.
     """
 
     salt: bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import nacl.signing
@@ -65,6 +66,16 @@ class SigningKey:
         """A copy of the message with this key's signature added."""
         signed: dict[str, Any] = signedjson.sign.sign_json(dict(message), self.server_name, self._key)
         return signed
+
+    def has_signed(self, message: Mapping[str, Any]) -> bool:
+        """Whether this key, and nobody else, has signed exactly this message."""
+        bare = {name: value for name, value in message.items() if name != "signatures"}
+        try:
+            # Ed25519 signs the same text in the same way each time.
+            return self.sign(bare) == message
+        except (TypeError, ValueError):
+            # It has no canonical form.
+            return False
 
     def is_public_key(self, text: str) -> bool:
         """Whether `text` is this key's public half, in either alphabet, padded or not."""

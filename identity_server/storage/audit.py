@@ -17,6 +17,8 @@ from identity_server.domain.identifiers import ServerName
 from identity_server.storage.sealing import COMMITMENT_BYTES, Sealer, same_digest
 from identity_server.storage.tables import audit_chain, audit_pending
 
+_INSERT = insert(audit_pending)
+
 
 class Audit:
     """Entries are added and read; nothing changes them."""
@@ -43,12 +45,17 @@ class Audit:
             count: how many there were, where it was more than one thing.
             server_name: of a homeserver that operators must be able to read; never the one of a person's Matrix ID.
         """
-        entry = AuditEntry(self._sealer.salt(), now_ms, event.value, server_name, count, self._sealer.key_id, ())
-        subjects = [(), *(subject_parts(subject) for subject in about)]
-        commitments = tuple(self._sealer.commit(*entry.parts, *subject) for subject in subjects)
-        await self._connection.execute(
-            insert(audit_pending).values(**_to_row(replace(entry, commitments=commitments)))
-        )
+        blank = AuditEntry(self._sealer.salt(), now_ms, event.value, server_name, count, self._sealer.key_id, ())
+        subjects = tuple(self._about(blank, subject) for subject in about)
+        entry = replace(blank, commitments=(self._to_all(blank, subjects), *subjects))
+        await self._connection.execute(_INSERT, entry_to_row(entry))
+
+    def is_genuine(self, entry: AuditEntry) -> bool | None:
+        """Whether it is as this server wrote it; None if the root key at hand can't tell."""
+        if entry.key_id != self._sealer.key_id:
+            return None
+        to_all, *subjects = entry.commitments or (b"",)
+        return same_digest(to_all, self._to_all(entry, subjects))
 
     async def list(self, event: AuditEvent) -> Sequence[AuditEntry]:
         """Every entry of this kind, the oldest first."""
@@ -56,16 +63,22 @@ class Audit:
 
     def is_about(self, entry: AuditEntry, subject: Subject) -> bool:
         """Whether this entry concerns them, as far as the root key at hand can tell."""
-        commitment = self._sealer.commit(*entry.parts, *subject_parts(subject))
-        return any(same_digest(commitment, each) for each in entry.commitments[1:])
+        return self._about(entry, subject) in entry.commitments[1:]
+
+    def _about(self, entry: AuditEntry, subject: Subject) -> bytes:
+        return self._sealer.commit(*entry.parts, *subject_parts(subject))
+
+    def _to_all(self, entry: AuditEntry, subjects: Iterable[bytes]) -> bytes:
+        return self._sealer.commit(*entry.parts, *(each.hex() for each in subjects))
 
     async def _find(self, table: Table, event: AuditEvent) -> Sequence[AuditEntry]:
-        order = table.c.seq if table is audit_chain else table.c.at_ms
+        order = table.c.seq if table is audit_chain else table.c.id
         rows = await self._connection.execute(select(table).where(table.c.event == event.value).order_by(order))
-        return [_from_row(row) for row in rows]
+        return [entry_from_row(row) for row in rows]
 
 
-def _to_row(entry: AuditEntry) -> dict[str, Any]:
+def entry_to_row(entry: AuditEntry) -> dict[str, Any]:
+    """The columns of an entry, wherever it is."""
     return {
         "salt": entry.salt,
         "at_ms": entry.at_ms,
@@ -77,7 +90,8 @@ def _to_row(entry: AuditEntry) -> dict[str, Any]:
     }
 
 
-def _from_row(row: Row[Any]) -> AuditEntry:
+def entry_from_row(row: Row[Any]) -> AuditEntry:
+    """An entry, wherever it is."""
     starts = range(0, len(row.commitments), COMMITMENT_BYTES)
     return AuditEntry(
         salt=row.salt,

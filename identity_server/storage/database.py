@@ -24,6 +24,7 @@ from identity_server.domain.errors import Unavailable
 from identity_server.storage.accounts import AccessTokens, Accounts
 from identity_server.storage.associations import Associations
 from identity_server.storage.audit import Audit
+from identity_server.storage.audit_chain import AuditChain
 from identity_server.storage.chores import Chores
 from identity_server.storage.ephemeral_keys import EphemeralKeys
 from identity_server.storage.exports import Exports
@@ -85,6 +86,7 @@ class Transaction:
         self.ephemeral_keys = EphemeralKeys(connection)
         self.invites = Invites(connection, sealer)
         self.audit = Audit(connection, sealer)
+        self.audit_chain = AuditChain(connection)
         self.imports = Imports(connection)
         self.exports = Exports(connection)
         self.chores = Chores(connection)

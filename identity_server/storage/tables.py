@@ -190,6 +190,7 @@ invites = Table(
 
 def _audit_entry() -> tuple[Column[Any], ...]:
     return (
+        Column("salt", LargeBinary, nullable=False, comment="random; of this entry alone"),
         Column("at_ms", BigInteger, nullable=False),
         Column("event", String(64), nullable=False),
         Column("server_name", String(255), comment="of the homeserver concerned; never a person"),
@@ -202,7 +203,7 @@ def _audit_entry() -> tuple[Column[Any], ...]:
 audit_pending = Table(
     "audit_pending",
     metadata,
-    Column("salt", LargeBinary, primary_key=True, comment="random; of this entry alone"),
+    Column("id", _Counter, primary_key=True, autoincrement=True),
     *_audit_entry(),
 )
 
@@ -210,7 +211,6 @@ audit_chain = Table(
     "audit_chain",
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="without gaps"),
-    Column("salt", LargeBinary, nullable=False, comment="random; of this entry alone"),
     *_audit_entry(),
     Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the entry and of the hash before it"),
 )

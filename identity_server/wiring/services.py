@@ -38,7 +38,7 @@ from identity_server.wiring.settings import (
     phone_rules,
     validation_limits,
 )
-from identity_server.wiring.storage import make_code_hasher, make_invite_mails
+from identity_server.wiring.storage import make_code_hasher, make_invite_mails, make_journal
 from identity_server.wiring.world import Ports
 
 _DAY_MS = 24 * 3_600_000
@@ -105,6 +105,7 @@ def make_services(
             policy=invite_policy(config),
             mails=make_invite_mails(config, clock, randomness),
         ),
+        journal=make_journal(config, clock, database, keys.signing),
         lookup=Lookup(
             index=index,
             clock=clock,

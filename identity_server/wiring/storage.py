@@ -15,11 +15,15 @@ from identity_server.domain.ports import (
     Clock,
     Randomness,
 )
+from identity_server.domain.signing import SigningKey
 from identity_server.key_files import Keys, load_keys
 from identity_server.outbound.system import SystemClock, SystemRandomness
+from identity_server.services.audit_check import AuditCheck
+from identity_server.services.audit_desk import AuditDesk
 from identity_server.services.backlog import Backlog
 from identity_server.services.invite_desk import InviteDesk
 from identity_server.services.invite_mails import InviteMails, InviteStyle
+from identity_server.services.journal import Journal
 from identity_server.services.peppers import Peppers
 from identity_server.storage.database import IN_MEMORY, Database, Engine, database_url, make_engine
 from identity_server.storage.schema import Schema
@@ -45,6 +49,15 @@ class Storage:
     code_hasher: CodeHasher
     clock: Clock
     randomness: Randomness
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTools:
+    """What can be done with the audit journal."""
+
+    check: AuditCheck
+    desk: AuditDesk
+    journal: Journal
 
 
 @asynccontextmanager
@@ -120,6 +133,19 @@ async def open_peppers(config: Config) -> AsyncIterator[Peppers]:
 
 
 @asynccontextmanager
+async def open_audit(config: Config) -> AsyncIterator[AuditTools]:
+    """The audit journal alone, for the command line; a server may be running beside it."""
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        database, keys = await open_database(config, clock, randomness, stack)
+        yield AuditTools(
+            check=AuditCheck(database=database, signing_key=keys.signing),
+            desk=AuditDesk(database=database),
+            journal=make_journal(config, clock, database, keys.signing),
+        )
+
+
+@asynccontextmanager
 async def open_backlog(config: Config) -> AsyncIterator[Backlog]:
     """The outbox's backlog alone, for the command line; a server may be running beside it."""
     clock, randomness = SystemClock(), SystemRandomness()
@@ -170,6 +196,11 @@ def open_stamps(index_folder: Path) -> Stamps:
 def make_code_hasher(root: RootKey) -> CodeHasher:
     """Whoever stores a code must hash it as whoever compares it will."""
     return CodeHasher(root.derive("codes of text messages"))
+
+
+def make_journal(config: Config, clock: Clock, database: Database, signing_key: SigningKey) -> Journal:
+    keep_ms = config.audit.keep_days * _DAY_MS
+    return Journal(database=database, clock=clock, signing_key=signing_key, keep_ms=keep_ms)
 
 
 def make_peppers(config: Config, clock: Clock, randomness: Randomness, database: Database) -> Peppers:

@@ -94,6 +94,13 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             "Tokens die of disuse; a crash forgets a minute of uses at most.",
         ),
         Chore(
+            "link the audit journal",
+            Once.PER_PROCESS,
+            5.0,
+            services.journal.link,
+            "What isn't linked and signed yet could be removed unnoticed.",
+        ),
+        Chore(
             "rotate the pepper",
             Once.PER_DATABASE,
             10 * _MINUTE,
@@ -141,6 +148,20 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             _HOUR,
             services.associations.cleanup,
             "A reader further behind than an hour builds its index anew.",
+        ),
+        Chore(
+            "prune the audit journal",
+            Once.PER_DATABASE,
+            _HOUR,
+            services.journal.prune,
+            "Even what names no one is kept for a purpose, and only as long as that lasts.",
+        ),
+        Chore(
+            "tell the audit journal's head",
+            Once.PER_DATABASE,
+            _HOUR,
+            services.journal.tell_head,
+            "Whoever keeps the log elsewhere can tell if the journal's end was removed.",
         ),
     )
 

@@ -18,14 +18,13 @@ _BATCH = 10_000
 def upgrade() -> None:
     pending = op.create_table(
         "audit_pending",
-        sa.Column("salt", sa.LargeBinary(), nullable=False, comment="random; of this entry alone"),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         *_entry(),
-        sa.PrimaryKeyConstraint("salt", name=op.f("pk_audit_pending")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_pending")),
     )
     op.create_table(
         "audit_chain",
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False, comment="without gaps"),
-        sa.Column("salt", sa.LargeBinary(), nullable=False, comment="random; of this entry alone"),
         *_entry(),
         sa.Column("hash", sa.LargeBinary(), nullable=False, comment="SHA-256 of the entry and of the hash before it"),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_chain")),
@@ -47,6 +46,7 @@ def upgrade() -> None:
 
 def _entry() -> tuple[sa.Column[Any], ...]:
     return (
+        sa.Column("salt", sa.LargeBinary(), nullable=False, comment="random; of this entry alone"),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("event", sa.String(length=64), nullable=False),
         sa.Column(

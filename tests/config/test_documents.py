@@ -99,6 +99,7 @@ def test_every_sydent_key_is_there() -> None:
             country.ratelimit.burst country.ratelimit.rate_hz""",
         "crypto": "ed25519.signingkey",
         "lookup": "",
+        "audit": "",
     }
     assert {
         section.name: {key.name for key in section.keys.values() if not key.new} for section in all_sections()
