@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from identity_server.domain.association import Association
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.errors import Forbidden, NoSuchSession, NotYourMatrixId
 from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import ClientSecret, ServerName, SessionId, Threepid, UserId, server_of
@@ -92,7 +93,7 @@ class Associations:
             threepid, _ = session.validated_threepid(now_ms)
             # Each binding is a notice to a homeserver and perhaps a mail.
             await tx.rate_limits.take("bind", account_id or client_network, _BINDS, now_ms=now_ms)
-            return await self._put(tx, threepid, user_id, now_ms=now_ms)
+            return await self._put(tx, AuditEvent.BOUND, threepid, user_id, now_ms=now_ms)
 
         return await self._carry_out(use_case)
 
@@ -102,15 +103,20 @@ class Associations:
         Commits and notifies as `bind` does. Lists of homeservers are for those who are not the operator.
         """
         now_ms = self._clock.now_ms()
-        return await self._carry_out(lambda tx: self._put(tx, threepid, user_id, now_ms=now_ms))
+        return await self._carry_out(
+            lambda tx: self._put(tx, AuditEvent.BOUND_BY_OPERATOR, threepid, user_id, now_ms=now_ms)
+        )
 
     async def _put(
-        self, tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int
+        self, tx: Transaction, event: AuditEvent, threepid: Threepid, user_id: UserId, *, now_ms: int
     ) -> tuple[dict[str, Any], list[Job]]:
         association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
         before = await tx.associations.put(row_id(self._randomness), association)
-        signed, to_homeserver = await self._bind_notices.add(tx, association, now_ms=now_ms)
         is_news = before is None or before.user_id != user_id
+        if before is not None and is_news:
+            await tx.audit.add(AuditEvent.REPLACED, now_ms=now_ms, about=(threepid, before.user_id))
+        await tx.audit.add(event, now_ms=now_ms, about=(threepid, user_id))
+        signed, to_homeserver = await self._bind_notices.add(tx, association, now_ms=now_ms)
         to_owner = await self._owner_notices.add(tx, BOUND, threepid, user_id) if is_news else []
         return signed, [to_homeserver, *to_owner]
 
@@ -141,7 +147,7 @@ class Associations:
             proven, _ = session.validated_threepid(now_ms)
             if proven != threepid:
                 raise Forbidden("This session is for another address.")
-            return await self._unbind(tx, threepid, user_id, now_ms=now_ms)
+            return await self._unbind(tx, AuditEvent.UNBOUND, threepid, user_id, now_ms=now_ms)
 
         await self._carry_out(use_case)
 
@@ -157,7 +163,8 @@ class Associations:
         if server_of(user_id) != origin:
             raise Forbidden("This Matrix ID does not belong to the homeserver that signed the request.")
         now_ms = self._clock.now_ms()
-        await self._carry_out(lambda tx: self._unbind(tx, threepid, user_id, now_ms=now_ms))
+        event = AuditEvent.UNBOUND_BY_HOMESERVER
+        await self._carry_out(lambda tx: self._unbind(tx, event, threepid, user_id, now_ms=now_ms))
 
     async def unbind_by_operator(self, *, threepid: Threepid, user_id: UserId) -> None:
         """Remove the binding of an address to a Matrix ID, because the operator's own systems say so.
@@ -165,15 +172,17 @@ class Associations:
         Commits the removal. An address that isn't bound, or is bound to someone else, is left as it is.
         """
         now_ms = self._clock.now_ms()
-        await self._carry_out(lambda tx: self._unbind(tx, threepid, user_id, now_ms=now_ms))
+        event = AuditEvent.UNBOUND_BY_OPERATOR
+        await self._carry_out(lambda tx: self._unbind(tx, event, threepid, user_id, now_ms=now_ms))
 
     async def _unbind(
-        self, tx: Transaction, threepid: Threepid, user_id: UserId, *, now_ms: int
+        self, tx: Transaction, event: AuditEvent, threepid: Threepid, user_id: UserId, *, now_ms: int
     ) -> tuple[None, list[Job]]:
         bound = await tx.associations.find(threepid)
         if bound is None or bound.user_id != user_id:
             return None, []
         await tx.associations.remove(threepid, now_ms=now_ms)
+        await tx.audit.add(event, now_ms=now_ms, about=(threepid, user_id))
         return None, await self._owner_notices.add(tx, UNBOUND, threepid, user_id)
 
     async def list_live(self, threepids: Sequence[Threepid], *, client_network: str) -> list[Association]:

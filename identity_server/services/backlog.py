@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.ports import Clock
-from identity_server.storage.database import Database
+from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Waiting
 
 
@@ -29,6 +30,11 @@ class Backlog:
             claimed_too: also what a server seems to be trying at this moment; right only while none runs.
         """
         now_ms = self._clock.now_ms()
-        return await self._database.transaction(
-            lambda tx: tx.jobs.hasten(now_ms=now_ms, claimed_too=claimed_too), bulk=True
-        )
+
+        async def use_case(tx: Transaction) -> int:
+            count = await tx.jobs.hasten(now_ms=now_ms, claimed_too=claimed_too)
+            if count:
+                await tx.audit.add(AuditEvent.JOBS_RETRIED, now_ms=now_ms, count=count)
+            return count
+
+        return await self._database.transaction(use_case, bulk=True)

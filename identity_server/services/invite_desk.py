@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.invite import Invite
 from identity_server.domain.ports import Clock
 from identity_server.services.invite_mails import InviteMails
@@ -39,6 +40,7 @@ class InviteDesk:
             if not invite.private_key:
                 raise KeyNotKept
             await self._mails.add(tx, invite)
+            await self._note(tx, AuditEvent.INVITE_RESENT, invite)
             return True
 
         return await self._database.transaction(use_case)
@@ -51,6 +53,11 @@ class InviteDesk:
             if invite is not None:
                 await tx.invites.remove([invite.id])
                 await tx.ephemeral_keys.revoke(invite.public_key)
+                await self._note(tx, AuditEvent.INVITE_REVOKED, invite)
             return invite is not None
 
         return await self._database.transaction(use_case)
+
+    async def _note(self, tx: Transaction, event: AuditEvent, invite: Invite) -> None:
+        about = invite.threepid, invite.sender
+        await tx.audit.add(event, now_ms=self._clock.now_ms(), about=about)

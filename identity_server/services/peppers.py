@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.hashing import PEPPER_LENGTH, Pepper, pepper_from
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.index.read_index import ReadIndex
@@ -40,7 +41,7 @@ class Peppers:
 
     async def rotate(self) -> None:
         """Commit a new pepper. It comes into use when the running server has built its table."""
-        await self._database.transaction(self._add)
+        await self._database.transaction(self._rotate)
 
     async def rotate_if_due(self) -> None:
         """Rotate when the newest pepper has reached its age."""
@@ -48,7 +49,7 @@ class Peppers:
         async def use_case(tx: Transaction) -> None:
             newest = (await tx.peppers.list())[-1]
             if self._clock.now_ms() >= newest.created_at_ms + self._rotation_ms:
-                await self._add(tx)
+                await self._rotate(tx)
 
         await self._database.transaction(use_case)
 
@@ -68,3 +69,7 @@ class Peppers:
     async def _add(self, tx: Transaction) -> None:
         value = pepper_from(self._randomness.token_bytes(2 * PEPPER_LENGTH))
         await tx.peppers.add(value, now_ms=self._clock.now_ms())
+
+    async def _rotate(self, tx: Transaction) -> None:
+        await self._add(tx)
+        await tx.audit.add(AuditEvent.PEPPER_ROTATED, now_ms=self._clock.now_ms())

@@ -17,6 +17,7 @@ from typing import TypeVar
 from unpaddedbase64 import encode_base64
 
 from identity_server.domain.association import Association
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.hashing import encode_digest, hash_threepid
 from identity_server.domain.ports import Clock
 from identity_server.domain.signing import SigningKey
@@ -127,6 +128,10 @@ class Exporter:
             accepted_urls=await self._accepted_urls(connection),
             invites=await self._invites(connection),
             ephemeral_keys=await self._ephemeral_keys(connection),
+        )
+        # Said before the file is there, lest it ever be there without having been said.
+        await self._database.transaction(
+            lambda tx: tx.audit.add(AuditEvent.EXPORTED_TO_SYDENT, now_ms=self._now_ms, count=report.bindings)
         )
         connection.execute("COMMIT")
         return report

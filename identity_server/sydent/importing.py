@@ -18,6 +18,7 @@ from functools import partial
 from typing import TypeVar
 
 from identity_server.domain.association import Association
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.credentials import SALT_BYTES, CodeHasher
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import (
@@ -221,11 +222,16 @@ class Importer:
             outcome = await move(tx, readable)
             outcome.read = len(page)
             outcome.skipped[Skipped.UNREADABLE] += len(page) - len(readable)
+            await self._note(tx, outcome.moved)
             if not self._dry_run and last_row > known:
                 await tx.imports.set_mark(self._marks_name, table, last_row, now_ms=self._now_ms)
             return outcome
 
         return await self._write(use_case)
+
+    async def _note(self, tx: Transaction, moved: int) -> None:
+        if moved and not self._dry_run:
+            await tx.audit.add(AuditEvent.IMPORTED, now_ms=self._now_ms, count=moved)
 
     def _known_to(self, table: str) -> int:
         mark = self._marks.get(table)
@@ -639,6 +645,7 @@ class Importer:
             # Random ids, but in order: the database then finds their places side by side.
             ids = sorted(row_id(self._randomness) for _ in stored)
             await tx.associations.put_all(list(zip(ids, stored, strict=True)), replaced=removed, now_ms=self._now_ms)
+            await self._note(tx, sum(outcome.moved for outcome in outcomes.values()))
         return outcomes
 
     def _decide(self, newest: Candidate, row: Binding | None, here: StoredAssociation | None) -> Association | None:

@@ -55,6 +55,15 @@ def test_dry_run_after_the_import_finds_nothing_new(operator: Operator) -> None:
     assert read_everything(operator.our_db) == before
 
 
+def test_journal_has_the_import_and_that_addresses_were_written_out(operator: Operator) -> None:
+    operator.report()
+    operator.report()
+    operator.command("export-sydent", operator.folder / "out.db")
+
+    journal = operator.command("audit", "list").stdout
+    assert [line.split()[2:] for line in journal.splitlines()] == [["imported", "1"], ["exported_to_sydent", "1"]]
+
+
 def test_notice_that_sydent_still_owed_is_the_servers_first_job(operator: Operator) -> None:
     invited = operator.folder / "invited.db"
     sydent = OldSydent(invited)
