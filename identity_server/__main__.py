@@ -13,6 +13,7 @@ _COMMANDS = {
     "serve": "identity_server.commands.serve:serve",
     "health": "identity_server.commands.health:health",
     "doctor": "identity_server.commands.doctor:doctor",
+    "audit": "identity_server.commands.audit:audit",
     "check-config": "identity_server.commands.check_config:check_config",
     "db": "identity_server.commands.database:db",
     "invites": "identity_server.commands.invites:invites",

@@ -1,0 +1,194 @@
+"""`identity-server audit`: the journal of what was done to bindings and by operators."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import canonicaljson
+import click
+
+from identity_server.commands.context import conf_option, set_up, told_in_words
+from identity_server.domain.audit import AuditEvent, Subject
+from identity_server.domain.audit_chain import HASH_BYTES
+from identity_server.domain.errors import IdentityServerError
+from identity_server.domain.identifiers import Medium, Threepid, canonical_email, parse_server_name, parse_user_id
+from identity_server.domain.phone import parse_phone_number
+from identity_server.services.audit_check import AuditCheck, Findings, KeptHead
+from identity_server.services.audit_desk import AuditDesk, Numbered
+from identity_server.wiring.storage import AuditTools, open_audit
+
+T = TypeVar("T")
+_HASH = re.compile(rf"[0-9a-fA-F]{{{2 * HASH_BYTES}}}")
+_NO_COUNTRY = "ZZ"
+
+
+@click.group()
+def audit() -> None:
+    """Read and verify the journal of bindings, erasures and what operators did. It names no one."""
+
+
+@audit.command("list")
+@conf_option
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 100_000), help="The newest so many.")
+@click.option("--event", type=click.Choice([event.value for event in AuditEvent]), help="Only those of this kind.")
+def list_(conf: Path | None, limit: int, event: str | None) -> None:
+    """List entries, the newest last: number, time, event, how many, and a homeserver where one is named."""
+    kind = None if event is None else AuditEvent(event)
+    _tell(_with_tools(conf, lambda tools: tools.desk.list_newest(event=kind, limit=limit)))
+
+
+@audit.command()
+@conf_option
+@click.argument("subject", type=str)
+def find(conf: Path | None, subject: str) -> None:
+    """List the entries about SUBJECT: an e-mail address, a phone number as +4912345, a Matrix ID or a homeserver.
+
+    Only the root key can tell, entry by entry: this takes some seconds for a million.
+    """
+    whom = _subject(subject)
+    _tell(_with_tools(conf, lambda tools: tools.desk.find(whom)))
+
+
+@audit.command()
+@conf_option
+def head(conf: Path | None) -> None:
+    """Print the signed head of the journal. Keep it elsewhere: `audit verify --head` compares with it."""
+    found = _with_tools(conf, lambda tools: tools.desk.head())
+    if found is None:
+        raise click.ClickException("nothing is linked yet: a running server does that within seconds")
+    click.echo(json.dumps(found))
+
+
+@audit.command()
+@conf_option
+def dump(conf: Path | None) -> None:
+    """Print every linked entry as JSON, one a line, the oldest first: to be kept, or verified by others.
+
+    The hash is the SHA-256 of the rest of the line, and the next line's `previous`.
+    """
+    _with_tools(conf, lambda tools: _dump(tools.desk))
+
+
+@audit.command()
+@conf_option
+@click.option(
+    "--head",
+    "kept",
+    metavar="FILE|HASH",
+    help="A head that was kept elsewhere, as `audit head` or a line of the log has it.",
+)
+def verify(conf: Path | None, kept: str | None) -> None:
+    """Find out whether any entry was altered, removed, added or moved since it was linked.
+
+    Without --head, what is missing at the end can't be told from what never was.
+    """
+    findings = _with_tools(conf, lambda tools: tools.check.run(kept=_kept(tools.check, kept)))
+    for sentence in findings.faults:
+        click.echo(f"error: {sentence}", err=True)
+    if findings.fault_count > len(findings.faults):
+        click.echo(f"error: And {findings.fault_count - len(findings.faults)} more.", err=True)
+    for line in _summary(findings):
+        click.echo(line)
+    if findings.fault_count:
+        raise SystemExit(1)
+
+
+@audit.command()
+@conf_option
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def restart(conf: Path | None, *, yes: bool) -> None:
+    """Remove all linked entries and go on after them, when `audit verify` has found something and you know why.
+
+    Until then nothing is linked if the head isn't in order. Keep what `audit dump` prints.
+    """
+    if not yes:
+        click.confirm("This removes all linked entries. Go on?", abort=True)
+    removed = _with_tools(conf, lambda tools: tools.journal.restart())
+    click.echo(f"Removed: {removed} {'entry' if removed == 1 else 'entries'}. The journal begins anew, and says so.")
+
+
+def _subject(text: str) -> Subject:
+    try:
+        if text.startswith("@"):
+            return parse_user_id(text)
+        if "@" in text:
+            return Threepid(Medium.EMAIL, canonical_email(text))
+        if text.startswith("+"):
+            return parse_phone_number(text, _NO_COUNTRY).threepid
+        return parse_server_name(text)
+    except IdentityServerError:
+        raise click.BadParameter("this is no e-mail address, phone number, Matrix ID or server name") from None
+
+
+def _kept(check: AuditCheck, text: str | None) -> KeptHead | None:
+    if text is None:
+        return None
+    if _HASH.fullmatch(text):
+        return KeptHead(bytes.fromhex(text))
+    try:
+        message = json.loads(Path(text).read_text())
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{text} is no hash, and no file with JSON in it ({type(error).__name__})") from None
+    found = check.kept(message) if isinstance(message, dict) else None
+    if found is None:
+        raise click.BadParameter(f"what is in {text} was not signed by this server")
+    return found
+
+
+def _summary(findings: Findings) -> list[str]:
+    lines = []
+    head = findings.head
+    if head is None:
+        lines.append("No head: nothing is linked yet." if not findings.fault_count else "No head that counts.")
+    else:
+        lines.append(
+            f"Entries {findings.first_seq} to {head.seq}, {findings.checked} in all; signed {_time(findings.signed_at_ms)}"
+            f" with the hash {head.hash.hex()}."
+        )
+    if findings.of_other_keys:
+        lines.append(f"Keyed by another root key, so that only the chain vouches for them: {findings.of_other_keys}.")
+    waiting = findings.waiting
+    if waiting.oldest_at_ms is not None:
+        since = _time(waiting.oldest_at_ms)
+        lines.append(f"Not linked yet, as a running server does within seconds: {waiting.count}, since {since}.")
+    return lines
+
+
+def _tell(entries: Sequence[Numbered]) -> None:
+    for seq, entry in entries:
+        words = [str(seq or "-").rjust(8), _time(entry.at_ms), entry.event]
+        words += [] if entry.count is None else [str(entry.count)]
+        words += [] if entry.server_name is None else [entry.server_name]
+        click.echo("  ".join(words))
+    if not entries:
+        click.echo("There are no such entries.")
+
+
+def _time(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        # Not a time that this server has written.
+        return f"{ms} ms"
+
+
+async def _dump(desk: AuditDesk) -> None:
+    async for line in desk.everything():
+        click.echo(canonicaljson.encode_canonical_json(line).decode())
+
+
+def _with_tools(conf: Path | None, task: Callable[[AuditTools], Awaitable[T]]) -> T:
+    config = set_up(conf)
+
+    async def work() -> T:
+        async with open_audit(config) as tools:
+            return await task(tools)
+
+    with told_in_words():
+        return asyncio.run(work())
