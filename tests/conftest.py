@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import postgresql
+from tests.support import canaries, postgresql
 from tests.support.databases import POSTGRESQL_FOLDER, make_template, on_postgresql
 from tests.support.harness import Harness, User, running
 
@@ -24,7 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the PostgreSQL server of this run; its workers know it by a variable that they inherit."""
+    """Hear what is logged, and start the PostgreSQL server of this run; its workers know it by a variable that they inherit."""
+    canaries.listen()
     if config.getoption("--engine") == "postgresql" and not hasattr(config, "workerinput"):
         server = postgresql.PostgresqlServer()
         config.add_cleanup(server.remove)
@@ -38,7 +39,8 @@ def _forget_server() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out what is about the other engine."""
+    """Leave out what is about the other engine; forget what earlier tests have logged."""
+    canaries.EAR.heard.clear()
     other = item.get_closest_marker("sqlite" if on_postgresql() else "postgresql")
     if other is not None:
         pytest.skip(f"about the other engine: {other.kwargs['reason']}")

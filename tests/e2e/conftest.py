@@ -18,13 +18,13 @@ from tests.e2e import synapse as synapse_program
 from tests.e2e.certificates import Authority
 from tests.e2e.gate import Gate
 from tests.e2e.identity import IdentityServer, Place, plain_conf
-from tests.e2e.leaks import Ledger
 from tests.e2e.mailbox import Mailbox
 from tests.e2e.people import Person
 from tests.e2e.processes import Program, reserve_port
 from tests.e2e.sdk import Sdk
 from tests.e2e.synapse import Synapse
 from tests.e2e.web import Web
+from tests.support.leaks import Ledger
 
 _HERE = Path(__file__).parent
 _programs = pytest.StashKey[list[Program]]()

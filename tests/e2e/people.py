@@ -11,10 +11,10 @@ from email.message import EmailMessage
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.e2e.leaks import Ledger
 from tests.e2e.mailbox import Mailbox, link_in
 from tests.e2e.sdk import Sdk
 from tests.e2e.web import Answer, Web, only_form
+from tests.support.leaks import Ledger
 
 _V2 = "/_matrix/identity/v2"
 _IDENTITY_SERVICE = "SERVICE_TYPE_IS"

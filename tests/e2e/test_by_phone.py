@@ -9,13 +9,13 @@ import pytest
 from tests.e2e.certificates import Authority
 from tests.e2e.conftest import Newcomer
 from tests.e2e.identity import IdentityServer, Place, plain_conf
-from tests.e2e.leaks import Ledger, dump, everything_in
 from tests.e2e.mailbox import Mailbox
 from tests.e2e.people import Person
 from tests.e2e.phones import Phones, code_in
 from tests.e2e.processes import Program
 from tests.e2e.sdk import SdkError
 from tests.e2e.web import Web
+from tests.support.leaks import Ledger, dump, everything_in
 
 pytestmark = pytest.mark.e2e
 

@@ -17,7 +17,6 @@ import pytest
 
 from tests.e2e.certificates import Authority
 from tests.e2e.gate import ON_BIND, Gate
-from tests.e2e.leaks import Ledger
 from tests.e2e.mailbox import Mailbox, link_in
 from tests.e2e.old_installation import (
     INVITE_GREETING,
@@ -32,6 +31,7 @@ from tests.e2e.sdk import Sdk, SdkError
 from tests.e2e.signatures import assert_signed_by_an_announced_key, published_key, verifies
 from tests.e2e.synapse import Synapse
 from tests.e2e.web import Web
+from tests.support.leaks import Ledger
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,8 @@ from unpaddedbase64 import decode_base64
 
 from tests.e2e.conftest import Newcomer
 from tests.e2e.identity import IdentityServer
-from tests.e2e.leaks import Ledger, dump, everything_in
 from tests.e2e.mailbox import Mailbox
+from tests.support.leaks import Ledger, dump, everything_in
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,6 @@ import pytest
 from tests.e2e.certificates import Authority
 from tests.e2e.gate import ON_BIND, Gate
 from tests.e2e.identity import IdentityServer, Place, plain_conf
-from tests.e2e.leaks import Ledger
 from tests.e2e.mailbox import Mailbox
 from tests.e2e.name_server import NameServer
 from tests.e2e.people import Person
@@ -27,6 +26,7 @@ from tests.e2e.sdk import Sdk
 from tests.e2e.signatures import assert_signed_by_an_announced_key
 from tests.e2e.synapse import Synapse
 from tests.e2e.web import Web
+from tests.support.leaks import Ledger
 
 pytestmark = pytest.mark.e2e
 

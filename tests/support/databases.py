@@ -24,6 +24,7 @@ from identity_server.storage.sealing import RootKey, Sealer
 from identity_server.storage.stamps import Stamps
 from tests.support import postgresql
 from tests.support.fakes import START_MS, FakeRandomness
+from tests.support.written import written_since
 
 ROOT_KEY = RootKey(b"r" * 32)
 
@@ -107,6 +108,13 @@ def table_names(file: Path) -> list[str]:
 def read_everything(file: Path) -> list[tuple[Any, ...]]:
     """Every row of every table, with the table's name before it."""
     return [(name, *row) for name in table_names(file) for row in read_rows(file, f"SELECT * FROM {name}")]
+
+
+def written_to(file: Path) -> bytes:
+    """What has been written to a test's database: on SQLite, all that its files have ever held."""
+    if on_postgresql():
+        return "\n".join(map(repr, read_everything(file))).encode()
+    return written_since(file, _migrated or b"")
 
 
 def write_rows(file: Path, *statements: str) -> None:

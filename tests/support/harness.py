@@ -17,10 +17,12 @@ from identity_server.app import System, open_system
 from identity_server.config import Config, load
 from identity_server.domain.hashing import encode_digest, hash_threepid
 from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.metrics import Metrics
 from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.server import open_socket
 from identity_server.wiring.world import Ports
-from tests.support.databases import put_migrated, read_rows, variables_for
+from tests.support.canaries import Canaries
+from tests.support.databases import put_migrated, read_rows, variables_for, written_to
 from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness, FakeSms
 
 ALICE = "@alice:example.org"
@@ -53,9 +55,20 @@ class User:
 class Harness:
     """The server and everything around it."""
 
-    def __init__(self, *, config: Config, system: System, session: ClientSession, base: str, fakes: Fakes) -> None:
+    def __init__(
+        self,
+        *,
+        config: Config,
+        system: System,
+        metrics: Metrics,
+        session: ClientSession,
+        base: str,
+        fakes: Fakes,
+    ) -> None:
         self.config = config
         self.system = system
+        self.metrics = metrics
+        self.canaries = Canaries()
         self.base = base
         self.clock = fakes.clock
         self.homeservers = fakes.homeservers
@@ -69,10 +82,13 @@ class Harness:
         headers = CIMultiDict(options.pop("headers", {}))
         if as_ is not None:
             headers["Authorization"] = f"Bearer {as_.token}"
+        self.canaries.note_request(path, options, headers)
         async with self._session.request(
             method, self.base + path, headers=headers, allow_redirects=False, **options
         ) as response:
-            return await _read(response)
+            reply = await _read(response)
+        self.canaries.note_reply(reply.status, reply.body, reply.json)
+        return reply
 
     async def get(self, path: str, *, as_: User | None = None, **options: Any) -> Reply:
         return await self.request("GET", path, as_=as_, **options)
@@ -166,6 +182,23 @@ class Harness:
         count: int = self.rows(f"SELECT count(*) FROM {table}")[0][0]
         return count
 
+    def search_for_leaks(self) -> None:
+        """Make sure that nothing of what this server was trusted with can be found anywhere.
+
+        Raises:
+            Leaked: something can.
+        """
+        self.canaries.note_mails(self.mail.sent)
+        self.canaries.note_texts(self.sms.sent)
+        self.canaries.note_keys(self.config.crypto.key_dir)
+        index = [file.read_bytes() for file in sorted(self.config.index_folder.iterdir()) if file.is_file()]
+        places = {
+            "database": written_to(self.config.db.file),
+            "index": b"\n".join(index),
+            "metrics": self.metrics.totals.to_bytes(),
+        }
+        self.canaries.search(places, peppers=[value for (value,) in self.rows("SELECT value FROM peppers")])
+
 
 class Fakes:
     """The fake ports of one harness."""
@@ -209,13 +242,16 @@ async def running(
     """A server over a directory; run again over the same one, it is the same server after a restart."""
     config = make_config(directory, settings=settings)
     fakes = fakes or Fakes()
+    metrics = Metrics()
     await put_migrated(config.db.file)
     async with (
-        open_system(config, fakes.ports) as system,
+        open_system(config, fakes.ports, metrics=metrics) as system,
         ClientSession() as session,
         _listening(system.app) as base,
     ):
-        yield Harness(config=config, system=system, session=session, base=base, fakes=fakes)
+        harness = Harness(config=config, system=system, metrics=metrics, session=session, base=base, fakes=fakes)
+        yield harness
+        harness.search_for_leaks()
 
 
 @asynccontextmanager

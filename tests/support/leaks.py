@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ class Ledger:
     """The secrets that a run has used, by value, with what each is."""
 
     _secrets: dict[bytes, str] = field(default_factory=dict, repr=False)
+    _numbers: dict[bytes, str] = field(default_factory=dict, repr=False)
 
     def note(self, kind: str, secret: str | bytes) -> None:
         """Remember a secret."""
@@ -34,23 +36,40 @@ class Ledger:
         self.note(kind, token)
         self.note(f"half of a {kind}", token[: len(token) // 2])
 
+    def note_number(self, kind: str, number: str) -> None:
+        """Remember digits that may stand in a longer number by chance: they count where none of them goes on."""
+        self._numbers[number.encode()] = kind
+
     def note_address(self, address: str, *, pepper: str) -> None:
         """Remember an address as typed and as stored, its local part, and the digests that give it away."""
+        self.note_whole_address(address, medium="email", peppers=[pepper])
+        self.note("address", address.casefold().partition("@")[0])
+
+    def note_whole_address(self, address: str, *, medium: str, peppers: Iterable[str]) -> None:
+        """The same without the local part, which may well be that of a Matrix ID."""
         canonical = address.casefold()
-        for form in {address, canonical, canonical.partition("@")[0]}:
+        for form in {address, canonical}:
             self.note("address", form)
         self.note("plain digest of an address", hashlib.sha256(canonical.encode()).digest())
-        self.note("lookup hash", hashlib.sha256(f"{canonical} email {pepper}".encode()).digest())
+        for pepper in peppers:
+            self.note("lookup hash", hashlib.sha256(f"{canonical} {medium} {pepper}".encode()).digest())
 
     def find_in(self, haystack: bytes) -> set[str]:
         """What of it stands in some bytes: "KIND as SHAPE", empty when all is well."""
         lower = haystack.lower()
-        return {
+        found = {
             f"{kind} as {shape}"
             for secret, kind in self._secrets.items()
             for shape, needle, any_case in _shapes(secret)
             if (needle.lower() in lower if any_case else needle in haystack)
         }
+        numbers = self._numbers.items()
+        return found | {f"{kind} as it is" for number, kind in numbers if _stands_alone(number, haystack)}
+
+
+def _stands_alone(number: bytes, haystack: bytes) -> bool:
+    # Asked first without a pattern, which takes far longer.
+    return number in haystack and bool(re.search(rb"(?<![\d.:])%b(?![\d])" % re.escape(number), haystack))
 
 
 def _shapes(secret: bytes) -> Iterator[tuple[str, bytes, bool]]:

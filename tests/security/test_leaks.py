@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.leaks import Ledger, dump, everything_in
+from tests.support.leaks import Ledger, dump, everything_in
 
 _ADDRESS = "Walter.Kestrel+matrix@Example.org"
 _SECRET = _ADDRESS.lower().encode()
