@@ -143,12 +143,14 @@ def identity_server(
     web: Web,
     mailbox: Mailbox,
     programs: list[Program],
+    servers: list[IdentityServer],
     booting_synapse: Synapse,  # only so that it is under way by now
 ) -> IdentityServer:
     """The identity server that most stories use: TLS of its own, and the terms that the repository ships."""
     place = Place(folder=home / "identity", listener=f"https://localhost:{reserve_port()}")
     server = IdentityServer(place, plain_conf(place, authority=authority, smtp_port=mailbox.port), web=web)
     programs.append(server.program)
+    servers.append(server)
     server.start()
     return server
 
@@ -170,6 +172,14 @@ def sdk(home: Path, authority: Authority, programs: list[Program]) -> Iterator[S
 def ledger() -> Ledger:
     """Every secret that any story has used."""
     return Ledger()
+
+
+@pytest.fixture(scope="session")
+def servers(ledger: Ledger) -> Iterator[list[IdentityServer]]:
+    """Identity servers in which, when all stories are over, none of these secrets can be found."""
+    used: list[IdentityServer] = []
+    yield used
+    assert [leaks for server in used if (leaks := server.leaks(ledger))] == []
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.e2e.certificates import Authority
 from tests.e2e.processes import Program
 from tests.e2e.web import Web
+from tests.support.leaks import Ledger, dump, everything_in
 
 REPOSITORY = Path(__file__).parents[2]
 _START_SECONDS = 30
@@ -100,6 +101,18 @@ class IdentityServer:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def kept(self) -> dict[str, bytes]:
+        """Everything that it has kept of anybody, by where: its rows, its files, its log."""
+        return {
+            "dump": dump(self.place.database),
+            "files": everything_in(self.place.data),
+            "log": self.program.log.read_bytes(),
+        }
+
+    def leaks(self, ledger: Ledger) -> dict[str, set[str]]:
+        """What can be found there that must not be, by where."""
+        return {place: found for place, content in self.kept().items() if (found := ledger.find_in(content))}
 
     def restart(self) -> None:
         """End it as an operator does (SIGTERM), which must go well, and start it again."""

@@ -15,7 +15,7 @@ from tests.e2e.phones import Phones, code_in
 from tests.e2e.processes import Program
 from tests.e2e.sdk import SdkError
 from tests.e2e.web import Web
-from tests.support.leaks import Ledger, dump, everything_in
+from tests.support.leaks import Ledger
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +30,13 @@ def phones() -> Iterator[Phones]:
 
 @pytest.fixture(scope="module")
 def texting_server(
-    texting_place: Place, authority: Authority, mailbox: Mailbox, phones: Phones, web: Web, programs: list[Program]
+    texting_place: Place,
+    authority: Authority,
+    mailbox: Mailbox,
+    phones: Phones,
+    web: Web,
+    programs: list[Program],
+    servers: list[IdentityServer],
 ) -> Iterator[IdentityServer]:
     """An identity server that can send text messages, and answers homeservers on v1, where they ask for that."""
     conf = plain_conf(
@@ -42,6 +48,7 @@ def texting_server(
     )
     server = IdentityServer(texting_place, conf, web=web)
     programs.append(server.program)
+    servers.append(server)
     server.start()
     yield server
     server.program.kill()
@@ -82,13 +89,9 @@ def test_someone_is_found_by_a_number(
     person.bind(proof)
 
     assert person.look_up("447700900456", medium="msisdn") == {"447700900456": person.user_id}
-    kept = {
-        "dump": dump(texting_server.place.database),
-        "files": everything_in(texting_server.place.data),
-        "log": texting_server.program.log.read_bytes(),
-    }
+    kept = texting_server.kept()
     assert all(person.user_id.encode() in kept[place] for place in ("dump", "files"))
-    assert {place: found for place, content in kept.items() if (found := ledger.find_in(content))} == {}
+    assert texting_server.leaks(ledger) == {}
 
     assert person.unbind_by_homeserver("447700900456", medium="msisdn") == "success"
     assert person.look_up("447700900456", medium="msisdn") == {}

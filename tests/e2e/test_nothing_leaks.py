@@ -8,7 +8,7 @@ from unpaddedbase64 import decode_base64
 from tests.e2e.conftest import Newcomer
 from tests.e2e.identity import IdentityServer
 from tests.e2e.mailbox import Mailbox
-from tests.support.leaks import Ledger, dump, everything_in
+from tests.support.leaks import Ledger
 
 pytestmark = pytest.mark.e2e
 
@@ -42,23 +42,13 @@ def test_neither_database_nor_log_holds_a_key(identity_server: IdentityServer) -
         keys.note(f"{path.name} in base64", text)
         keys.note(path.name, decode_base64(text))
 
-    assert {
-        name: found for name, content in _places(identity_server).items() if (found := keys.find_in(content))
-    } == {}
+    assert identity_server.leaks(keys) == {}
 
 
 def _leaks(server: IdentityServer, ledger: Ledger, *, owner: str) -> dict[str, set[str]]:
     """What was found, by where, once it is plain that the search sees the data and the requests at all."""
-    places = _places(server)
+    places = server.kept()
     # Matrix IDs and the paths of requests stay readable.
     traces = {"dump": owner.encode(), "files": owner.encode(), "log": b"/validate/email/requestToken"}
     assert [name for name, trace in traces.items() if trace not in places[name]] == []
-    return {name: found for name, content in places.items() if (found := ledger.find_in(content))}
-
-
-def _places(server: IdentityServer) -> dict[str, bytes]:
-    return {
-        "dump": dump(server.place.database),
-        "files": everything_in(server.place.data),
-        "log": server.program.log.read_bytes(),
-    }
+    return server.leaks(ledger)

@@ -103,6 +103,7 @@ def network(
     web: Web,
     mailbox: Mailbox,
     programs: list[Program],
+    servers: list[IdentityServer],
     website: tuple[str, Gate],
 ) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("network")
@@ -121,6 +122,7 @@ def network(
     conf = plain_conf(place, authority=authority, smtp_port=mailbox.port, nameservers=names.address)
     identity_server = IdentityServer(place, conf, web=web)
     programs += [delegating.synapse.program, served.synapse.program, identity_server.program]
+    servers.append(identity_server)
     identity_server.begin()
     for homeserver in (delegating, served):
         homeserver.synapse.start()
