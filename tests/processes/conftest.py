@@ -18,6 +18,7 @@ from identity_server.storage.database import Transaction
 from identity_server.storage.sealing import token_digest
 from identity_server.wiring.storage import open_storage
 from tests.e2e.processes import Program, ProgramFailed, reserve_port
+from tests.support.leaks import Ledger, everything_in
 
 REPOSITORY = Path(__file__).parents[2]
 TOKEN = "a-token-of-alice"
@@ -25,10 +26,15 @@ _PATIENCE_SECONDS = 30.0
 
 
 class Server:
-    """One server on loopback, with as many workers as it is told."""
+    """One server on loopback, with as many workers as it is told.
+
+    Attributes:
+        ledger: what it is trusted with; nothing of it may be found in its files or its log when the test is over.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.ledger = Ledger()
         self.port = reserve_port()
         self.metrics_port = reserve_port()
         self.base = f"http://127.0.0.1:{self.port}"
@@ -46,6 +52,7 @@ class Server:
         self.conf.write_text(f"""
 [general]
 server.name = localhost
+log.level = DEBUG
 pidfile.path = {self.folder}/identity.pid
 prometheus_addr = 127.0.0.1
 prometheus_port = {self.metrics_port}
@@ -112,8 +119,17 @@ email.from = Identity <noreply@example.org>
             await tx.accounts.add_if_new(alice, now_ms=_now_ms())
             await tx.access_tokens.add(token_digest(TOKEN), alice, now_ms=_now_ms())
 
+        self.ledger.note("access token", TOKEN)
         async with open_storage(load(self.conf, environ={})) as storage:
             await storage.database.transaction(use_case)
+
+    def leaks(self) -> set[str]:
+        """What can be found in its files and its log, keys aside, that must not be."""
+        kept = [self.folder / "db", self.program.log, *self.folder.glob("*.log")]
+        found = b"\n".join(
+            everything_in(path) if path.is_dir() else path.read_bytes() for path in kept if path.exists()
+        )
+        return self.ledger.find_in(found)
 
 
 def _now_ms() -> int:
@@ -160,3 +176,4 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
     finally:
         server.program.kill()
+    assert server.leaks() == set()

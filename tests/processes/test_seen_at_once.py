@@ -35,6 +35,7 @@ async def test_binding_is_found_by_the_next_lookup_on_any_worker(server: Server)
             pepper = (await response.json())["lookup_pepper"]
         for number in range(_TRIES):
             address, user_id = f"n{number}@example.com", f"@n{number}:example.org"
+            server.ledger.note_whole_address(address, medium="email", peppers=[pepper])
             binding = {"medium": "email", "address": address, "mxid": user_id}
             bind = f"http://127.0.0.1:{internal}/_matrix/identity/internal/bind"
             async with operators[number % _WORKERS].post(bind, json=binding) as response:
