@@ -12,12 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from babel import Locale
-from babel.core import UnknownLocaleError
-from babel.dates import format_date, format_time
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -32,8 +30,6 @@ _MAX_TAG = 35
 _RANGE = re.compile(
     r"\s*(?P<tag>\*|[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*)\s*(?:;\s*[qQ]\s*=\s*(?P<q>[01](?:\.[0-9]{0,3})?)\s*)?"
 )
-# Plain `en` would give American dates to everybody.
-_DATE_LOCALES = {"en": "en_001"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,7 @@ class Language:
     tag: str
     name: str
     translations: gettext.NullTranslations = field(repr=False)
-    _locale: Locale = field(repr=False)
+    _months: tuple[str, ...] = field(repr=False)
 
     def moment(self, timestamp_ms: int | str) -> str:
         """A point of time for people, to the minute, in UTC.
@@ -64,10 +60,12 @@ class Language:
             when = _EPOCH + timedelta(milliseconds=int(timestamp_ms))
         except OverflowError:
             raise ValueError("a time beyond the calendar") from None
-        message = self.translations.gettext("%(date)s at %(time)s UTC")
-        return message % {
-            "date": format_date(when, format="long", locale=self._locale),
-            "time": format_time(when, format="HH:mm", locale=self._locale),
+        month = self._months[when.month - 1]
+        date = self.translations.gettext("%(day)s %(month)s %(year)s")
+        moment = self.translations.gettext("%(date)s at %(time)s UTC")
+        return moment % {
+            "date": date % {"day": when.day, "month": month, "year": when.year},
+            "time": f"{when:%H:%M}",
         }
 
 
@@ -100,6 +98,11 @@ class Languages:
     def all(self) -> tuple[Language, ...]:
         """Every language, in the order of the tags."""
         return tuple(self._languages.values())
+
+    def name_of(self, tag: str) -> str:
+        """What its own speakers call a language, whether or not we have it; the tag where nobody knows."""
+        ours = self._by_folded_tag.get(tag.casefold())
+        return _native_name(tag) if ours is None else ours.name
 
     def find(self, tag: str | None) -> Language | None:
         """The language for exactly this tag, or for a shorter form of it (`fr-CA` finds `fr`)."""
@@ -138,23 +141,49 @@ def parse_accept_language(header: str | None) -> tuple[str, ...]:
     return tuple(tag for _, tag in weighted)
 
 
-def native_name(tag: str) -> str:
-    """What its own speakers call a language, or the tag where nobody knows."""
+@cache
+def _native_name(tag: str) -> str:
+    """What its own speakers call a language that we have no catalogue for, or the tag where nobody knows."""
+    # Its names of languages come with everything else it knows of them: megabytes that few servers need.
+    from babel import Locale  # noqa: PLC0415
+    from babel.core import UnknownLocaleError  # noqa: PLC0415
+
     try:
         return str(Locale.parse(tag, sep="-").get_display_name() or tag).capitalize()
     except (ValueError, UnknownLocaleError):
         return tag
 
 
+@cache
 def _read(path: Path) -> Language:
+    """Read a catalogue, once in a process: it comes with the package, like code."""
     with path.open("rb") as file:
         catalogue = read_po(file, locale=path.stem.replace("-", "_"), abort_invalid=True)
     compiled = io.BytesIO()
     write_mo(compiled, catalogue)
     compiled.seek(0)
+    translations = gettext.GNUTranslations(compiled)
     return Language(
         tag=path.stem,
-        name=native_name(path.stem),
-        translations=gettext.GNUTranslations(compiled),
-        _locale=Locale.parse(_DATE_LOCALES.get(path.stem, path.stem.replace("-", "_"))),
+        name=translations.pgettext("this language, in itself", "English"),
+        translations=translations,
+        _months=_months(translations),
+    )
+
+
+def _months(translations: gettext.NullTranslations) -> tuple[str, ...]:
+    # Not asked of Babel, whose data on dates takes a process megabytes for each language; a test compares.
+    return (
+        translations.pgettext("in a date", "January"),
+        translations.pgettext("in a date", "February"),
+        translations.pgettext("in a date", "March"),
+        translations.pgettext("in a date", "April"),
+        translations.pgettext("in a date", "May"),
+        translations.pgettext("in a date", "June"),
+        translations.pgettext("in a date", "July"),
+        translations.pgettext("in a date", "August"),
+        translations.pgettext("in a date", "September"),
+        translations.pgettext("in a date", "October"),
+        translations.pgettext("in a date", "November"),
+        translations.pgettext("in a date", "December"),
     )

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from identity_server.domain.identifiers import Medium
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
-from identity_server.rendering.languages import Language, native_name, parse_accept_language
+from identity_server.rendering.languages import Language, parse_accept_language
 from identity_server.rendering.policies import PolicyDocument
 from identity_server.rendering.templates import Templates
 
@@ -206,9 +206,10 @@ class Pages:
             document: the text.
             translations: every language of it (`Policies.translations`).
         """
-        language = self._templates.languages.find(document.language) or self._language(reader)
+        languages = self._templates.languages
+        language = languages.find(document.language) or self._language(reader)
         links = [
-            Link(name=native_name(each.language), tag=each.language, url=urlsplit(each.url).path)
+            Link(name=languages.name_of(each.language), tag=each.language, url=urlsplit(each.url).path)
             for each in translations
         ]
         return self._page(

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
+from babel import Locale
+from babel.dates import format_date
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity_server.rendering.languages import Languages, native_name, parse_accept_language
+from identity_server.rendering.languages import Language, Languages, parse_accept_language
 
 LANGUAGES = Languages.load()
 
@@ -75,6 +79,17 @@ def test_moments_are_written_as_the_language_does(tag: str, text: str) -> None:
     assert language.moment("1795443600000") == text
 
 
+@pytest.mark.parametrize("language", LANGUAGES.all, ids=lambda language: language.tag)
+@pytest.mark.parametrize("month", range(1, 13))
+def test_dates_are_those_of_the_unicode_locale_data(language: Language, month: int) -> None:
+    when = datetime(2026, month, month, 9, 5, tzinfo=UTC)
+    # Plain `en` means American dates there.
+    date = format_date(when, format="long", locale={"en": "en_001"}.get(language.tag, language.tag))
+    moment = language.moment(round(when.timestamp() * 1000))
+    assert moment.startswith(f"{date} ")
+    assert "09:05" in moment
+
+
 @pytest.mark.parametrize("beyond", [10**20, "soon", ""])
 def test_what_is_no_moment_is_refused(beyond: int | str) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -82,7 +97,13 @@ def test_what_is_no_moment_is_refused(beyond: int | str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "name"), [("fr", "Français"), ("en", "English"), ("de", "Deutsch"), ("xq-99", "xq-99")]
+    ("tag", "name"),
+    [("fr", "Français"), ("en", "English"), ("de", "Deutsch"), ("it", "Italiano"), ("xq-99", "xq-99")],
 )
 def test_languages_are_called_what_their_speakers_call_them(tag: str, name: str) -> None:
-    assert native_name(tag) == name
+    assert LANGUAGES.name_of(tag) == name
+
+
+def test_our_own_languages_are_called_what_the_unicode_locale_data_says() -> None:
+    for language in LANGUAGES.all:
+        assert language.name == str(Locale(language.tag).get_display_name()).capitalize()

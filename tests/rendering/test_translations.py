@@ -22,15 +22,15 @@ def read(path: Path) -> Catalog:
         return read_po(file, locale=path.stem, abort_invalid=True)
 
 
-def used() -> set[str]:
-    """Every message id in templates and code."""
+def used() -> set[tuple[str | None, str]]:
+    """Every message id in templates and code, with its context."""
     code = extract_from_dir(PACKAGE, method_map=[("rendering/**.py", "python")])
     templates = extract_from_dir(
         PACKAGE,
         method_map=[("templates/**.j2", "jinja2")],
         options_map={"templates/**.j2": {"trimmed": "true", "silent": "false"}},
     )
-    return {str(message) for _, _, message, _, _ in [*code, *templates]}
+    return {(context, str(message)) for _, _, message, _, context in [*code, *templates]}
 
 
 def translations(path: Path) -> dict[str, str]:
@@ -45,7 +45,7 @@ def test_four_languages_are_there() -> None:
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
 def test_a_catalogue_holds_just_what_is_used(path: Path) -> None:
     catalogue = read(path)
-    assert set(translations(path)) == used()
+    assert {(message.context, str(message.id)) for message in catalogue if message.id} == used()
     assert not [message.id for message in catalogue if message.id and not message.string]
     assert not [message.id for message in catalogue if message.id and message.fuzzy]
     assert not catalogue.obsolete
