@@ -20,12 +20,13 @@ from identity_server.index.read_index import ReadIndex
 from identity_server.metrics import Metrics
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.pages import Pages
+from identity_server.rendering.templates import Templates
 from identity_server.services import Services
 from identity_server.services.bind_notices import BindNotices
 from identity_server.storage.database import Database
 from identity_server.wiring.index import make_index
 from identity_server.wiring.services import make_services
-from identity_server.wiring.settings import http_settings, load_templates, make_texts
+from identity_server.wiring.settings import http_settings, make_texts
 from identity_server.wiring.storage import make_peppers, open_database
 from identity_server.wiring.world import Ports
 from identity_server.workers.deliveries import job_kinds
@@ -55,12 +56,15 @@ class System:
 
 
 @asynccontextmanager
-async def open_system(config: Config, ports: Ports, *, metrics: Metrics | None = None) -> AsyncIterator[System]:
+async def open_system(
+    config: Config, ports: Ports, templates: Templates, *, metrics: Metrics | None = None
+) -> AsyncIterator[System]:
     """Open the database, build the index, and wire everything up.
 
     Args:
         config: what to open, and how.
         ports: the outside world.
+        templates: what mails and pages look like.
         metrics: where everything is counted; by default, where nobody looks.
 
     Raises:
@@ -85,7 +89,6 @@ async def open_system(config: Config, ports: Ports, *, metrics: Metrics | None =
         kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices)
         runner = JobRunner(database=database, clock=ports.clock, kinds=kinds, count=metrics.count_job)
         stack.push_async_callback(runner.close)
-        templates = load_templates(config)
         mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)
         texts = make_texts(config, templates)
         services = make_services(config, ports, database, index, runner, keys, peppers, bind_notices, mails, texts)

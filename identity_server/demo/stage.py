@@ -22,6 +22,7 @@ from identity_server.demo.mail_catcher import MailCatcher, running_mail_catcher
 from identity_server.demo.sample_homeserver import SampleHomeserver, running_homeserver
 from identity_server.server import open_socket
 from identity_server.shipped import shipped
+from identity_server.wiring.settings import load_templates
 from identity_server.wiring.world import real_ports
 
 _SECONDS_FOR_AN_ANSWER = 15
@@ -80,9 +81,10 @@ async def set_stage(place: Place) -> AsyncIterator[Stage]:
             config = _configuration(place, certificates, port=port, smtp_port=mails.port)
             connector = TCPConnector(ssl=certificates.for_clients())
             timeout = ClientTimeout(total=_SECONDS_FOR_AN_ANSWER)
+            templates = load_templates(config)
             async with (
-                real_ports(config) as ports,
-                open_system(config, ports) as system,
+                real_ports(config, templates) as ports,
+                open_system(config, ports, templates) as system,
                 background_work(system),
                 ClientSession(connector=connector, timeout=timeout) as session,
             ):

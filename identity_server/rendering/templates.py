@@ -6,14 +6,16 @@ and a missing value is an error rather than an empty space.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, pass_context
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from identity_server.rendering.brands import Brand, Brands, BrandSource, load_brands
 from identity_server.rendering.colours import Palette
+from identity_server.rendering.compiled import CompiledTemplates
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
 from identity_server.rendering.languages import Language, Languages
 from identity_server.rendering.sydent_files import SydentFiles, SydentOverrides
@@ -22,6 +24,7 @@ PACKAGED_TEMPLATES = Path(__file__).parent.parent / "templates"
 """Where the templates of this package lie."""
 
 _SUFFIX = ".j2"
+_COMPILED = CompiledTemplates()
 
 
 class Templates:
@@ -139,7 +142,7 @@ class Templates:
                 if not name.startswith(("mail/", "pages/")):
                     continue
                 try:
-                    environment.compile((directory / name).read_text("utf-8"), name)
+                    environment.get_template(name)
                 except (TemplateError, UnicodeError) as error:
                     line = getattr(error, "lineno", None)
                     where = f"{directory / name}" + (f", line {line}" if line else "")
@@ -158,9 +161,26 @@ def make_environment(directories: tuple[Path, ...], language: Language) -> Immut
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        bytecode_cache=_COMPILED,
     )
     environment.policies["ext.i18n.trimmed"] = True
-    environment.filters["moment"] = language.moment
+    environment.filters["moment"] = _moment_in(language)
     # The i18n extension adds this method when it is loaded.
     environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
     return environment
+
+
+def _moment_in(language: Language) -> Callable[[Context, int | str], str]:
+    # Whatever takes the context isn't worked out when a template is compiled, which is for all languages.
+    @pass_context
+    def moment(_context: Context, timestamp_ms: int | str) -> str:
+        return language.moment(timestamp_ms)
+
+    return moment
+
+
+def load_packaged() -> None:
+    """Read and compile what comes with this package, so that processes that are forked needn't."""
+    environment = make_environment((PACKAGED_TEMPLATES,), Languages.load().default)
+    for name in environment.list_templates(filter_func=lambda name: name.endswith(_SUFFIX)):
+        environment.get_template(name)

@@ -33,6 +33,7 @@ from identity_server.server.listeners import Listeners, listening, name_of
 from identity_server.server.notify import READY, STOPPING, notify, reloading
 from identity_server.server.pid_file import pid_file
 from identity_server.server.worker import DRAIN_SECONDS, RETIRE, STOP, Post, work
+from identity_server.wiring.preloading import preload
 
 _log = structlog.get_logger(__name__)
 
@@ -195,6 +196,7 @@ class _Parent:
         Raises:
             StartFailed: it didn't get that far.
         """
+        preload()
         # Objects that are never looked at by the collector aren't copied for each worker.
         gc.collect()
         gc.freeze()

@@ -30,6 +30,7 @@ from identity_server.server.door import Door, Load
 from identity_server.server.listeners import CannotListen, Listeners
 from identity_server.server.metrics_page import metrics_app
 from identity_server.wiring.problems import problems_of
+from identity_server.wiring.settings import load_templates
 from identity_server.wiring.world import real_ports
 
 _log = structlog.get_logger(__name__)
@@ -97,9 +98,10 @@ async def _work(post: Post) -> None:
     config, listeners = post.config, post.listeners
     orders = _Orders(post.life)
     async with AsyncExitStack() as stack:
-        ports = await stack.enter_async_context(real_ports(config))
+        templates = load_templates(config)
+        ports = await stack.enter_async_context(real_ports(config, templates))
         metrics = Metrics()
-        system = await stack.enter_async_context(open_system(config, ports, metrics=metrics))
+        system = await stack.enter_async_context(open_system(config, ports, templates, metrics=metrics))
         await stack.enter_async_context(background_work(system))
         load = Load(post.board, post.place)
 

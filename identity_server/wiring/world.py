@@ -25,7 +25,7 @@ from identity_server.outbound.sms import (
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.templates import Templates
-from identity_server.wiring.settings import load_templates, sms_settings
+from identity_server.wiring.settings import sms_settings
 
 _TLS_MODES = {
     TlsMode.PLAIN: outbound_mail.TlsMode.NONE,
@@ -47,10 +47,15 @@ class Ports:
 
 
 @asynccontextmanager
-async def real_ports(config: Config) -> AsyncIterator[Ports]:
-    """The real outside world, as configured."""
+async def real_ports(config: Config, templates: Templates) -> AsyncIterator[Ports]:
+    """The real outside world, as configured.
+
+    Args:
+        config: how to reach it.
+        templates: what mails look like.
+    """
     clock, randomness = SystemClock(), SystemRandomness()
-    mails = make_mails(config, clock, load_templates(config))
+    mails = make_mails(config, clock, templates)
     sms = build_sms_transport(sms_settings(config), clock=clock)
     federation = make_federation(config, clock, randomness)
     origin_keys = PublishedKeys(federation=federation, clock=clock)

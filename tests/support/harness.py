@@ -20,6 +20,7 @@ from identity_server.domain.identifiers import Medium, Threepid
 from identity_server.metrics import Metrics
 from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.server import open_socket
+from identity_server.wiring.settings import load_templates
 from identity_server.wiring.world import Ports
 from tests.support.canaries import Canaries
 from tests.support.databases import put_migrated, read_rows, variables_for, written_to
@@ -245,7 +246,7 @@ async def running(
     metrics = Metrics()
     await put_migrated(config.db.file)
     async with (
-        open_system(config, fakes.ports, metrics=metrics) as system,
+        open_system(config, fakes.ports, load_templates(config), metrics=metrics) as system,
         ClientSession() as session,
         _listening(system.app) as base,
     ):

@@ -1,0 +1,13 @@
+"""What every worker needs, whatever its configuration says: the parent loads it, and its workers share it.
+
+The rule: only what comes with the package is loaded here, as code is. What an operator wrote is tried by a worker.
+"""
+
+from __future__ import annotations
+
+from identity_server.rendering.templates import load_packaged
+
+
+def preload() -> None:
+    """Load it, before anybody is forked."""
+    load_packaged()
