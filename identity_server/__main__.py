@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 import click
@@ -25,6 +26,9 @@ _COMMANDS = {
 }
 
 
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+
+
 class _Commands(click.Group):
     """Commands by name, imported when they are called."""
 
@@ -37,7 +41,11 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
+        # Modules are made of hundreds of thousands of objects and hardly any garbage: it is looked for less often.
+        usual = gc.get_threshold()
+        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
         command = getattr(importlib.import_module(module), name)
+        gc.set_threshold(*usual)
         assert isinstance(command, click.Command)
         return command
 
