@@ -21,7 +21,7 @@ def pepper() -> None:
 @pepper.command()
 @conf_option
 def rotate(conf: Path | None) -> None:
-    """Make a new pepper; a running server takes it into use within seconds, without a gap."""
+    """Make a new pepper; a running server takes it into use once it has an index for it, without a gap."""
     config = set_up(conf)
     with told_in_words():
         asyncio.run(_rotate(config))

@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 
 from identity_server.domain.association import Association
+from identity_server.domain.errors import Unavailable
 from identity_server.domain.hashing import Pepper, written_hash
 from identity_server.domain.identifiers import Threepid, UserId
 from identity_server.index.building import PLAIN, changed_hands
@@ -169,9 +170,31 @@ class ReadIndex:
 
     @property
     def pepper(self) -> Pepper:
-        """The pepper that clients are to use now: the newest that there is a table for."""
+        """The pepper that clients are to use now: the one that nobody has retired yet.
+
+        Where there is no table for it, it is the last one before, which is honoured for a while.
+
+        Raises:
+            Unavailable: there is no table for any of those that there are.
+        """
+        return next((pepper for pepper in self._usable if pepper.retired_at_ms is None), self.newest_pepper)
+
+    @property
+    def newest_pepper(self) -> Pepper:
+        """The newest that there is a table for; it is answered for, whether or not it is given out already.
+
+        Raises:
+            Unavailable: there is no table for any of those that there are.
+        """
+        usable = self._usable
+        if not usable:
+            raise Unavailable
+        return usable[-1]
+
+    @property
+    def _usable(self) -> list[Pepper]:
         tables = self._current.file.tables
-        return next(pepper for pepper in reversed(self._peppers) if pepper.value in tables)
+        return [pepper for pepper in self._peppers if pepper.value in tables]
 
     def find_pepper(self, value: str, *, now_ms: int, grace_ms: int) -> Pepper | None:
         """The pepper of this value, if lookups with it are answered now."""

@@ -84,6 +84,10 @@ class Lookup:
         now_ms = self._clock.now_ms()
         found_pepper = self._index.find_pepper(pepper, now_ms=now_ms, grace_ms=self._grace_ms)
         if found_pepper is None:
+            # Another process may have given it out before this one was told that there is such a one.
+            await self._index.catch_up()
+            found_pepper = self._index.find_pepper(pepper, now_ms=now_ms, grace_ms=self._grace_ms)
+        if found_pepper is None:
             raise InvalidPepper(algorithm=algorithm, lookup_pepper=self._index.pepper.value)
         answers = self._index.answers
         if algorithm == Algorithm.NONE:

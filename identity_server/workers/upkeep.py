@@ -77,7 +77,7 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             Once.PER_PROCESS,
             2.0,
             lambda: services.peppers.retire_replaced(index),
-            "The grace time of an old pepper starts when this server gives out the new one.",
+            "A new pepper is given out when the grace time of the old one starts; its table stands on all nodes then.",
         ),
         Chore(
             "reload terms",

@@ -11,13 +11,6 @@ from identity_server.wiring.storage import open_peppers
 from tests.support.harness import Harness, User, hashed, running
 
 
-async def rotated(server: Harness) -> None:
-    """A rotation as the upkeep carries it out."""
-    await server.system.services.peppers.rotate()
-    await server.system.index.settled()
-    await server.system.services.peppers.retire_replaced(server.system.index)
-
-
 async def test_details_name_the_algorithm_and_a_pepper_of_letters_and_digits(server: Harness, alice: User) -> None:
     details = (await server.get("hash_details", as_=alice)).json
     assert details["algorithms"] == ["sha256"]
@@ -92,7 +85,7 @@ async def test_plain_lookup_where_it_is_configured(tmp_path: Path) -> None:
         assert (await server.post("lookup", body, as_=alice)).json == {
             "mappings": dict.fromkeys(queries[:2], alice.user_id)
         }
-        await rotated(server)
+        await server.rotate_pepper()
         body["pepper"] = await server.pepper(alice)
         assert len((await server.post("lookup", body, as_=alice)).json["mappings"]) == 2
 
@@ -100,7 +93,7 @@ async def test_plain_lookup_where_it_is_configured(tmp_path: Path) -> None:
 async def test_rotation_has_no_gap(server: Harness, alice: User, bob: User) -> None:
     await server.bound(alice, "alice@example.com")
     old = await server.pepper(bob)
-    await rotated(server)
+    await server.rotate_pepper()
     new = await server.pepper(bob)
     assert new != old
     for pepper in (old, new):
@@ -127,7 +120,7 @@ async def test_pepper_rotates_when_it_is_thirty_days_old(server: Harness, alice:
     assert server.count("peppers") == 1
     server.clock.advance(days=1)
     await server.system.services.peppers.rotate_if_due()
-    await server.system.index.settled()
+    await server.take_pepper_into_use()
     assert await server.pepper(await server.register()) != first
 
 
@@ -137,7 +130,7 @@ async def test_rotation_by_another_process_is_followed(server: Harness, alice: U
     async with open_peppers(server.config) as peppers:
         await peppers.rotate()
     await server.pepper(bob)
-    await server.system.index.settled()
+    await server.take_pepper_into_use()
     new = await server.pepper(bob)
     assert new != old
     for pepper in (old, new):
@@ -162,7 +155,7 @@ async def test_lookups_during_rotations_are_never_wrong(server: Harness, alice: 
 
     lookers = [asyncio.create_task(look_up()) for _ in range(4)]
     for _ in range(5):
-        await rotated(server)
+        await server.rotate_pepper()
         await asyncio.sleep(0.02)
     stop.set()
     counts = await asyncio.gather(*lookers)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from identity_server.storage.database import Database
+from identity_server.storage.stamps import Subject
 from identity_server.wiring import index as index_wiring
 from tests.support.fakes import FakeRandomness
 from tests.support.harness import ALICE, Fakes, Harness, User, running
@@ -125,13 +127,33 @@ async def test_new_pepper_is_honoured_by_all_as_soon_as_one_gives_it_out(
     before = await one.pepper(alice)
     await other.system.services.peppers.rotate()
     for worker in workers:
-        await worker.system.index.settled()
+        await worker.take_pepper_into_use()
     after = await one.pepper(alice)
     assert after != before
     for pepper in (before, after):
         for worker in workers:
             found = (await worker.lookup(alice, "alice@example.com", pepper=pepper)).json["mappings"]
             assert list(found.values()) == [ALICE]
+
+
+async def test_pepper_that_only_one_worker_knows_is_answered_for_by_all(
+    workers: tuple[Harness, Harness], alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is there before everybody is told of it, and one may have looked without having been told."""
+    one, other = workers
+    await one.bound(alice, "alice@example.com")
+    await other.find(alice, "alice@example.com")
+    monkeypatch.setattr(
+        other.system.database.stamps, "read", partial(_as_before, other.system.database.stamps.read(Subject.LOOKUPS))
+    )
+    await one.rotate_pepper()
+    after = await one.pepper(alice)
+    found = (await other.lookup(alice, "alice@example.com", pepper=after)).json
+    assert list(found["mappings"].values()) == [ALICE]
+
+
+def _as_before(stamp: int, _subject: Subject) -> int:
+    return stamp
 
 
 async def test_large_index_is_made_by_a_process_of_its_own(
@@ -144,7 +166,7 @@ async def test_large_index_is_made_by_a_process_of_its_own(
 
     await one.system.services.peppers.rotate()
     for worker in workers:
-        await worker.system.index.settled()
+        await worker.take_pepper_into_use()
 
     assert await other.pepper(alice) == await one.pepper(alice) != before
     assert await other.find(alice, "alice@example.com") == ALICE

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from identity_server.domain.errors import Unavailable
 from identity_server.index import building, read_index
 from identity_server.index.building import IndexBuilder, Rows
 from identity_server.index.read_index import ReadIndex
@@ -144,12 +145,15 @@ async def test_changes_while_a_table_is_built_reach_it(
     monkeypatch.setattr(IndexBuilder, "_pages", slow)
     await database.transaction(lambda tx: tx.peppers.add("second", now_ms=START_MS))
     await reading.wait()
-    assert index.pepper.value == "first", "the old one serves while the new table is built"
+    assert index.newest_pepper.value == "first", "the old one serves while the new table is built"
     await remove(database, "n0@example.com")
     await put(database, 10, "n1@example.com", "@new:a.b")
     await put(database, 11, "late@example.com", "@late:a.b")
     go_on.set()
     await index.settled()
+    assert index.newest_pepper.value == "second"
+    assert index.pepper.value == "first", "nobody has retired it"
+    await database.transaction(lambda tx: tx.peppers.retire_before(2, now_ms=START_MS))
     assert index.pepper.value == "second"
     expected = {"n0": None, "n1": "@new:a.b", "n2": "@n2:a.b", "n5": "@n5:a.b", "late": "@late:a.b"}
     assert {name: find(index, f"{name}@example.com") for name in expected} == expected
@@ -161,6 +165,19 @@ async def test_new_pepper_is_not_honoured_before_its_table_stands(database: Data
     await index.settled()
     assert index.find_pepper("second", now_ms=NOW, grace_ms=0) is not None
     assert index.find_pepper("first", now_ms=NOW, grace_ms=0) is not None, "not retired yet"
+
+
+async def test_whoever_has_no_table_for_any_pepper_says_so(
+    database: Database, index: ReadIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them ended while the table of the newest was being made."""
+    monkeypatch.setattr(index, "_build", asyncio.Event().wait)
+    await database.transaction(lambda tx: tx.peppers.add("second", now_ms=START_MS))
+    await database.transaction(lambda tx: tx.peppers.retire_before(2, now_ms=START_MS))
+    assert index.pepper.value == "first", "which is honoured for a while"
+    await database.transaction(lambda tx: tx.peppers.cleanup(retired_before_ms=START_MS))
+    with pytest.raises(Unavailable):
+        _ = index.pepper
 
 
 async def test_database_without_a_pepper_is_refused(database: Database, tmp_path: Path) -> None:

@@ -166,3 +166,57 @@ async def test_logout_on_one_node_is_known_on_another_within_a_second(tmp_path: 
         async with asyncio.timeout(1.0):
             while (await other.get("account", as_=alice)).status == 200:
                 await asyncio.sleep(0.01)
+
+
+async def test_new_pepper_is_given_out_when_the_other_node_can_answer_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an index of its own, and one takes longer to make a table."""
+    here, there = Fakes(), Fakes()
+    there.randomness = FakeRandomness("another")
+    there.homeservers, there.clock = here.homeservers, here.clock
+    async with AsyncExitStack() as stack:
+        fast, slow = [
+            await stack.enter_async_context(
+                running(tmp_path, fakes=fakes, settings={"LOOKUP__INDEX_DIR": str(tmp_path / name)})
+            )
+            for name, fakes in (("here", here), ("there", there))
+        ]
+        alice = await fast.register(ALICE)
+        await fast.bound(alice, EMAIL)
+        before = await fast.pepper(alice)
+        may_build = asyncio.Event()
+        build = slow.system.index._build
+
+        async def build_slowly() -> None:
+            await may_build.wait()
+            await build()
+
+        monkeypatch.setattr(slow.system.index, "_build", build_slowly)
+
+        async def retire() -> None:
+            for node in (fast, slow):
+                await node.system.services.peppers.retire_replaced(node.system.index)
+
+        await slow.system.index.catch_up()
+        await fast.system.services.peppers.rotate()
+        await slow.system.index.catch_up()
+        here.clock.advance(minutes=5)
+        await fast.system.index.settled()
+        await retire()
+        here.clock.advance(minutes=4)
+        await retire()
+        assert [await node.pepper(alice) for node in (fast, slow)] == [before] * 2
+
+        may_build.set()
+        await slow.system.index.settled()
+        here.clock.advance(minutes=1)
+        await retire()
+        after = await fast.pepper(alice)
+        assert after != before
+        for node in (fast, slow):
+            for pepper in (before, after):
+                found = (await node.lookup(alice, EMAIL, pepper=pepper)).json["mappings"]
+                assert list(found.values()) == [ALICE]
+        await slow.system.index.poll()
+        assert await slow.pepper(alice) == after

@@ -153,6 +153,23 @@ class Harness:
         value: str = reply.json["lookup_pepper"]
         return value
 
+    async def rotate_pepper(self) -> None:
+        """A rotation as the upkeep carries it out."""
+        await self.system.services.peppers.rotate()
+        await self.take_pepper_into_use()
+
+    async def take_pepper_into_use(self) -> None:
+        """Have the newest pepper given out; other nodes, where there may be any, are given time to build its table."""
+        index = self.system.index
+        await index.settled()
+        await self.system.services.peppers.retire_replaced(index)
+        for _ in range(500):
+            if index.pepper == index.newest_pepper:
+                return
+            self.clock.advance(seconds=10)
+            await self.system.services.peppers.retire_replaced(index)
+        raise AssertionError("the newest pepper is not given out")
+
     async def lookup(self, user: User, *emails: str, pepper: str | None = None) -> Reply:
         """Look addresses up, hashed as clients do."""
         pepper = pepper or await self.pepper(user)

@@ -44,8 +44,8 @@ def query(address: str, pepper: Pepper) -> str:
 def find_all(
     index: ReadIndex, addresses: Sequence[str], *, pepper: Pepper | None = None, now_ms: int = NOW
 ) -> dict[str, str | None]:
-    """Who is behind addresses: by the pepper in use unless told otherwise, and by each of the ways to ask."""
-    pepper = pepper or index.pepper
+    """Who is behind addresses: by the newest pepper unless told otherwise, and by each of the ways to ask."""
+    pepper = pepper or index.newest_pepper
     queries = {query(address, pepper): address for address in addresses}
     answers = index.answers
     each = {one: answers.find(pepper, [one], now_ms=now_ms).get(one) for one in queries}
