@@ -47,8 +47,10 @@ class Server:
             env={"PYTHONPATH": str(REPOSITORY), "NOTIFY_SOCKET": str(folder / "notify")},
         )
 
-    def configure(self, *, workers: int = 2, general: str = "", http: str = "", port: int | None = None) -> None:
-        """Write the configuration; `general` and `http` are more lines of these sections."""
+    def configure(
+        self, *, workers: int = 2, general: str = "", http: str = "", lookup: str = "", port: int | None = None
+    ) -> None:
+        """Write the configuration; `general`, `http` and `lookup` are more lines of these sections."""
         self.conf.write_text(f"""
 [general]
 server.name = localhost
@@ -69,11 +71,13 @@ workers = {workers}
 {http}
 [email]
 email.from = Identity <noreply@example.org>
+[lookup]
+{lookup}
 """)
 
-    def start(self, *, workers: int = 2, http: str = "") -> None:
+    def start(self, *, workers: int = 2, http: str = "", lookup: str = "") -> None:
         """Start it, and wait until all workers take requests."""
-        self.configure(workers=workers, http=http)
+        self.configure(workers=workers, http=http, lookup=lookup)
         self.program.start()
         self.wait_for(lambda: self.log_holds("serving "))
         self.wait_for(lambda: len(self.ready_workers()) == workers)
