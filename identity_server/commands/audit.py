@@ -129,8 +129,9 @@ def _subject(text: str) -> Subject:
 def _kept(check: AuditCheck, text: str | None) -> KeptHead | None:
     if text is None:
         return None
-    if _HASH.fullmatch(text):
-        return KeptHead(bytes.fromhex(text))
+    digits = text.replace(":", "")
+    if _HASH.fullmatch(digits):
+        return KeptHead(bytes.fromhex(digits))
     try:
         message = json.loads(Path(text).read_text())
     except (OSError, ValueError) as error:
@@ -149,7 +150,7 @@ def _summary(findings: Findings) -> list[str]:
     else:
         lines.append(
             f"Entries {findings.first_seq} to {head.seq}, {findings.checked} in all; signed {_time(findings.signed_at_ms)}"
-            f" with the hash {head.hash.hex()}."
+            f" with the hash {head.hash_in_groups}."
         )
     if findings.of_other_keys:
         lines.append(f"Keyed by another root key, so that only the chain vouches for them: {findings.of_other_keys}.")

@@ -73,7 +73,7 @@ class Journal:
         message = await self._database.read(lambda tx: tx.audit_chain.statement(Statement.HEAD))
         head = None if message is None else signed_link(Statement.HEAD, message, key=self._signing_key)
         if head is not None:
-            _log.info("audit.head", seq=head.seq, hash=head.hash.hex())
+            _log.info("audit.head", seq=head.seq, hash=head.hash_in_groups)
 
     async def restart(self) -> int:
         """Commit the removal of all linked entries, and an entry that says so; returns how many were removed.
