@@ -71,6 +71,7 @@ workers = {workers}
 {http}
 [email]
 email.from = Identity <noreply@example.org>
+email.notices = false
 [lookup]
 {lookup}
 """)
