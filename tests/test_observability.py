@@ -10,21 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from identity_server.observability import BLOCK, rotate_log, set_up_logging
+from tests.support.logs import logging_as_before
 
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    before, handlers, level = structlog.get_config(), root.handlers[:], root.level
-    yield
-    for handler in root.handlers:
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**before)
+    with logging_as_before():
+        yield
 
 
 def test_parent_begins_a_new_file_at_midnight_even_if_it_has_nothing_to_say(tmp_path: Path) -> None:
