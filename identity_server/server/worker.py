@@ -28,6 +28,7 @@ from identity_server.observability import set_up_logging
 from identity_server.server.board import Board
 from identity_server.server.door import Door, Load
 from identity_server.server.listeners import CannotListen, Listeners
+from identity_server.server.memory import give_back
 from identity_server.server.metrics_page import metrics_app
 from identity_server.wiring.problems import problems_of
 from identity_server.wiring.settings import load_templates
@@ -47,6 +48,7 @@ RETIRE = signal.SIGUSR1
 # What is left of the drain is for what runs in the background.
 _REQUESTS_SECONDS = 12.0
 _PUBLISH_SECONDS = 1.0
+_GIVE_BACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,9 @@ async def _work(post: Post) -> None:
             publish()
             return post.board.totals()
 
-        await stack.enter_async_context(_publishing(publish))
+        stack.callback(publish)
+        await stack.enter_async_context(_every(_PUBLISH_SECONDS, publish))
+        await stack.enter_async_context(_every(_GIVE_BACK_SECONDS, give_back))
         listened = (
             (listeners.client, system.app, _tls(config)),
             (listeners.internal, system.internal_app, None),
@@ -160,20 +164,19 @@ class _Orders:
 
 
 @asynccontextmanager
-async def _publishing(publish: Callable[[], None]) -> AsyncIterator[None]:
-    """Show others what has been counted, once a second, and a last time at the end."""
+async def _every(seconds: float, chore: Callable[[], None]) -> AsyncIterator[None]:
+    """Have something done now and then, for as long as the block runs."""
 
     async def go_on() -> None:
         while True:
-            publish()
-            await asyncio.sleep(_PUBLISH_SECONDS)
+            chore()
+            await asyncio.sleep(seconds)
 
     task = asyncio.create_task(go_on())
     try:
         yield
     finally:
         task.cancel()
-        publish()
 
 
 @asynccontextmanager
