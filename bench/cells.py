@@ -40,6 +40,7 @@ _BACKGROUND_BINDS_PER_SECOND = 20.0
 _PINGS_PER_SECOND = 50.0
 _LOOKUPS_PER_SECOND = 100.0
 _DRAIN_SECONDS = 60
+_WARM_CONNECTIONS = 4
 _ROTATION_SECONDS = 600
 
 
@@ -61,19 +62,20 @@ class Contestant:
     async def warm_up(self) -> None:
         """Have every account ask once, as all have of a server that has been running for a day.
 
-        Over two connections, which are two workers' where there are two.
+        Over so many connections that no worker is left without one: of two, one may have three more than the other.
         """
         if self._is_warm:
             return
         self._is_warm = True
-        connections = [Connection(self.server.port) for _ in range(2)]
-
-        async def ask(connection: Connection) -> None:
+        connections = [Connection(self.server.port) for _ in range(_WARM_CONNECTIONS)]
+        for connection in connections:
+            await connection.ask(requests.pings().exchanges[0].request)
+        # One after the other: whoever asks for the same at once has it read from the database several times.
+        for connection in connections:
             for exchange in requests.accounts().exchanges:
                 await connection.ask(exchange.request)
+        for connection in connections:
             connection.close()
-
-        await asyncio.gather(*map(ask, connections))
 
     def file_of(self, pool: Pool) -> Path:
         """The pool as the load generator reads it."""

@@ -49,6 +49,7 @@ class Server:
         folder: its copy of the data, its configuration and its log.
         ready_path: answers 200 once requests are taken.
         database: its database; None if it has none.
+        workers: how many processes are to take requests.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Server:
     command: Sequence[str | Path]
     env: Mapping[str, str]
     database: Path | None = None
+    workers: int = 1
     _program: Program | None = field(default=None, init=False)
 
     async def start(self) -> float:
@@ -75,11 +77,15 @@ class Server:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_READY_SECONDS)
         try:
             connection.request("GET", self.ready_path)
-            return connection.getresponse().status == HTTPStatus.OK
+            return connection.getresponse().status == HTTPStatus.OK and self._are_all_there()
         except OSError:
             return False
         finally:
             connection.close()
+
+    def _are_all_there(self) -> bool:
+        # The first worker takes requests before the others are started, and only the log tells of these.
+        return self.workers == 1 or (self.folder / "server.log").read_text().count("worker.ready") >= self.workers
 
     def stop(self) -> bool:
         """Ask it to end, and wait; whether it did so in time. It is gone in any case."""
@@ -144,6 +150,7 @@ def ours(data: Path, folder: Path, *, smtp_port: int, workers: int = 1) -> Serve
             **({} if workers == 1 else {"IDENTITY_SERVER__HTTP__WORKERS": str(workers)}),
         },
         database=folder / "identity.db",
+        workers=workers,
     )
 
 
