@@ -32,7 +32,7 @@ from identity_server.server.board import PARENT, Board
 from identity_server.server.listeners import Listeners, listening, name_of
 from identity_server.server.notify import READY, STOPPING, notify, reloading
 from identity_server.server.pid_file import pid_file
-from identity_server.server.worker import DRAIN_SECONDS, RETIRE, STOP, Post, work
+from identity_server.server.worker import DRAIN_SECONDS, PREPARED, RETIRE, STOP, Post, work
 from identity_server.wiring.preloading import preload
 
 _log = structlog.get_logger(__name__)
@@ -132,6 +132,7 @@ class _Worker:
         ready_at: since when it takes requests, by the monotonic clock.
         leaving: whether it was told to end.
         kill_at: when it is killed if it hasn't ended by then.
+        status: how it ended; None as long as it hasn't.
     """
 
     pid: int
@@ -143,6 +144,7 @@ class _Worker:
     ready_at: float | None = None
     leaving: bool = False
     kill_at: float | None = None
+    status: int | None = None
 
 
 @dataclass(slots=True)
@@ -200,15 +202,24 @@ class _Parent:
         # Objects that are never looked at by the collector aren't copied for each worker.
         gc.collect()
         gc.freeze()
-        first = self._spawn(self._config)
-        while first.ready_at is None and first.pid in self._workers:
-            self._wait()
+        first = self._start_first(serves_anyhow=False)
+        if first.status == PREPARED and not self._stopping:
+            _log.info("worker.prepared", pid=first.pid)
+            self._trial = self._config
+            first = self._start_first(serves_anyhow=True)
         if self._stopping:
             self._end_all()
             return False
         if first.ready_at is None:
             raise StartFailed(first.problems)
         return True
+
+    def _start_first(self, *, serves_anyhow: bool) -> _Worker:
+        """Start a worker, and wait until it takes requests or is gone."""
+        first = self._spawn(self._config, serves_anyhow=serves_anyhow)
+        while first.ready_at is None and first.pid in self._workers:
+            self._wait()
+        return first
 
     def run(self) -> None:
         """Mind the workers until told to stop, and then until all have ended."""
@@ -292,12 +303,18 @@ class _Parent:
     def _wanted(self) -> int:
         return worker_count(self._config)
 
-    def _spawn(self, config: Config) -> _Worker:
+    def _spawn(self, config: Config, *, serves_anyhow: bool = True) -> _Worker:
         heard, said = os.pipe()
         os.set_blocking(heard, False)
         place = self._board.take_place()
         post = Post(
-            config=config, listeners=self._listeners, board=self._board, place=place, life=self._life, report=said
+            config=config,
+            listeners=self._listeners,
+            board=self._board,
+            place=place,
+            life=self._life,
+            report=said,
+            serves_anyhow=serves_anyhow,
         )
         # What stands in the buffer would be written by both.
         sys.stdout.flush()
@@ -367,6 +384,7 @@ class _Parent:
 
     def _ended(self, worker: _Worker, status: int) -> None:
         del self._workers[worker.pid]
+        worker.status = status
         if worker.report >= 0:
             # What it said last is still in the pipe.
             self._listen_to_the_end(worker)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import orjson
 import structlog
@@ -45,6 +46,11 @@ STOP = signal.SIGTERM
 RETIRE = signal.SIGUSR1
 """Ends a worker that another one has taken over from: open connections get a last answer each first."""
 
+PREPARED: Final = 3
+"""The exit status of a worker that has changed the schema, and leaves the serving to one without what that took."""
+
+# Ten megabytes that nothing but a migration needs.
+_MIGRATES = "alembic"
 # What is left of the drain is for what runs in the background.
 _REQUESTS_SECONDS = 12.0
 _PUBLISH_SECONDS = 1.0
@@ -59,6 +65,7 @@ class Post:
         place: its place on the board.
         life: at its end when the parent is gone.
         report: where the parent hears that all is well, or what is wrong.
+        serves_anyhow: whether it takes requests even if it had to change the schema before.
     """
 
     config: Config
@@ -67,6 +74,7 @@ class Post:
     place: int
     life: int
     report: int
+    serves_anyhow: bool
 
 
 def work(post: Post) -> int:
@@ -74,7 +82,7 @@ def work(post: Post) -> int:
     general = post.config.general
     set_up_logging(level=general.log_level, form=general.log_format, path=general.log_path)
     try:
-        uvloop.run(_work(post))
+        return uvloop.run(_work(post))
     except CannotListen as error:
         _report(post, (str(error),))
         return 1
@@ -87,7 +95,6 @@ def work(post: Post) -> int:
         return 1
     finally:
         sys.stdout.flush()
-    return 0
 
 
 def _report(post: Post, problems: tuple[str, ...] = ()) -> None:
@@ -96,7 +103,7 @@ def _report(post: Post, problems: tuple[str, ...] = ()) -> None:
     os.close(post.report)
 
 
-async def _work(post: Post) -> None:
+async def _work(post: Post) -> int:
     config, listeners = post.config, post.listeners
     orders = _Orders(post.life)
     async with AsyncExitStack() as stack:
@@ -104,6 +111,8 @@ async def _work(post: Post) -> None:
         ports = await stack.enter_async_context(real_ports(config, templates))
         metrics = Metrics()
         system = await stack.enter_async_context(open_system(config, ports, templates, metrics=metrics))
+        if _MIGRATES in sys.modules and not post.serves_anyhow:
+            return PREPARED
         await stack.enter_async_context(background_work(system))
         load = Load(post.board, post.place)
 
@@ -132,6 +141,7 @@ async def _work(post: Post) -> None:
         _report(post)
         if await orders.end == RETIRE:
             await asyncio.gather(*(door.say_farewell() for door in doors))
+    return 0
 
 
 class _Orders:

@@ -60,6 +60,21 @@ def test_parent_has_nothing_that_must_not_be_inherited(server: Server) -> None:
         assert inherited.count("anon_inode:[eventpoll]") == 1
 
 
+def test_worker_that_has_changed_the_schema_leaves_serving_to_another(server: Server) -> None:
+    def prepared() -> list[str]:
+        return re.findall(r"worker\.prepared.*?pid=(\d+)", server.log)
+
+    server.start(workers=1)
+    (pid,) = prepared()
+    assert "schema.upgraded" in server.log
+    assert not is_alive(int(pid))
+    assert len(server.ready_workers()) == 1
+    assert server.stop() == 0
+    server.program.start()
+    server.wait_for(lambda: server.log.count("worker.ready") == 2)
+    assert prepared() == [pid], "there was nothing to be changed"
+
+
 def test_request_under_way_is_answered_before_the_end(server: Server) -> None:
     server.start(workers=2)
     body = b'{"algorithm": "sha256", "pepper": "p", "addresses": []}'
