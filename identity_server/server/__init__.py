@@ -6,6 +6,7 @@
     listeners.py     the sockets, bound once and handed down
     board.py         memory that all of them share: what each worker has counted
     metrics_page.py  the sum of that, for Prometheus
+    memory.py        gives back what bursts leave behind
     pid_file.py      the parent's process id      notify.py   tells systemd how things stand
 
 The rule: the parent does nothing that could fail or block once it has started, so that it outlives its workers.
