@@ -46,6 +46,7 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
     errors.SessionNotValidated: (400, "M_SESSION_NOT_VALIDATED"),
     errors.TokenIncorrect: (400, "M_TOKEN_INCORRECT"),
     errors.TokenExpired: (400, "M_SESSION_EXPIRED"),
+    errors.NoSuchBinding: (404, "M_NOT_FOUND"),
     errors.UnsupportedMedium: (400, "M_UNRECOGNIZED"),
     errors.ThreepidInUse: (400, "M_THREEPID_IN_USE"),
     errors.InviteBlocked: (403, "M_FORBIDDEN"),

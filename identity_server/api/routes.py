@@ -18,6 +18,7 @@ from identity_server.api import (
     v1,
     validate,
     validate_msisdn,
+    visibility,
 )
 from identity_server.api.app_keys import V1Switches
 from identity_server.api.route import Access, Answers, Reads, Route, guarded
@@ -74,6 +75,9 @@ ROUTES: Final = (
     Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, OPEN),
     Route("POST", f"{_V2}/store-invite", invitations.store_invite, TERMS),
     Route("POST", f"{_V2}/sign-ed25519", invitations.sign, TERMS),
+    # Not in the specification. To see and to hide what is about oneself takes no consent to new terms.
+    Route("GET", visibility.VISIBILITY_PATH, visibility.list_own, ACCOUNT),
+    Route("PUT", visibility.VISIBILITY_PATH, visibility.change, ACCOUNT),
     # Pages for people, below the prefix that every proxy already forwards.
     Route("GET", validate.CONFIRM_PATH, validate.show_confirm_page, OPEN, Answers.PAGE),
     Route("POST", validate.CONFIRM_PATH, validate.confirm, OPEN, Answers.PAGE),

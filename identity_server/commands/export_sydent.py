@@ -35,6 +35,10 @@ def export_sydent(out: Path, conf: Path | None) -> None:
     click.echo()
     click.echo("Left out, because only digests of them are kept here: access tokens (apps register anew by")
     click.echo("themselves) and validations that are under way (people ask for another mail).")
+    if report.hidden:
+        click.echo(
+            f"Left out, too: {report.hidden} bindings that not everyone may know of. Sydent would tell everyone."
+        )
 
 
 async def _export(out: Path, config: Config) -> ExportReport:

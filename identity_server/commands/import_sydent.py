@@ -76,6 +76,7 @@ async def _import(source: SydentFile, config: Config, progress: Progress, *, dry
             server_name=config.general.server_name,
             terms=terms,
             keeps_delivered_invites=not config.general.delete_tokens_on_bind,
+            visibility=config.lookup.default_visibility,
             tell=_teller(config, storage),
             dry_run=dry_run,
             progress=progress,

@@ -20,6 +20,7 @@ from identity_server.config import values
 from identity_server.config.keys import Section, key, section
 from identity_server.config.problems import Problem
 from identity_server.config.values import Network, Originator, SmsRule, TlsMode
+from identity_server.domain.association import Visibility
 from identity_server.domain.identifiers import split_server_name
 
 _LOCAL_NETWORKS = (
@@ -917,9 +918,18 @@ class Lookup:
         values.optional(values.PATH),
         "",
         new=True,
-        doc="""The directory of the index that lookups are answered from, 52 bytes and a Matrix ID for each binding. It is
+        doc="""The directory of the index that lookups are answered from, 53 bytes and a Matrix ID for each binding. It is
         made from the database, and again when it is lost; it holds no address. Empty: `index` beside `db.file`. The
         workers of one machine share it, and no two machines may.""",
+    )
+    default_visibility: Visibility = key(
+        "default_visibility",
+        values.VISIBILITY,
+        "everyone",
+        new=True,
+        doc="""Who may know of a binding whose owner has decided nothing: `everyone`, `homeserver` (users of the same
+        homeserver) or `nobody` (invites still arrive). It counts when an address is bound; what is bound already stays
+        as it is. Lookups on v1 have no account, so they find what `everyone` may know.""",
     )
     enable_v1: bool = key(
         "enable_v1",

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import sqlalchemy.engine
 import sqlalchemy.exc
 
+from identity_server.domain.association import Visibility
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import ServerName, parse_server_name, split_server_name
 from identity_server.domain.signing import SigningKey
@@ -414,6 +415,9 @@ WORKERS = whole(1, MAX_WORKERS)
 COUNT = whole(0, 1_000_000)
 POSITIVE = whole(1, 1_000_000)
 DAYS = whole(1, _LONG_AGO)
+VISIBILITY: Reader[Visibility] = Reader(
+    " or ".join(f"`{each}`" for each in Visibility), lambda text: Visibility(text.lower())
+)
 RATE: Reader[float] = Reader("a rate per second above 0, such as `0.5` or `1/300`", _rate)
 SERVER_NAME: Reader[str] = Reader("a server name: a host with an optional port", _server_name)
 HOMESERVER: Reader[ServerName] = Reader("a server name", _homeserver)

@@ -219,6 +219,12 @@ class TokenExpired(IdentityServerError):
     default_message = "This validation link has expired; start again."
 
 
+class NoSuchBinding(IdentityServerError):
+    """The address isn't bound to this Matrix ID."""
+
+    default_message = "This address is not bound to your Matrix ID."
+
+
 # --- invites ------------------------------------------------------------------------------
 
 

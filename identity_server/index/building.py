@@ -23,6 +23,7 @@ from identity_server.domain.association import Association
 from identity_server.domain.hashing import written_hash
 from identity_server.domain.ports import Clock
 from identity_server.index.file import (
+    VISIBILITIES,
     Column,
     Entries,
     IndexFile,
@@ -124,7 +125,8 @@ class IndexBuilder:
         valid = (_BEGINNING_OF_TIME, _END_OF_TIME)
         if len(entries.ids):
             valid = (int(entries.not_before.max()), int(entries.not_after.min()))
-        return IndexFile(self._keys.fingerprint, seq, last_change, entries, tables, valid)
+        all_visible = not entries.visibility.any()
+        return IndexFile(self._keys.fingerprint, seq, last_change, entries, tables, valid, all_visible)
 
     async def _end_of_feed(self) -> tuple[int, int | None]:
         settling_ms = self._database.settling_ms
@@ -176,7 +178,8 @@ class IndexBuilder:
         ]
         lengths = np.concatenate((old.entries.user_length[kept_places], added.user_length))[order]
         users = _in_order(b"".join((old.entries.users, added.users)), starts, lengths)
-        entries = Entries(ids[order], not_before, not_after, _starts(lengths), lengths, users)
+        visibility = np.concatenate((old.entries.visibility[kept_places], added.visibility))[order]
+        entries = Entries(ids[order], not_before, not_after, _starts(lengths), lengths, visibility, users)
         tables = {}
         for pepper, new_keys in made.tables.items():
             table = old.tables[pepper]
@@ -223,6 +226,7 @@ class _Growing:
     not_before: array[int] = field(default_factory=lambda: array("q"))
     not_after: array[int] = field(default_factory=lambda: array("q"))
     user_length: array[int] = field(default_factory=lambda: array("H"))
+    visibility: array[int] = field(default_factory=lambda: array("B"))
     users: bytearray = field(default_factory=bytearray)
 
     def add(self, rows: Rows, keys: LookupKeys) -> None:
@@ -233,6 +237,7 @@ class _Growing:
             self.not_before.append(association.not_before)
             self.not_after.append(association.not_after)
             self.user_length.append(len(user_id))
+            self.visibility.append(VISIBILITIES.index(association.visibility))
             self.users += user_id
         for pepper, table in self.tables.items():
             table.extend(keys.many([written_hash(association.threepid, pepper) for _, association in rows]) or b"")
@@ -242,7 +247,8 @@ class _Growing:
             np.array(column, np.int64) for column in (self.ids, self.not_before, self.not_after)
         )
         lengths = np.array(self.user_length, np.uint16)
-        return Entries(ids, not_before, not_after, _starts(lengths), lengths, memoryview(self.users))
+        visibility = np.array(self.visibility, np.uint8)
+        return Entries(ids, not_before, not_after, _starts(lengths), lengths, visibility, memoryview(self.users))
 
 
 def _starts(lengths: Column) -> Column:

@@ -5,10 +5,10 @@ reads the older one keeps it.
 
 One entry per association, in the order of association ids; one table per live pepper, in the order of keys:
 
-    entries   ids, not_before, not_after, user_start, user_length    and all Matrix IDs, one after the other
+    entries   ids, not_before, not_after, user_start, user_length, visibility    and all Matrix IDs, one after the other
     table     first and second half of each key, the row of the entry that it stands for, and where to begin looking
 
-That is 51 to 52 bytes per association with one pepper, beside the Matrix ID.
+That is 52 to 53 bytes per association with one pepper, beside the Matrix ID.
 
 What a lookup costs is not computing but waiting for memory. So a key is not searched for by halving, each step of which
 would wait, but gone to: its first bits say where its neighbours begin, and those are compared all at once. And what a
@@ -31,21 +31,26 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from identity_server.domain.association import Visibility
 from identity_server.domain.identifiers import UserId
 from identity_server.index.keys import Halves
 
 Column = npt.NDArray[Any]
 
-_MAGIC = b"matrix identity index 2\n"
+_MAGIC = b"matrix identity index 3\n"
 _FRONT = struct.Struct("<QQ")
 _ALIGNMENT = 64
 _HALVES = struct.Struct("=QQ")
-_ENTRY_COLUMNS = ("ids", "not_before", "not_after", "user_start", "user_length")
+_ENTRY_COLUMNS = ("ids", "not_before", "not_after", "user_start", "user_length", "visibility")
 _TABLE_COLUMNS = ("first", "second", "entry", "starts")
 _KEY_BITS = 64
 _NEIGHBOURS = 4
 """At most so many keys have the same first bits, on average; keys are as good as random."""
 _LARGEST_START = np.iinfo(np.uint32).max
+
+
+VISIBILITIES = (Visibility.EVERYONE, Visibility.HOMESERVER, Visibility.NOBODY)
+"""By the number that stands for each; 0 must stay the one that nothing has to be asked about."""
 
 
 class Unusable(Exception):
@@ -133,6 +138,7 @@ class Entries:
     """All associations, in the order of their ids.
 
     Attributes:
+        visibility: places in `VISIBILITIES`.
         users: all Matrix IDs, one after the other.
         source: where they are cut out of, being quicker about it than `users`, which starts at `offset` in it.
     """
@@ -142,6 +148,7 @@ class Entries:
     not_after: Column
     user_start: Column
     user_length: Column
+    visibility: Column
     users: bytes | memoryview = field(repr=False)
     source: bytes | mmap.mmap = field(default=b"", repr=False)
     offset: int = 0
@@ -190,6 +197,7 @@ class IndexFile:
         last_change: the association of that change, to tell this database from a copy of it that went another way.
         tables: by pepper.
         always_valid: from when until when no entry's time has to be looked at.
+        all_visible: whether everyone may see every entry, so that nobody has to be asked who asks.
     """
 
     fingerprint: str
@@ -198,6 +206,7 @@ class IndexFile:
     entries: Entries
     tables: Mapping[str, Table]
     always_valid: tuple[int, int]
+    all_visible: bool
 
     def all_valid(self, now_ms: int) -> bool:
         """Whether all entries count now: nearly always, and then their columns of times aren't even read."""
@@ -210,6 +219,14 @@ class IndexFile:
     def which_valid(self, entries: Column, now_ms: int) -> Column:
         """Which of some entries count now."""
         return (self.entries.not_before[entries] <= now_ms) & (now_ms < self.entries.not_after[entries])
+
+    def shows(self, entry: int, user_id: UserId, *, asker: UserId | None) -> bool:
+        """Whether somebody may see an entry, which is of this Matrix ID."""
+        return self.all_visible or VISIBILITIES[self.entries.visibility[entry]].shows(user_id, asker=asker)
+
+    def hidden(self, entries: Column) -> Column:
+        """Which of some entries not everyone may see, as places in `entries`."""
+        return self.entries.visibility[entries].nonzero()[0]
 
     def write(self, path: Path) -> None:
         """Put it in the place of what is there, in one step."""
@@ -229,6 +246,7 @@ class IndexFile:
             "last_change": self.last_change,
             "tables": [[pepper, table.window] for pepper, table in self.tables.items()],
             "always_valid": self.always_valid,
+            "all_visible": self.all_visible,
             "columns": described,
             "checksum": checksum,
         }
@@ -282,7 +300,9 @@ def open_index_file(path: Path, *, fingerprint: str) -> IndexFile:
         for number, (pepper, window) in enumerate(head["tables"])
     }
     first, last = head["always_valid"]
-    return IndexFile(fingerprint, head["seq"], head["last_change"], entries, tables, (first, last))
+    return IndexFile(
+        fingerprint, head["seq"], head["last_change"], entries, tables, (first, last), head["all_visible"]
+    )
 
 
 def starts_column(starts: Column) -> Column:

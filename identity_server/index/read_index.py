@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from identity_server.domain.association import Association
+from identity_server.domain.association import Association, Visibility
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.hashing import Pepper, written_hash
 from identity_server.domain.identifiers import Threepid, UserId
 from identity_server.index.building import PLAIN, changed_hands
 from identity_server.index.feed import FeedPosition
-from identity_server.index.file import IndexFile, Unusable, open_index_file
+from identity_server.index.file import Column, IndexFile, Unusable, open_index_file
 from identity_server.index.keys import KEY_BYTES, LookupKeys, halves
 from identity_server.storage.associations import Change
 from identity_server.storage.database import Database, Transaction
@@ -46,6 +46,11 @@ class _Entry:
     user_id: UserId
     not_before: int
     not_after: int
+    visibility: Visibility
+
+    def answer_to(self, asker: UserId | None, now_ms: int) -> UserId | None:
+        is_for_asker = self.not_before <= now_ms < self.not_after and self.visibility.shows(self.user_id, asker=asker)
+        return self.user_id if is_for_asker else None
 
 
 @dataclass(slots=True)
@@ -65,34 +70,40 @@ class Answers:
     entries: dict[int, _Entry] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
 
-    def find(self, pepper: Pepper, queries: Sequence[str], *, now_ms: int) -> dict[str, UserId]:
-        """Who is behind the hashes in these queries, by the query; what is badly formed matches nothing."""
+    def find(self, pepper: Pepper, queries: Sequence[str], *, asker: UserId | None, now_ms: int) -> dict[str, UserId]:
+        """Who is behind the hashes in these queries, by the query, as far as whoever asks may know.
+
+        What is badly formed matches nothing.
+        """
         if len(queries) > _ONE_BY_ONE and (keys := self.keys.many(queries)) is not None:
-            return self._find_many(pepper.value, queries, keys, now_ms)
+            return self._find_many(pepper.value, queries, keys, asker, now_ms)
         found = {}
         for query in queries:
-            user_id = self._find(pepper.value, query, now_ms)
+            user_id = self._find(pepper.value, query, asker, now_ms)
             if user_id is not None:
                 found[query] = user_id
         return found
 
-    def find_plain(self, threepid: Threepid, *, now_ms: int) -> UserId | None:
-        """Who is behind an address (algorithm `none`)."""
-        return self._find(PLAIN, written_hash(threepid, PLAIN), now_ms)
+    def find_plain(self, threepid: Threepid, *, asker: UserId | None, now_ms: int) -> UserId | None:
+        """Who is behind an address (algorithm `none`), as far as whoever asks may know."""
+        return self._find(PLAIN, written_hash(threepid, PLAIN), asker, now_ms)
 
-    def _find(self, pepper: str, query: str, now_ms: int) -> UserId | None:
+    def _find(self, pepper: str, query: str, asker: UserId | None, now_ms: int) -> UserId | None:
         key = self.keys.one(query)
         if key is None:
             return None
         entry = self.entries.get(self.added[pepper].get(key, _NOBODY))
         if entry is not None:
-            return entry.user_id if entry.not_before <= now_ms < entry.not_after else None
+            return entry.answer_to(asker, now_ms)
         place = self.file.tables[pepper].find(key)
         if place is None or place in self.gone or not self.file.is_valid(place, now_ms):
             return None
-        return self.file.entries.user_id(place)
+        user_id = self.file.entries.user_id(place)
+        return user_id if self.file.shows(place, user_id, asker=asker) else None
 
-    def _find_many(self, pepper: str, queries: Sequence[str], keys: bytes, now_ms: int) -> dict[str, UserId]:
+    def _find_many(
+        self, pepper: str, queries: Sequence[str], keys: bytes, asker: UserId | None, now_ms: int
+    ) -> dict[str, UserId]:
         hits, places = self.file.tables[pepper].find_many(halves(keys))
         if self.gone:
             stay = [place not in self.gone for place in places.tolist()]
@@ -100,14 +111,29 @@ class Answers:
         if not self.file.all_valid(now_ms):
             valid = self.file.which_valid(places, now_ms)
             hits, places = hits[valid], places[valid]
+        if not self.file.all_visible:
+            visible = self._which_visible(places, asker)
+            hits, places = hits[visible], places[visible]
         found = dict(zip(map(queries.__getitem__, hits.tolist()), self.file.entries.user_ids(places), strict=True))
         added = self.added[pepper]
         if added and not added.keys().isdisjoint(each := np.frombuffer(keys, f"V{KEY_BYTES}").tolist()):
             for query, key in zip(queries, each, strict=True):
                 entry = self.entries.get(added.get(key, _NOBODY))
-                if entry is not None and entry.not_before <= now_ms < entry.not_after:
-                    found[query] = entry.user_id
+                user_id = None if entry is None else entry.answer_to(asker, now_ms)
+                if user_id is not None:
+                    found[query] = user_id
         return found
+
+    def _which_visible(self, places: Column, asker: UserId | None) -> Column:
+        """Which of some entries of the file whoever asks may see."""
+        visible = np.ones(len(places), bool)
+        hidden = self.file.hidden(places)
+        own = self.file.entries.user_ids(places[hidden])
+        visible[hidden] = [
+            self.file.shows(place, user_id, asker=asker)
+            for place, user_id in zip(places[hidden].tolist(), own, strict=True)
+        ]
+        return visible
 
 
 @dataclass(slots=True)
@@ -377,7 +403,7 @@ class ReadIndex:
         news = [row for row in added if answers.file.entries.place(row[0]) is None]
         for association_id, association in news:
             answers.entries[association_id] = _Entry(
-                association.user_id, association.not_before, association.not_after
+                association.user_id, association.not_before, association.not_after, association.visibility
             )
         for pepper, table in answers.added.items():
             hashes = [written_hash(association.threepid, pepper) for _, association in news]

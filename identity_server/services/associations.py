@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from identity_server.domain.association import Association
+from identity_server.domain.association import Association, Visibility
 from identity_server.domain.audit import AuditEvent
-from identity_server.domain.errors import Forbidden, NoSuchSession, NotYourMatrixId
+from identity_server.domain.errors import Forbidden, NoSuchBinding, NoSuchSession, NotYourMatrixId
 from identity_server.domain.homeserver_policy import HomeserverPolicy
-from identity_server.domain.identifiers import ClientSecret, ServerName, SessionId, Threepid, UserId, server_of
+from identity_server.domain.identifiers import (
+    ClientSecret,
+    ServerName,
+    SessionId,
+    Threepid,
+    UserId,
+    server_of,
+)
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
 from identity_server.domain.rate_limits import RateLimit
@@ -22,13 +30,27 @@ from identity_server.storage.jobs import Job
 
 _CHANGES_KEPT_MS = 3_600_000
 _BINDS = RateLimit(burst=20, interval_ms=60_000)
+_VISIBILITY_CHANGES = RateLimit(burst=20, interval_ms=60_000)
 # Nobody says who asks, so it is the network that counts: 100 000 addresses a day, 10 000 of them at once.
 _V1_LOOKUPS = RateLimit(burst=10_000, interval_ms=864)
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class BindingRules:
+    """What holds for bindings from now on.
+
+    Attributes:
+        policy: to whose users addresses may be bound.
+        visibility: who may know of a binding whose owner has decided nothing.
+    """
+
+    policy: HomeserverPolicy
+    visibility: Visibility
+
+
 class Associations:
-    """Makes and removes associations."""
+    """Makes, shows, hides and removes associations."""
 
     def __init__(
         self,
@@ -40,7 +62,7 @@ class Associations:
         signing_key: SigningKey,
         bind_notices: BindNotices,
         owner_notices: OwnerNotices,
-        policy: HomeserverPolicy,
+        rules: BindingRules,
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -49,7 +71,7 @@ class Associations:
         self._signing_key = signing_key
         self._bind_notices = bind_notices
         self._owner_notices = owner_notices
-        self._policy = policy
+        self._rules = rules
 
     async def bind(
         self,
@@ -82,7 +104,7 @@ class Associations:
         """
         if account_id is not None and user_id != account_id:
             raise NotYourMatrixId
-        self._policy.require_binding(user_id)
+        self._rules.policy.require_binding(user_id)
         now_ms = self._clock.now_ms()
 
         async def use_case(tx: Transaction) -> tuple[dict[str, Any], list[Job]]:
@@ -108,9 +130,20 @@ class Associations:
         )
 
     async def _put(
-        self, tx: Transaction, event: AuditEvent, threepid: Threepid, user_id: UserId, *, now_ms: int
+        self,
+        tx: Transaction,
+        event: AuditEvent,
+        threepid: Threepid,
+        user_id: UserId,
+        *,
+        now_ms: int,
     ) -> tuple[dict[str, Any], list[Job]]:
-        association = Association.starting(now_ms, threepid=threepid, user_id=user_id)
+        association = Association.starting(
+            now_ms,
+            threepid=threepid,
+            user_id=user_id,
+            visibility=self._rules.visibility,
+        )
         before = await tx.associations.put(row_id(self._randomness), association)
         is_news = before is None or before.user_id != user_id
         if before is not None and is_news:
@@ -185,8 +218,37 @@ class Associations:
         await tx.audit.add(event, now_ms=now_ms, about=(threepid, user_id))
         return None, await self._owner_notices.add(tx, UNBOUND, threepid, user_id)
 
+    async def list_of(self, user_id: UserId) -> list[Association]:
+        """What is bound to a Matrix ID, the oldest first; for the eyes of its owner alone."""
+        return await self._database.read(lambda tx: tx.associations.list_by_user(user_id), bulk=True)
+
+    async def set_visibility(self, *, threepid: Threepid, user_id: UserId, visibility: Visibility) -> None:
+        """Commit who may know of a binding; it holds for the next lookup, and until the address is someone else's.
+
+        The caller has made sure that it is the owner who asks, of the Matrix ID or of the address.
+
+        Raises:
+            NoSuchBinding: the address isn't bound to this Matrix ID.
+            RateLimited: too many changes for this Matrix ID.
+        """
+        now_ms = self._clock.now_ms()
+
+        async def use_case(tx: Transaction) -> None:
+            bound = await tx.associations.find(threepid)
+            if bound is None or bound.user_id != user_id:
+                raise NoSuchBinding
+            if bound.visibility is visibility:
+                return
+            # Every change is read by every node.
+            await tx.rate_limits.take("visibility", user_id, _VISIBILITY_CHANGES, now_ms=now_ms)
+            changed = replace(bound, visibility=visibility)
+            await tx.associations.replace(row_id(self._randomness), changed, now_ms=now_ms)
+            await tx.audit.add(AuditEvent.VISIBILITY_CHANGED, now_ms=now_ms, about=(threepid, user_id))
+
+        await self._database.transaction(use_case)
+
     async def list_live(self, threepids: Sequence[Threepid], *, client_network: str) -> list[Association]:
-        """The associations of these addresses that hold now, for lookups in plain text (v1).
+        """The associations of these addresses that hold now and that everyone may see, for lookups in plain text (v1).
 
         Raises:
             RateLimited: this network has looked up enough for now.
@@ -197,7 +259,7 @@ class Associations:
             cost = max(len(threepids), 1)
             await tx.rate_limits.take("v1 lookup", client_network, _V1_LOOKUPS, now_ms=now_ms, cost=cost)
             found = [await tx.associations.find(threepid) for threepid in threepids]
-            return [each for each in found if each is not None and each.not_before <= now_ms < each.not_after]
+            return [each for each in found if each is not None and each.holds(now_ms) and each.is_shown_to(None)]
 
         return await self._database.transaction(use_case, bulk=len(threepids) > 1)
 

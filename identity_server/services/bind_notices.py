@@ -28,6 +28,9 @@ _LONGEST_PAUSE_MS = 6 * 60 * _MINUTE_MS
 _LIFETIME_MS = 14 * 24 * 60 * _MINUTE_MS
 _JITTER_BITS = 16
 
+HANDOVER_MS = 10_000
+"""How long an invite to a hidden binding waits before its homeserver is told: longer than the mail may take."""
+
 
 class NoticeWriter:
     """Writes notices."""
@@ -68,6 +71,25 @@ class NoticeWriter:
             expires_at_ms=now_ms + _LIFETIME_MS,
             queue=payload["server_name"],
         )
+
+    async def add_for_hidden(self, tx: Transaction, association: Association, invite: Invite, *, now_ms: int) -> int:
+        """Write the notice of a binding that the inviter isn't told of, with this invite alone; returns its job's id.
+
+        It is sent in a while: until the inviter has the answer, and the room knows of the invite, nobody could act
+        upon it.
+        """
+        payload = self._payload(association, [invite])
+        job_id = row_id(self._randomness)
+        await tx.jobs.add(
+            job_id,
+            BIND_NOTICE,
+            payload,
+            now_ms=now_ms,
+            run_at_ms=now_ms + HANDOVER_MS,
+            expires_at_ms=now_ms + _LIFETIME_MS,
+            queue=payload["server_name"],
+        )
+        return job_id
 
     def _payload(self, association: Association, invites: list[Invite]) -> dict[str, Any]:
         body = association.to_wire()

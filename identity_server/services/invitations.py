@@ -20,6 +20,7 @@ from identity_server.domain.errors import (
     ThreepidInUse,
     UnsupportedMedium,
 )
+from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import Medium, Threepid, UserId, canonical_email, server_of
 from identity_server.domain.invite import (
     EPHEMERAL_KEY_LIFETIME_MS,
@@ -32,6 +33,7 @@ from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import letters, row_id
 from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.signing import SigningKey, decode_public_key
+from identity_server.services.bind_notices import NoticeWriter
 from identity_server.services.invite_mails import WEB_CLIENT, InviteMails
 from identity_server.services.outbox import Outbox, Outcome
 from identity_server.storage.database import Database, Transaction
@@ -108,6 +110,8 @@ class Invitations:
         signing_key: SigningKey,
         policy: InvitePolicy,
         mails: InviteMails,
+        bind_notices: NoticeWriter,
+        homeservers: HomeserverPolicy,
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -116,6 +120,8 @@ class Invitations:
         self._signing_key = signing_key
         self._policy = policy
         self._mails = mails
+        self._bind_notices = bind_notices
+        self._homeservers = homeservers
 
     # --- store-invite ---------------------------------------------------------------------
 
@@ -123,6 +129,9 @@ class Invitations:
         """Store an invite and mail it.
 
         Commits the invite, its public key and its mail; if the relay refuses the mail for good, nothing stays.
+
+        An address that is bound, but whose owner hides that from the caller, is treated as one that isn't: the answer
+        is the same, and so is the mail. Besides, the owner's homeserver is told, as if it had just been bound.
 
         Args:
             request: what is asked for.
@@ -132,7 +141,7 @@ class Invitations:
             NotYourMatrixId: the sender isn't the account.
             InviteBlocked: the operator doesn't want it.
             UnsupportedMedium, InvalidEmail: not an e-mail address.
-            ThreepidInUse: the address is bound already.
+            ThreepidInUse: the address is bound already, and the caller may know.
             RateLimited: the sender has caused, or the address was sent, enough mails for now. That an address
                 is bound counts like a mail, because it is told.
             EmailRefused: the relay refused the mail.
@@ -148,26 +157,32 @@ class Invitations:
         details = {**request.details, "bracketed_verified_sender": verified}
         invite = self._make(replace(request, details=details), threepid)
 
-        async def use_case(tx: Transaction) -> Job | Association:
+        async def use_case(tx: Transaction) -> _Written | Association:
             now_ms = invite.created_at_ms
             caller = account_id or request.client_network
             await tx.rate_limits.take("validation mail", caller, self._policy.per_sender, now_ms=now_ms)
             bound = await tx.associations.find(threepid)
-            if bound is not None:
+            if bound is not None and not bound.holds(now_ms):
+                bound = None
+            if bound is not None and self._may_know(account_id, bound):
                 # Returned, not raised: the call has to be counted, or asking for one name after another is free.
                 return bound
             mailbox = mailbox_of(threepid.address)
             await tx.rate_limits.take("mailbox", mailbox, self._policy.per_mailbox, now_ms=now_ms)
             valid_until_ms = now_ms + EPHEMERAL_KEY_LIFETIME_MS
             await tx.ephemeral_keys.add(invite.public_key, now_ms=now_ms, valid_until_ms=valid_until_ms)
-            await tx.invites.add(invite)
-            return await self._mails.add(tx, invite)
+            if bound is None:
+                await tx.invites.add(invite)
+                return _Written(await self._mails.add(tx, invite), None)
+            await tx.invites.add(invite, taken_at_ms=now_ms)
+            notice = await self._bind_notices.add_for_hidden(tx, bound, invite, now_ms=now_ms)
+            return _Written(await self._mails.add(tx, invite), notice)
 
         result = await self._database.transaction(use_case)
         if isinstance(result, Association):
             raise ThreepidInUse(result.user_id)
-        if await self._outbox.attempt(result) is Outcome.REFUSED:
-            await self._database.transaction(lambda tx: _take_back(tx, invite))
+        if await self._outbox.attempt(result.mail) is Outcome.REFUSED:
+            await self._database.transaction(lambda tx: _take_back(tx, invite, result))
             raise EmailRefused("The invitation could not be sent to this address.")
         return StoredInvite(
             token=invite.token,
@@ -175,6 +190,12 @@ class Invitations:
             ephemeral_public_key=str(encode_base64(invite.public_key, urlsafe=True)),
             display_name=self._policy.obfuscation.display_name(threepid.address),
         )
+
+    def _may_know(self, account_id: UserId | None, bound: Association) -> bool:
+        """Whether the caller may know whose an address is: to be told so by an invite is a lookup, too."""
+        if account_id is not None and not self._homeservers.looking_up.admits(server_of(account_id)):
+            return False
+        return bound.is_shown_to(account_id)
 
     def _require_allowed(self, request: InviteRequest) -> None:
         policy = self._policy
@@ -230,6 +251,16 @@ class Invitations:
         return await self._database.transaction(lambda tx: tx.invites.cleanup(now_ms=now_ms), bulk=True)
 
 
-async def _take_back(tx: Transaction, invite: Invite) -> None:
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a new invite has put into the outbox: its mail, and the notice to a homeserver by its id."""
+
+    mail: Job
+    notice: int | None
+
+
+async def _take_back(tx: Transaction, invite: Invite, written: _Written) -> None:
+    if written.notice is not None:
+        await tx.jobs.remove(written.notice)
     await tx.invites.remove([invite.id])
     await tx.ephemeral_keys.remove(invite.public_key)

@@ -68,6 +68,8 @@ class Lookup:
     ) -> dict[str, UserId]:
         """The Matrix IDs behind those queries that match, by the query as it was sent.
 
+        What its owner hides from whoever asks is not found.
+
         Raises:
             HomeserverDenied: users of that homeserver may not look up.
             InvalidParameter: an algorithm that isn't on offer.
@@ -91,23 +93,26 @@ class Lookup:
             raise InvalidPepper(algorithm=algorithm, lookup_pepper=self._index.pepper.value)
         answers = self._index.answers
         if algorithm == Algorithm.NONE:
-            return await self._find_all_plain(answers, queries, now_ms)
+            return await self._find_all_plain(answers, queries, asker, now_ms)
         if len(queries) <= _AT_ONCE:
-            return answers.find(found_pepper, queries, now_ms=now_ms)
+            return answers.find(found_pepper, queries, asker=asker, now_ms=now_ms)
         mapping: dict[str, UserId] = {}
         for start in range(0, len(queries), _AT_ONCE):
-            mapping |= answers.find(found_pepper, queries[start : start + _AT_ONCE], now_ms=now_ms)
+            some = queries[start : start + _AT_ONCE]
+            mapping |= answers.find(found_pepper, some, asker=asker, now_ms=now_ms)
             # A large lookup takes milliseconds, and others wait.
             await asyncio.sleep(0)
         return mapping
 
     @staticmethod
-    async def _find_all_plain(answers: Answers, queries: Sequence[str], now_ms: int) -> dict[str, UserId]:
+    async def _find_all_plain(
+        answers: Answers, queries: Sequence[str], asker: UserId, now_ms: int
+    ) -> dict[str, UserId]:
         """Checking an address takes a tenth of a millisecond: after a few, others have their turn."""
         mapping: dict[str, UserId] = {}
         for done, query in enumerate(queries, start=1):
             threepid = parse_plain_query(query)
-            user_id = None if threepid is None else answers.find_plain(threepid, now_ms=now_ms)
+            user_id = None if threepid is None else answers.find_plain(threepid, asker=asker, now_ms=now_ms)
             if user_id is not None:
                 mapping[query] = user_id
             if done % _PLAIN_AT_ONCE == 0:

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity_server.domain.association import Association
-from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.domain.association import Association, Visibility
+from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.storage.bulk import insert_many
 from identity_server.storage.sealing import Sealer
 from identity_server.storage.tables import association_changes, associations
@@ -37,8 +37,9 @@ class StoredAssociation:
     """What is stored for an address that is known only by its blind."""
 
     id: int
-    user_id: str
+    user_id: UserId
     ts: int
+    visibility: Visibility
 
 
 class Associations:
@@ -59,11 +60,24 @@ class Associations:
         return None if row is None else self._from_row(row)
 
     async def put(self, association_id: int, association: Association) -> Association | None:
-        """Store an association under a fresh random id, in place of the address's earlier one; returns that."""
+        """Store an association under a fresh random id, in place of the address's earlier one; returns that.
+
+        What its owner has decided about the earlier one holds for this one, too.
+        """
         before = await self.remove(association.threepid, now_ms=association.ts)
-        await self._connection.execute(insert(associations).values(**self._to_row(association_id, association)))
-        await self._record(association_id, _ADDED, association.ts)
+        if before is not None:
+            association = association.succeeding(before.user_id, before.visibility)
+        await self._add(association_id, association, now_ms=association.ts)
         return before
+
+    async def replace(self, association_id: int, association: Association, *, now_ms: int) -> None:
+        """Store what has changed of an address's association, under a fresh random id, by which readers learn of it."""
+        await self.remove(association.threepid, now_ms=now_ms)
+        await self._add(association_id, association, now_ms=now_ms)
+
+    async def _add(self, association_id: int, association: Association, *, now_ms: int) -> None:
+        await self._connection.execute(insert(associations).values(**self._to_row(association_id, association)))
+        await self._record(association_id, _ADDED, now_ms)
 
     async def remove(self, threepid: Threepid, *, now_ms: int) -> Association | None:
         """Remove the address's association, if there is one; returns it."""
@@ -92,11 +106,23 @@ class Associations:
     async def list_blinds(self, first: bytes, last: bytes) -> dict[bytes, StoredAssociation]:
         """What is bound, by blinded address, from one to another; for who compares many addresses in their order."""
         rows = await self._connection.execute(
-            select(associations.c.address_blind, associations.c.id, associations.c.user_id, associations.c.ts).where(
-                associations.c.address_blind.between(first, last)
-            )
+            select(
+                *(associations.c[name] for name in ("address_blind", "id", "user_id", "ts", "visibility")),
+            ).where(associations.c.address_blind.between(first, last))
         )
-        return {row.address_blind: StoredAssociation(row.id, row.user_id, row.ts) for row in rows}
+        return {
+            row.address_blind: StoredAssociation(row.id, row.user_id, row.ts, Visibility(row.visibility))
+            for row in rows
+        }
+
+    async def list_by_user(self, user_id: UserId) -> list[Association]:
+        """What is bound to a Matrix ID; the oldest first."""
+        rows = await self._connection.execute(
+            select(associations)
+            .where(associations.c.user_id == user_id)
+            .order_by(associations.c.ts, associations.c.id)
+        )
+        return [self._from_row(row) for row in rows]
 
     async def are_at_most(self, number: int) -> bool:
         """Whether there are no more than so many; without counting them all."""
@@ -189,6 +215,7 @@ class Associations:
             "ts": association.ts,
             "not_before": association.not_before,
             "not_after": association.not_after,
+            "visibility": association.visibility.value,
         }
 
     def _from_row(self, row: Row[Any]) -> Association:
@@ -199,4 +226,5 @@ class Associations:
             ts=row.ts,
             not_before=row.not_before,
             not_after=row.not_after,
+            visibility=Visibility(row.visibility),
         )

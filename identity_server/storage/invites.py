@@ -25,8 +25,8 @@ class Invites:
         self._connection = connection
         self._sealer = sealer
 
-    async def add(self, invite: Invite) -> None:
-        """Store a new invite."""
+    async def add(self, invite: Invite, *, taken_at_ms: int | None = None) -> None:
+        """Store a new invite, which waits unless a binding takes it along at once."""
         details = {
             "room_id": invite.room_id,
             "token": invite.token,
@@ -48,6 +48,7 @@ class Invites:
                 sealed_details=self._sealer.seal(_DETAILS, invite.id, json.dumps(details)),
                 created_at_ms=invite.created_at_ms,
                 expires_at_ms=invite.expires_at_ms,
+                taken_at_ms=taken_at_ms,
             )
         )
 

@@ -89,14 +89,45 @@ class Jobs:
 
         Jobs of one named queue are claimed one at a time, so that a slow one holds up no other queue's.
         """
-        await self._insert(job_id, kind, payload, now_ms=now_ms, expires_at_ms=expires_at_ms, queue=queue, lease=1)
+        await self._insert(
+            job_id,
+            kind,
+            payload,
+            now_ms=now_ms,
+            run_at_ms=now_ms + LEASE_MS,
+            expires_at_ms=expires_at_ms,
+            queue=queue,
+            lease=1,
+        )
         return Job(job_id, kind, queue, payload, attempts=0, lease=1, expires_at_ms=expires_at_ms)
 
     async def add(
-        self, job_id: int, kind: str, payload: Mapping[str, Any], *, now_ms: int, expires_at_ms: int, queue: str = ""
+        self,
+        job_id: int,
+        kind: str,
+        payload: Mapping[str, Any],
+        *,
+        now_ms: int,
+        expires_at_ms: int,
+        queue: str = "",
+        run_at_ms: int | None = None,
     ) -> None:
-        """Add a job that is due at once, for whoever claims it first: its maker doesn't try it."""
-        await self._insert(job_id, kind, payload, now_ms=now_ms, expires_at_ms=expires_at_ms, queue=queue, lease=0)
+        """Add a job that is due at once or then, for whoever claims it first: its maker doesn't try it."""
+        run_at_ms = now_ms if run_at_ms is None else run_at_ms
+        await self._insert(
+            job_id,
+            kind,
+            payload,
+            now_ms=now_ms,
+            run_at_ms=run_at_ms,
+            expires_at_ms=expires_at_ms,
+            queue=queue,
+            lease=0,
+        )
+
+    async def remove(self, job_id: int) -> None:
+        """Take back a job that nobody has begun."""
+        await self._connection.execute(delete(jobs).where(jobs.c.id == job_id, jobs.c.lease == 0))
 
     async def _insert(
         self,
@@ -105,6 +136,7 @@ class Jobs:
         payload: Mapping[str, Any],
         *,
         now_ms: int,
+        run_at_ms: int,
         expires_at_ms: int,
         queue: str,
         lease: int,
@@ -118,7 +150,7 @@ class Jobs:
                 sealed_payload=self._sealer.seal(_PAYLOAD, job_id, json.dumps(payload)),
                 attempts=0,
                 created_at_ms=now_ms,
-                run_at_ms=now_ms + LEASE_MS * lease,
+                run_at_ms=run_at_ms,
                 lease=lease,
                 expires_at_ms=expires_at_ms,
             )

@@ -117,6 +117,7 @@ associations = Table(
     Column("ts", BigInteger, nullable=False),
     Column("not_before", BigInteger, nullable=False),
     Column("not_after", BigInteger, nullable=False),
+    Column("visibility", String(16), nullable=False, server_default="everyone", comment="who may know of it"),
 )
 
 association_changes = Table(

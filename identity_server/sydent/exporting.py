@@ -81,9 +81,14 @@ class CannotExport(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """How many of each were written."""
+    """How many of each were written.
+
+    Attributes:
+        hidden: how many bindings were not, because Sydent shows everyone what it has.
+    """
 
     bindings: int
+    hidden: int
     accounts: int
     accepted_urls: int
     invites: int
@@ -122,8 +127,10 @@ class Exporter:
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {NEWEST_SCHEMA}")
         connection.execute("BEGIN")
+        bindings, hidden = await self._bindings(connection, await self._pepper(connection))
         report = ExportReport(
-            bindings=await self._bindings(connection, await self._pepper(connection)),
+            bindings=bindings,
+            hidden=hidden,
             accounts=await self._accounts(connection),
             accepted_urls=await self._accepted_urls(connection),
             invites=await self._invites(connection),
@@ -144,14 +151,17 @@ class Exporter:
         connection.execute("INSERT INTO hashing_metadata (id, lookup_pepper) VALUES (0, ?)", (peppers[-1].value,))
         return peppers[-1].value
 
-    async def _bindings(self, connection: sqlite3.Connection, pepper: str | None) -> int:
-        written, after = 0, _FIRST_ID
+    async def _bindings(self, connection: sqlite3.Connection, pepper: str | None) -> tuple[int, int]:
+        written, hidden, after = 0, 0, _FIRST_ID
         while page := await self._database.read(_associations_after(after), bulk=True):
             for association_id, association in page:
+                after = association_id
+                if not association.is_shown_to(None):
+                    hidden += 1
+                    continue
                 written += 1
                 self._binding(connection, written, association, pepper)
-                after = association_id
-        return written
+        return written, hidden
 
     def _binding(self, connection: sqlite3.Connection, row: int, each: Association, pepper: str | None) -> None:
         """Sydent has a binding twice: as its own, and signed as it is published. Lookups read the second."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from identity_server.domain.association import Association
+from identity_server.domain.association import Association, Visibility
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.credentials import SALT_BYTES, CodeHasher
 from identity_server.domain.errors import InvalidParameter
@@ -130,6 +130,7 @@ class Importer:
         server_name: this server's own name, which Sydent had before.
         terms: in force here; what was accepted is matched to them by URL.
         keeps_delivered_invites: Sydent did not delete invites when the homeserver had been told of them.
+        visibility: who may know of bindings; Sydent has no word on it.
         tell: called where Sydent was stopped before the homeserver had been told; not in a dry run.
     """
 
@@ -145,6 +146,7 @@ class Importer:
         server_name: str,
         terms: Terms,
         keeps_delivered_invites: bool,
+        visibility: Visibility,
         tell: Tell,
         dry_run: bool,
         progress: Progress,
@@ -157,6 +159,7 @@ class Importer:
         self._server_name = server_name
         self._terms = terms
         self._keeps_delivered_invites = keeps_delivered_invites
+        self._visibility = visibility
         self._tell = tell
         self._untold: set[Threepid] = set()
         self._dry_run = dry_run
@@ -666,7 +669,7 @@ class Importer:
         if here is not None and here.ts >= row.ts:
             same = (here.ts, here.user_id) == (row.ts, row.mxid)
             raise Skip(Skipped.BEFORE if same else Skipped.NEWER_HERE)
-        return association
+        return association if here is None else association.succeeding(here.user_id, here.visibility)
 
     def _association(self, row: Binding, mxid: str) -> Association:
         user_id = _user_id(mxid)
@@ -677,7 +680,12 @@ class Importer:
         if row.not_after <= self._now_ms:
             raise Skip(Skipped.OVER)
         return Association(
-            threepid=_threepid(row), user_id=user_id, ts=row.ts, not_before=row.not_before, not_after=row.not_after
+            threepid=_threepid(row),
+            user_id=user_id,
+            ts=row.ts,
+            not_before=row.not_before,
+            not_after=row.not_after,
+            visibility=self._visibility,
         )
 
 

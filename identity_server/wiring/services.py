@@ -30,6 +30,7 @@ from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation
 from identity_server.storage.database import Database
 from identity_server.wiring.settings import (
+    binding_rules,
     configured_policies,
     homeserver_policy,
     invite_policy,
@@ -86,7 +87,7 @@ def make_services(
             signing_key=keys.signing,
             bind_notices=bind_notices,
             owner_notices=make_owner_notices(config, ports, mails),
-            policy=policy,
+            rules=binding_rules(config),
         ),
         health=Health(database=database, index=index),
         homeserver_requests=HomeserverRequests(
@@ -104,6 +105,8 @@ def make_services(
             signing_key=keys.signing,
             policy=invite_policy(config),
             mails=make_invite_mails(config, clock, randomness),
+            bind_notices=bind_notices,
+            homeservers=policy,
         ),
         journal=make_journal(config, clock, database, keys.signing),
         lookup=Lookup(

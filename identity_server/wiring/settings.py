@@ -24,6 +24,7 @@ from identity_server.rendering.policies import Policies, load_policies
 from identity_server.rendering.sydent_files import SydentOverrides
 from identity_server.rendering.templates import Templates
 from identity_server.rendering.texts import Texts
+from identity_server.services.associations import BindingRules
 from identity_server.services.invitations import InvitePolicy
 from identity_server.services.phone_validation import PhoneRules
 from identity_server.services.validation import ValidationLimits
@@ -69,6 +70,13 @@ def homeserver_policy(config: Config) -> HomeserverPolicy:
         looking_up=HomeserverList(
             allowed=general.homeserver_lookup_allow_list, denied=general.homeserver_lookup_deny_list
         ),
+    )
+
+
+def binding_rules(config: Config) -> BindingRules:
+    return BindingRules(
+        policy=homeserver_policy(config),
+        visibility=config.lookup.default_visibility,
     )
 
 

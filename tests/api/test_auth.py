@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from identity_server.api.route import Access, Route
 from identity_server.api.routes import ROUTES
+from identity_server.api.visibility import VISIBILITY_PATH
 from tests.api.support import (
     GOOD,
     MARKER,
@@ -204,10 +205,12 @@ async def test_nothing_else_asks_for_terms(strict: Harness) -> None:
             assert reply.errcode != "M_TERMS_NOT_SIGNED", row_name(route)
 
 
-async def test_the_rows_that_need_no_terms_are_two() -> None:
+async def test_the_rows_that_need_no_terms() -> None:
     assert {row_name(route) for route in rows_of(Access.TOKEN, Access.ACCOUNT)} == {
         f"POST {V2}/account/logout",
         f"POST {V2}/terms",
+        f"GET {VISIBILITY_PATH}",
+        f"PUT {VISIBILITY_PATH}",
     }
 
 

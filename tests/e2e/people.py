@@ -11,6 +11,7 @@ from email.message import EmailMessage
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from identity_server.api.visibility import VISIBILITY_PATH
 from tests.e2e.mailbox import Mailbox, link_in
 from tests.e2e.sdk import Sdk
 from tests.e2e.web import Answer, Web, only_form
@@ -333,6 +334,16 @@ class Person:
             {"algorithm": "sha256", "pepper": pepper, "addresses": list(hashes)},
             bearer=self.token,
         )
+
+    def hide(self, address: str, *, visibility: str) -> None:
+        """Say who may know of one's binding of an address."""
+        answer = self._web.post_json(
+            f"{self._identity_server}{VISIBILITY_PATH}",
+            {"medium": "email", "address": address, "visibility": visibility},
+            bearer=self.token,
+            method="PUT",
+        )
+        assert answer.status == 200, answer.text
 
     def pepper(self) -> str:
         """The pepper now in use."""

@@ -62,6 +62,28 @@ def test_all_rooms_that_wait_are_told_of_at_once(newcomer: Newcomer, mailbox: Ma
     assert not any("invited" in subject for subject in mailbox.subjects("erin.gallery@example.org"))
 
 
+def test_who_hides_is_invited_all_the_same(
+    newcomer: Newcomer, mailbox: Mailbox, gate: Gate, identity_server: IdentityServer
+) -> None:
+    nina, otto = _people(newcomer, "nina", "otto")
+    otto.prove_and_bind("otto.buoy@example.org", mailbox)
+    gate.wait_for_visits(ON_BIND, of=otto.user_id, count=1)
+    otto.hide("otto.buoy@example.org", visibility="nobody")
+    assert nina.look_up("otto.buoy@example.org") == {}
+    assert otto.look_up("otto.buoy@example.org") == {"otto.buoy@example.org": otto.user_id}
+
+    room = nina.create_room("The Bay")
+    nina.invite_by_email(room, "otto.buoy@example.org")
+    assert "The Bay" in mailbox.take("otto.buoy@example.org").as_string()
+    _retry(identity_server)
+
+    *_, notice = gate.wait_for_visits(ON_BIND, of=otto.user_id, count=2)
+    assert notice.status == 200
+    assert list(otto.invites()) == [room]
+    otto.join(room)
+    assert nina.members_of(room) == {nina.user_id, otto.user_id}
+
+
 def test_a_homeserver_that_is_down_is_told_later_and_only_once(
     newcomer: Newcomer, mailbox: Mailbox, gate: Gate, identity_server: IdentityServer
 ) -> None:

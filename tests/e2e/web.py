@@ -48,8 +48,10 @@ class Web:
     def get(self, url: str, *, bearer: str | None = None) -> Answer:
         return self._fetch("GET", url, None, {}, bearer)
 
-    def post_json(self, url: str, body: Mapping[str, Any], *, bearer: str | None = None) -> Answer:
-        return self._fetch("POST", url, json.dumps(body).encode(), {"Content-Type": "application/json"}, bearer)
+    def post_json(
+        self, url: str, body: Mapping[str, Any], *, bearer: str | None = None, method: str = "POST"
+    ) -> Answer:
+        return self._fetch(method, url, json.dumps(body).encode(), {"Content-Type": "application/json"}, bearer)
 
     def post_form(self, url: str, fields: Mapping[str, str]) -> Answer:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}

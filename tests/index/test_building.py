@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from identity_server.domain.association import Visibility
 from identity_server.index import building, read_index
 from identity_server.index.building import INDEX_FILE, IndexBuilder
 from identity_server.index.file import IndexFile, Table, Unusable, open_index_file
@@ -30,14 +32,18 @@ async def pepper(database: Database) -> None:
     await database.transaction(lambda tx: tx.peppers.add("first", now_ms=START_MS))
 
 
-async def put_some(database: Database, numbers: range, *, owner: str = "owner") -> None:
+async def put_some(
+    database: Database, numbers: range, *, owner: str = "owner", visible_to: Sequence[Visibility] = ()
+) -> None:
     async def use_case(tx: Transaction) -> None:
         for number in numbers:
             # Of many lengths, and with an é, which has two bytes.
             user_id = f"@{owner}é{'x' * (number % 7)}{number}:a.b"
             # Scattered as random ids are.
             association_id = (number * 7919 + (owner == "new")) % 1_000_003
-            await tx.associations.put(association_id, make.association(f"n{number}@example.com", user_id=user_id))
+            visibility = visible_to[number % len(visible_to)] if visible_to else Visibility.EVERYONE
+            association = make.association(f"n{number}@example.com", user_id=user_id, visibility=visibility)
+            await tx.associations.put(association_id, association)
 
     await database.transaction(use_case)
 
@@ -60,6 +66,7 @@ def contents(file: IndexFile) -> object:
         entries.ids.tolist(),
         entries.not_before.tolist(),
         entries.not_after.tolist(),
+        entries.visibility.tolist(),
         entries.user_ids(np.arange(len(entries.ids))),
         strict=True,
     )
@@ -67,17 +74,17 @@ def contents(file: IndexFile) -> object:
         name: (table.first.tolist(), table.second.tolist(), table.entry.tolist())
         for name, table in file.tables.items()
     }
-    return [*rows], tables, bytes(entries.users), file.seq, file.last_change, file.always_valid
+    return [*rows], tables, bytes(entries.users), file.seq, file.last_change, file.always_valid, file.all_visible
 
 
 async def test_brought_up_to_date_it_is_what_it_would_be_made_anew(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     builder = new_builder(database, tmp_path)
-    await put_some(database, range(60))
+    await put_some(database, range(60), visible_to=list(Visibility))
     await builder.build()
     await remove_some(database, range(10, 20))
-    await put_some(database, range(50, 80), owner="new")
+    await put_some(database, range(50, 80), owner="new", visible_to=list(Visibility)[::-1])
 
     async def never(_builder: IndexBuilder) -> IndexFile:
         raise AssertionError("it has been made anew")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from identity_server.domain.association import Visibility
 from identity_server.domain.errors import Unavailable
+from identity_server.domain.identifiers import UserId
 from identity_server.index import building, read_index
 from identity_server.index.building import IndexBuilder, Rows
 from identity_server.index.read_index import ReadIndex
@@ -30,8 +33,14 @@ async def index(database: Database, tmp_path: Path) -> AsyncIterator[ReadIndex]:
     await index.close()
 
 
-async def put(database: Database, number: int, address: str = "alice@example.com", user: str = "@alice:a.b") -> None:
-    association = make.association(address, user_id=user)
+async def put(
+    database: Database,
+    number: int,
+    address: str = "alice@example.com",
+    user: str = "@alice:a.b",
+    visibility: Visibility = Visibility.EVERYONE,
+) -> None:
+    association = make.association(address, user_id=user, visibility=visibility)
     await database.transaction(lambda tx: tx.associations.put(number, association))
 
 
@@ -185,14 +194,72 @@ async def test_database_without_a_pepper_is_refused(database: Database, tmp_path
         await new_index(database, tmp_path).start()
 
 
+async def change_visibility(database: Database, number: int, address: str, visibility: Visibility) -> None:
+    async def use_case(tx: Transaction) -> None:
+        association = await tx.associations.find(make.email(address))
+        if association is not None:
+            await tx.associations.replace(number, replace(association, visibility=visibility), now_ms=START_MS)
+
+    await database.transaction(use_case)
+
+
+PEOPLE = {
+    "n0@example.com": Visibility.EVERYONE,
+    "n1@example.com": Visibility.HOMESERVER,
+    "n2@example.com": Visibility.NOBODY,
+}
+
+
+def seen_by(index: ReadIndex, asker: str | None) -> set[str]:
+    """Whose addresses somebody finds."""
+    return {address[:2] for address, user in find_all(index, list(PEOPLE), asker=asker).items() if user}
+
+
+async def test_hidden_ones_are_found_by_whom_they_are_shown_to(database: Database, index: ReadIndex) -> None:
+    for number, (address, visibility) in enumerate(PEOPLE.items()):
+        await put(database, number, address, f"@u{number}:a.b", visibility)
+    for _ in ("added since the file was made", "in the file"):
+        assert seen_by(index, None) == {"n0"}
+        assert seen_by(index, "@stranger:c.d") == {"n0"}
+        assert seen_by(index, "@neighbour:a.b") == {"n0", "n1"}
+        assert seen_by(index, "@u2:a.b") == {"n0", "n1", "n2"}
+        await index.save()
+        await index.refresh()
+    assert not index.answers.file.all_visible
+
+
+async def test_changed_visibility_counts_at_once_and_goes_into_the_file(database: Database, index: ReadIndex) -> None:
+    for number, address in enumerate(PEOPLE):
+        await put(database, number, address, f"@u{number}:a.b")
+    await index.save()
+    await index.refresh()
+    assert index.answers.file.all_visible
+    for number, (address, visibility) in enumerate(PEOPLE.items(), start=10):
+        await change_visibility(database, number, address, visibility)
+        assert find_all(index, [address], asker="@stranger:c.d")[address] == (None if number > 10 else "@u0:a.b")
+    assert seen_by(index, "@neighbour:a.b") == {"n0", "n1"}
+    await index.save()
+    await index.refresh()
+    assert not index.answers.file.all_visible
+    assert seen_by(index, "@neighbour:a.b") == {"n0", "n1"}
+    for number, address in enumerate(PEOPLE, start=20):
+        await change_visibility(database, number, address, Visibility.EVERYONE)
+    assert seen_by(index, None) == {"n0", "n1", "n2"}
+    await index.save()
+    await index.refresh()
+    assert index.answers.file.all_visible
+
+
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["put", "remove", "rotate", "follow", "save"]), st.integers(0, 3), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from(["put", "remove", "hide", "rotate", "follow", "save"]), st.integers(0, 3), st.integers(0, 3)
+    ),
     max_size=12,
 )
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 @given(steps=STEPS)
 def test_equals_the_associations_after_any_story(
@@ -201,8 +268,11 @@ def test_equals_the_associations_after_any_story(
     asyncio.run(_play(steps, tmp_path_factory.mktemp("story")))
 
 
+ASKERS = (None, "@stranger:c.d", "@u0:a.b")
+
+
 async def _play(steps: list[tuple[str, int, int]], directory: Path) -> None:
-    expected: dict[str, str] = {}
+    expected: dict[str, tuple[str, Visibility]] = {}
     async with open_database(directory) as database, open_database(directory) as other:
         await database.transaction(lambda tx: tx.peppers.add("p0", now_ms=START_MS))
         index = new_index(database, directory)
@@ -211,11 +281,17 @@ async def _play(steps: list[tuple[str, int, int]], directory: Path) -> None:
             address, user = f"n{which}@example.com", f"@u{who}:a.b"
             writer = (database, other)[who % 2]
             if step == "put":
+                before, visibility = expected.get(address, ("", Visibility.EVERYONE))
                 await put(writer, number, address, user)
-                expected[address] = user
+                expected[address] = user, visibility if before == user else Visibility.EVERYONE
             elif step == "remove":
                 await remove(writer, address)
                 expected.pop(address, None)
+            elif step == "hide":
+                visibility = list(Visibility)[who % 3]
+                await change_visibility(writer, number, address, visibility)
+                if address in expected:
+                    expected[address] = expected[address][0], visibility
             elif step == "rotate":
                 await _add_pepper(writer, number)
             elif step == "save":
@@ -225,13 +301,19 @@ async def _play(steps: list[tuple[str, int, int]], directory: Path) -> None:
         await index.refresh()
         await index.settled()
         addresses = [f"n{which}@example.com" for which in range(4)]
-        found = find_all(index, addresses)
+        found = {asker: find_all(index, addresses, asker=asker) for asker in ASKERS}
         await index.close()
         again = new_index(database, directory)
         await again.start()
-        after_a_restart = find_all(again, addresses)
+        after_a_restart = {asker: find_all(again, addresses, asker=asker) for asker in ASKERS}
         await again.close()
-    assert {address: user for address, user in found.items() if user} == expected
+    for asker, answers in found.items():
+        shown = {
+            address: user
+            for address, (user, visibility) in expected.items()
+            if visibility.shows(UserId(user), asker=None if asker is None else UserId(asker))
+        }
+        assert {address: user for address, user in answers.items() if user} == shown
     assert after_a_restart == found
 
 

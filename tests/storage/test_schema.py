@@ -20,7 +20,9 @@ from identity_server.storage.schema import Schema, SchemaProblem
 from identity_server.storage.tables import metadata
 from tests.support.databases import (
     engine_at,
+    on_postgresql,
     open_database,
+    put_empty,
     put_migrated,
     read_everything,
     read_rows,
@@ -113,6 +115,42 @@ async def test_file_is_copied_before_an_upgrade(tmp_path: Path) -> None:
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
         assert "nickname" not in str(connection.execute("SELECT sql FROM sqlite_schema").fetchall())
+
+
+def migrations_before(revision: str, tmp_path: Path) -> Path:
+    """The migrations as they were before one of them came."""
+    scripts = tmp_path / f"before {revision}"
+    shutil.copytree(shipped("migrations"), scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    for script in (scripts / "versions").glob("*.py"):
+        if script.name >= revision:
+            script.unlink()
+    return scripts
+
+
+async def test_bindings_made_before_there_was_a_choice_stay_known_to_everyone_and_where_they_are(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "identity.db"
+    await put_empty(file)
+    engine = engine_at(tmp_path)
+    await Schema(engine, scripts=migrations_before("0008", tmp_path)).upgrade(now_ms=START_MS)
+    columns = "id, medium, address_blind, key_id, sealed_address, user_id, ts, not_before, not_after"
+    write_rows(
+        file,
+        f"INSERT INTO associations ({columns}) VALUES (1, 'email', 'b', 'k', 's', '@alice:example.org', 1, 1, 2)",
+    )
+    place = (
+        "SELECT relfilenode FROM pg_class WHERE relname = 'associations'"
+        if on_postgresql()
+        else "SELECT rootpage FROM sqlite_schema WHERE name = 'associations'"
+    )
+    before = read_rows(file, place)
+    await Schema(engine).upgrade(now_ms=START_MS)
+    await engine.dispose()
+    assert read_rows(file, "SELECT id, user_id, not_after, visibility FROM associations") == [
+        (1, "@alice:example.org", 2, "everyone")
+    ]
+    assert read_rows(file, place) == before, "its rows were not written anew"
 
 
 async def test_failing_migration_leaves_the_database_as_it_was(tmp_path: Path) -> None:

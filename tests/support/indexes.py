@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from identity_server.domain.hashing import Pepper, encode_digest, hash_threepid
+from identity_server.domain.identifiers import UserId
 from identity_server.index.building import INDEX_FILE, IndexBuilder
 from identity_server.index.keys import LookupKeys
 from identity_server.index.read_index import ReadIndex
@@ -42,18 +43,24 @@ def query(address: str, pepper: Pepper) -> str:
 
 
 def find_all(
-    index: ReadIndex, addresses: Sequence[str], *, pepper: Pepper | None = None, now_ms: int = NOW
+    index: ReadIndex,
+    addresses: Sequence[str],
+    *,
+    pepper: Pepper | None = None,
+    asker: str | None = None,
+    now_ms: int = NOW,
 ) -> dict[str, str | None]:
     """Who is behind addresses: by the newest pepper unless told otherwise, and by each of the ways to ask."""
+    who = None if asker is None else UserId(asker)
     pepper = pepper or index.newest_pepper
     queries = {query(address, pepper): address for address in addresses}
     answers = index.answers
-    each = {one: answers.find(pepper, [one], now_ms=now_ms).get(one) for one in queries}
+    each = {one: answers.find(pepper, [one], asker=who, now_ms=now_ms).get(one) for one in queries}
     # So many that they are looked at all at once; what nobody is behind doesn't matter.
     many = [*queries, *(query(f"nobody{number}@example.com", pepper) for number in range(20))]
-    at_once = answers.find(pepper, many, now_ms=now_ms)
+    at_once = answers.find(pepper, many, asker=who, now_ms=now_ms)
     assert at_once == {one: user for one, user in each.items() if user is not None}
-    plain = {address: answers.find_plain(make.email(address), now_ms=now_ms) for address in addresses}
+    plain = {address: answers.find_plain(make.email(address), asker=who, now_ms=now_ms) for address in addresses}
     assert plain == {queries[one]: user for one, user in each.items()}
     return dict(plain)
 

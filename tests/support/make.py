@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from identity_server.domain.association import Association
+from identity_server.domain.association import Association, Visibility
 from identity_server.domain.identifiers import Medium, SessionId, Threepid, UserId
 from identity_server.domain.validation import ValidationSession
 from tests.support.fakes import START_MS
@@ -13,9 +13,13 @@ def email(address: str = "alice@example.com") -> Threepid:
 
 
 def association(
-    address: str = "alice@example.com", *, user_id: str = "@alice:example.org", ts: int = START_MS
+    address: str = "alice@example.com",
+    *,
+    user_id: str = "@alice:example.org",
+    ts: int = START_MS,
+    visibility: Visibility = Visibility.EVERYONE,
 ) -> Association:
-    return Association.starting(ts, threepid=email(address), user_id=UserId(user_id))
+    return Association.starting(ts, threepid=email(address), user_id=UserId(user_id), visibility=visibility)
 
 
 def session(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from identity_server.domain.association import ASSOCIATION_LIFETIME_MS
+from identity_server.domain.association import ASSOCIATION_LIFETIME_MS, Visibility
 from identity_server.domain.credentials import CodeHasher
 from identity_server.domain.signing import SigningKey
 from identity_server.domain.terms import NO_TERMS, Terms
@@ -219,6 +219,7 @@ class Target:
         dry_run: bool = False,
         terms: Terms = NO_TERMS,
         keeps_delivered_invites: bool = False,
+        visibility: Visibility = Visibility.EVERYONE,
     ) -> ImportReport:
         """Import."""
         notices = NoticeWriter(randomness=self.randomness, signing_key=SIGNING_KEY)
@@ -233,6 +234,7 @@ class Target:
                 server_name=SERVER_NAME,
                 terms=terms,
                 keeps_delivered_invites=keeps_delivered_invites,
+                visibility=visibility,
                 tell=partial(notices.add_overdue, now_ms=START_MS),
                 dry_run=dry_run,
                 progress=Silent(),

@@ -8,7 +8,7 @@ import pytest
 import signedjson.key
 import signedjson.sign
 
-from identity_server.domain.association import Association
+from identity_server.domain.association import Association, Visibility
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, Threepid, UserId
 from identity_server.domain.invite import EPHEMERAL_KEY_LIFETIME_MS, INVITE_LIFETIME_MS
 from identity_server.domain.signing import SigningKey
@@ -18,6 +18,7 @@ from identity_server.storage.sealing import token_digest
 from identity_server.sydent.importing import CannotImport, check_identity
 from identity_server.sydent.reading import open_sydent
 from identity_server.sydent.report import Merged, ReportDoesNotAddUp, Skipped, TableReport
+from tests.support import make
 from tests.support.databases import read_rows
 from tests.support.fakes import START_MS
 from tests.sydent.support import (
@@ -245,6 +246,24 @@ async def test_what_was_bound_here_since_stays(sydent: OldSydent, target: Target
 
     assert await target.bindings() == {"alice@example.com": BOB, "carol@example.com": BOB}
     assert report.table(LOCAL).skipped == {Skipped.NEWER_HERE: 2}
+
+
+async def test_visibility_is_the_operators_until_the_owner_decides(sydent: OldSydent, target: Target) -> None:
+    async def visibilities() -> dict[str, str]:
+        page = await target.database.read(lambda tx: tx.associations.list_page(after_id=-1, limit=9))
+        return {association.threepid.address: association.visibility for _, association in page}
+
+    for address in ("alice@example.com", "bob@example.com"):
+        sydent.bind(address, ALICE, ts=1000)
+    await target.take(sydent, visibility=Visibility.HOMESERVER)
+    assert set((await visibilities()).values()) == {"homeserver"}
+
+    hidden = make.association("alice@example.com", user_id=ALICE, ts=1000, visibility=Visibility.NOBODY)
+    await target.database.transaction(lambda tx: tx.associations.replace(5, hidden, now_ms=START_MS))
+    sydent.bind("alice@example.com", ALICE, ts=2000)
+    sydent.bind("bob@example.com", BOB, ts=2000)
+    await target.take(sydent)
+    assert await visibilities() == {"alice@example.com": "nobody", "bob@example.com": "everyone"}
 
 
 async def test_old_row_that_comes_late_does_not_undo_an_unbinding(sydent: OldSydent, target: Target) -> None:

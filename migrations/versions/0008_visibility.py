@@ -1,0 +1,25 @@
+"""A binding says who may know of it."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # Both engines keep such a default beside the table, and leave its rows as they are.
+    op.add_column(
+        "associations",
+        sa.Column(
+            "visibility",
+            sa.String(length=16),
+            server_default="everyone",
+            nullable=False,
+            comment="who may know of it",
+        ),
+    )
