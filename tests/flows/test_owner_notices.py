@@ -9,6 +9,7 @@ import pytest
 
 from identity_server.domain.ports import DeliveryRefused
 from tests.support.harness import SECRET, Harness, User, running
+from tests.support.homeserver import UNBIND
 
 EMAIL = "alice@example.com"
 
@@ -36,6 +37,28 @@ async def test_owner_is_told(telling: Harness) -> None:
     for mail in telling.mail.sent[1:]:
         assert mail.to == EMAIL
         assert mail.variables == {"address": EMAIL, "user_id": alice.user_id}
+
+
+async def test_owner_is_told_whoever_removes_the_binding(telling: Harness) -> None:
+    alice = await telling.register()
+    body = {"mxid": alice.user_id, "threepid": {"medium": "email", "address": EMAIL}}
+
+    async def homeserver() -> None:
+        authorization = telling.homeservers.add_signing("example.org").authorization(body)
+        reply = await telling.post(UNBIND, body, headers={"Authorization": authorization})
+        assert reply.status == 200, reply.json
+
+    async def operator() -> None:
+        async with telling.internally() as inside:
+            binding = {"mxid": alice.user_id, "medium": "email", "address": EMAIL}
+            assert (await inside.post("/_matrix/identity/internal/unbind", binding)).status == 200
+
+    for number, remove in enumerate((homeserver, operator), start=1):
+        await telling.bound(alice, EMAIL, secret=f"secret{number}")
+        await remove()
+        await telling.system.runner.run_until_idle()
+        assert [mail.template for mail in telling.mail.sent].count("unbound") == number
+        assert telling.mail.sent[-1].variables == {"address": EMAIL, "user_id": alice.user_id}
 
 
 async def test_refused_notice_does_not_touch_the_binding(telling: Harness) -> None:
