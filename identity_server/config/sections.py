@@ -817,6 +817,14 @@ class Sms:
         "1/3600",
         doc="""How many messages per second one number gets in the long run.""",
     )
+    msisdn_revalidate_after_months: int | None = key(
+        "msisdn.revalidate_after_months",
+        values.optional(values.MONTHS),
+        new=True,
+        doc="""After how many months a phone number must be proven and bound anew, because numbers are given to other
+        people. Until then it isn't found any more, and after a week its binding is removed. It counts when a number
+        is bound; what is bound already stays as it is. Empty: never.""",
+    )
     country_ratelimit_burst: int = key(
         "country.ratelimit.burst",
         values.POSITIVE,

@@ -56,14 +56,15 @@ class Association:
         threepid: Threepid,
         user_id: UserId,
         visibility: Visibility = Visibility.EVERYONE,
+        not_after: int | None = None,
     ) -> Association:
-        """A new association that holds from this very moment."""
+        """A new association that holds from this very moment, by default for as long as clients are used to."""
         return cls(
             threepid=threepid,
             user_id=user_id,
             ts=now_ms,
             not_before=now_ms,
-            not_after=now_ms + ASSOCIATION_LIFETIME_MS,
+            not_after=now_ms + ASSOCIATION_LIFETIME_MS if not_after is None else not_after,
             visibility=visibility,
         )
 

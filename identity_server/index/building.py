@@ -104,7 +104,7 @@ class IndexBuilder:
     async def _made_anew(self) -> IndexFile:
         # The end of the feed comes first: what changes while pages are read, readers apply once more.
         wanted, (seq, last_change) = await self._wanted(), await self._end_of_feed()
-        made = _Growing(tables={pepper: bytearray() for pepper in wanted})
+        made = _Growing(tables={pepper: bytearray() for pepper in wanted}, now_ms=self._clock.now_ms())
         async for rows in self._pages():
             await asyncio.to_thread(made.add, rows, self._keys)
         return await asyncio.to_thread(self._finished, made, seq, last_change)
@@ -152,7 +152,7 @@ class IndexBuilder:
         changes = await changes_since(self._database, old)
         if changes is None:
             return None
-        made = _Growing(tables={pepper: bytearray() for pepper in wanted})
+        made = _Growing(tables={pepper: bytearray() for pepper in wanted}, now_ms=self._clock.now_ms())
         touched = sorted({change.association_id for change in changes})
         for start in range(0, len(touched), _PAGE):
             rows = await self._database.read(_with_ids(touched[start : start + _PAGE]), bulk=True)
@@ -162,7 +162,7 @@ class IndexBuilder:
     def _merge(
         self, old: IndexFile, made: _Growing, touched: list[int], seq: int, last_change: int | None
     ) -> IndexFile:
-        kept = ~np.isin(old.entries.ids, np.array(touched, np.int64))
+        kept = ~np.isin(old.entries.ids, np.array(touched, np.int64)) & (old.entries.not_after > made.now_ms)
         kept_places, added = np.flatnonzero(kept), made.entries()
         ids = np.concatenate((old.entries.ids[kept_places], added.ids))
         order = np.argsort(ids)
@@ -219,9 +219,14 @@ _MOST_CHANGES = 500_000
 
 @dataclass(slots=True)
 class _Growing:
-    """Entries and keys, in the order in which rows come."""
+    """Entries and keys, in the order in which rows come.
+
+    Attributes:
+        now_ms: what was over then is left out, so that the rest needs no looking at times.
+    """
 
     tables: dict[str, bytearray]
+    now_ms: int
     ids: array[int] = field(default_factory=lambda: array("q"))
     not_before: array[int] = field(default_factory=lambda: array("q"))
     not_after: array[int] = field(default_factory=lambda: array("q"))
@@ -231,6 +236,7 @@ class _Growing:
 
     def add(self, rows: Rows, keys: LookupKeys) -> None:
         """Add more; their ids must be higher than those before."""
+        rows = [row for row in rows if row[1].not_after > self.now_ms]
         for association_id, association in rows:
             user_id = association.user_id.encode()
             self.ids.append(association_id)

@@ -12,6 +12,7 @@ from identity_server.domain.errors import Forbidden, NoSuchBinding, NoSuchSessio
 from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import (
     ClientSecret,
+    Medium,
     ServerName,
     SessionId,
     Threepid,
@@ -33,6 +34,9 @@ _BINDS = RateLimit(burst=20, interval_ms=60_000)
 _VISIBILITY_CHANGES = RateLimit(burst=20, interval_ms=60_000)
 # Nobody says who asks, so it is the network that counts: 100 000 addresses a day, 10 000 of them at once.
 _V1_LOOKUPS = RateLimit(burst=10_000, interval_ms=864)
+_MONTH_MS = 365 * 24 * 3_600_000 // 12
+_GRACE_MS = 7 * 24 * 3_600_000
+_SWEPT_AT_ONCE = 500
 T = TypeVar("T")
 
 
@@ -43,10 +47,18 @@ class BindingRules:
     Attributes:
         policy: to whose users addresses may be bound.
         visibility: who may know of a binding whose owner has decided nothing.
+        phone_months: for how many months after it was proven a phone number stays bound; None for good.
     """
 
     policy: HomeserverPolicy
     visibility: Visibility
+    phone_months: int | None
+
+    def not_after(self, threepid: Threepid, *, proven_at_ms: int) -> int | None:
+        """When a binding is over that rests on a proof of that time; None for never."""
+        if threepid.medium is not Medium.MSISDN or self.phone_months is None:
+            return None
+        return proven_at_ms + self.phone_months * _MONTH_MS
 
 
 class Associations:
@@ -112,10 +124,10 @@ class Associations:
             # Whoever followed the link was told which Matrix ID had asked; it can't be given to another one.
             if session is None or session.requested_by not in {account_id, None}:
                 raise NoSuchSession
-            threepid, _ = session.validated_threepid(now_ms)
+            threepid, proven_at_ms = session.validated_threepid(now_ms)
             # Each binding is a notice to a homeserver and perhaps a mail.
             await tx.rate_limits.take("bind", account_id or client_network, _BINDS, now_ms=now_ms)
-            return await self._put(tx, AuditEvent.BOUND, threepid, user_id, now_ms=now_ms)
+            return await self._put(tx, AuditEvent.BOUND, threepid, user_id, proven_at_ms=proven_at_ms, now_ms=now_ms)
 
         return await self._carry_out(use_case)
 
@@ -126,7 +138,9 @@ class Associations:
         """
         now_ms = self._clock.now_ms()
         return await self._carry_out(
-            lambda tx: self._put(tx, AuditEvent.BOUND_BY_OPERATOR, threepid, user_id, now_ms=now_ms)
+            lambda tx: self._put(
+                tx, AuditEvent.BOUND_BY_OPERATOR, threepid, user_id, proven_at_ms=now_ms, now_ms=now_ms
+            )
         )
 
     async def _put(
@@ -136,6 +150,7 @@ class Associations:
         threepid: Threepid,
         user_id: UserId,
         *,
+        proven_at_ms: int,
         now_ms: int,
     ) -> tuple[dict[str, Any], list[Job]]:
         association = Association.starting(
@@ -143,6 +158,7 @@ class Associations:
             threepid=threepid,
             user_id=user_id,
             visibility=self._rules.visibility,
+            not_after=self._rules.not_after(threepid, proven_at_ms=proven_at_ms),
         )
         before = await tx.associations.put(row_id(self._randomness), association)
         is_news = before is None or before.user_id != user_id
@@ -266,6 +282,26 @@ class Associations:
     def sign(self, association: Association) -> dict[str, Any]:
         """An association as it goes over the wire, without invites."""
         return self._signing_key.sign(association.to_wire())
+
+    async def sweep_expired(self) -> int:
+        """Commit the removal of bindings of phone numbers that haven't been proven anew in time; returns how many.
+
+        From the end of their time they aren't found any more. For a week they still are somebody's, who then finds
+        them as they were.
+        """
+        now_ms = self._clock.now_ms()
+
+        async def use_case(tx: Transaction) -> int:
+            ids = await tx.associations.list_expired_phones(before_ms=now_ms - _GRACE_MS, limit=_SWEPT_AT_ONCE)
+            if ids:
+                await tx.associations.remove_all(ids, now_ms=now_ms)
+                await tx.audit.add(AuditEvent.SWEPT, now_ms=now_ms, count=len(ids))
+            return len(ids)
+
+        swept = 0
+        while some := await self._database.transaction(use_case, bulk=True):
+            swept += some
+        return swept
 
     async def cleanup(self) -> int:
         """Commit the removal of feed entries that every reader has long seen."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import Row, delete, func, insert, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.association import Association, Visibility
@@ -123,6 +123,16 @@ class Associations:
             .order_by(associations.c.ts, associations.c.id)
         )
         return [self._from_row(row) for row in rows]
+
+    async def list_expired_phones(self, *, before_ms: int, limit: int) -> list[int]:
+        """The ids of associations of phone numbers whose time was over then."""
+        rows = await self._connection.execute(
+            select(associations.c.id)
+            # As it stands in the index that is made for this; a parameter would be no match for it.
+            .where(associations.c.medium == literal_column("'msisdn'"), associations.c.not_after <= before_ms)
+            .limit(limit)
+        )
+        return list(rows.scalars())
 
     async def are_at_most(self, number: int) -> bool:
         """Whether there are no more than so many; without counting them all."""

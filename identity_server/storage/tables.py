@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -118,6 +119,8 @@ associations = Table(
     Column("not_before", BigInteger, nullable=False),
     Column("not_after", BigInteger, nullable=False),
     Column("visibility", String(16), nullable=False, server_default="everyone", comment="who may know of it"),
+    # Nothing else comes to an end within a lifetime.
+    Index(None, "not_after", sqlite_where=text("medium = 'msisdn'"), postgresql_where=text("medium = 'msisdn'")),
 )
 
 association_changes = Table(

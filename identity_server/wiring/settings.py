@@ -77,6 +77,7 @@ def binding_rules(config: Config) -> BindingRules:
     return BindingRules(
         policy=homeserver_policy(config),
         visibility=config.lookup.default_visibility,
+        phone_months=config.sms.msisdn_revalidate_after_months,
     )
 
 

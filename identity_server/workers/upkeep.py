@@ -143,6 +143,13 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             "Keys of invites are kept until their time.",
         ),
         Chore(
+            "sweep phone numbers",
+            Once.PER_DATABASE,
+            _HOUR,
+            services.associations.sweep_expired,
+            "A number that nobody has proven for so long may be someone else's by now.",
+        ),
+        Chore(
             "trim the change feed",
             Once.PER_DATABASE,
             _HOUR,

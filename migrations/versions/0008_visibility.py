@@ -1,4 +1,4 @@
-"""A binding says who may know of it."""
+"""A binding says who may know of it, and one of a phone number may come to an end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ revision = "0008"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
+
+_PHONES = sa.text("medium = 'msisdn'")
 
 
 def upgrade() -> None:
@@ -22,4 +24,11 @@ def upgrade() -> None:
             nullable=False,
             comment="who may know of it",
         ),
+    )
+    op.create_index(
+        op.f("ix_associations_not_after"),
+        "associations",
+        ["not_after"],
+        sqlite_where=_PHONES,
+        postgresql_where=_PHONES,
     )

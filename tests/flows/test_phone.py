@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from identity_server.api.visibility import VISIBILITY_PATH
 from identity_server.domain.hashing import encode_digest, hash_threepid
 from identity_server.domain.identifiers import Medium, Threepid
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused, DeliveryUnknown
@@ -80,6 +81,73 @@ async def test_text_is_in_the_language_of_whoever_asks(server: Harness, alice: U
     body = {"client_secret": SECRET, "country": "GB", "phone_number": NUMBER, "send_attempt": 1}
     assert (await server.post("validate/msisdn/requestToken", body, as_=alice, headers=headers)).status == 200
     assert server.sms.sent[0].body.startswith(f"Ihr Code lautet {server.sms.last_code}\n")
+
+
+async def bound_phone(server: Harness, user: User, *, secret: str = SECRET) -> dict[str, Any]:
+    """Prove a number and bind it an hour later; returns the signed association."""
+    sid = (await request_code(server, user, secret=secret)).json["sid"]
+    assert (await submit(server, user, sid, secret=secret)).json == {"success": True}
+    server.clock.advance(hours=1)
+    reply = await server.bind(user, sid, secret=secret)
+    assert reply.status == 200
+    association: dict[str, Any] = reply.json
+    return association
+
+
+MONTH_MS = 365 * 24 * 3_600_000 // 12
+HOUR_MS = 3_600_000
+
+
+async def test_number_that_is_not_proven_anew_is_forgotten(tmp_path: Path) -> None:
+    async with running(tmp_path, settings={"SMS__MSISDN_REVALIDATE_AFTER_MONTHS": "6"}) as server:
+        alice, bob = await server.register(), await server.register("@bob:elsewhere.example")
+        proven_at_ms = server.clock.ms
+        association = await bound_phone(server, alice)
+        await server.bound(alice, "alice@example.com")
+        assert association["not_after"] == proven_at_ms + 6 * MONTH_MS, "counted from the proof"
+        sweep = server.system.services.associations.sweep_expired
+
+        server.clock.ms = association["not_after"] - 1
+        alice, bob = await server.register(alice.user_id), await server.register(bob.user_id)
+        assert await find(server, bob, MSISDN) == alice.user_id
+        server.clock.ms += 1
+        assert await find(server, bob, MSISDN) is None
+        assert await sweep() == 0
+        assert server.count("associations") == 2, "for a week it can be proven anew and is as it was"
+
+        server.clock.advance(days=7)
+        assert await sweep() == 1
+        assert server.rows("SELECT medium FROM associations") == [("email",)], "mail addresses stay with their owners"
+        assert await server.find(bob, "alice@example.com") == alice.user_id
+        assert await sweep() == 0
+        assert server.rows("SELECT number FROM audit_pending WHERE event = 'swept'") == [(1,)]
+
+
+async def test_number_that_is_proven_anew_stays_and_keeps_its_visibility(tmp_path: Path) -> None:
+    async with running(tmp_path, settings={"SMS__MSISDN_REVALIDATE_AFTER_MONTHS": "1"}) as server:
+        alice = await server.register()
+        first = await bound_phone(server, alice)
+        body = {"medium": "msisdn", "address": MSISDN, "visibility": "homeserver"}
+        assert (await server.request("PUT", VISIBILITY_PATH, as_=alice, json=body)).status == 200
+        server.clock.ms = first["not_after"] + HOUR_MS
+        alice, dave = await server.register(), await server.register("@dave:example.org")
+        assert await find(server, dave, MSISDN) is None
+        second = await bound_phone(server, alice, secret="again")
+        assert second["not_after"] == server.clock.ms - HOUR_MS + MONTH_MS
+        assert await find(server, dave, MSISDN) == alice.user_id
+        assert await find(server, await server.register("@bob:elsewhere.example"), MSISDN) is None
+        server.clock.advance(days=7)
+        assert await server.system.services.associations.sweep_expired() == 0
+
+
+async def test_numbers_bound_before_stay_as_they_are(tmp_path: Path) -> None:
+    fakes = Fakes()
+    async with running(tmp_path, fakes=fakes) as server:
+        assert (await bound_phone(server, await server.register()))["not_after"] > fakes.clock.ms + 1000 * MONTH_MS
+    fakes.clock.advance(days=400)
+    async with running(tmp_path, fakes=fakes, settings={"SMS__MSISDN_REVALIDATE_AFTER_MONTHS": "1"}) as server:
+        assert await server.system.services.associations.sweep_expired() == 0
+        assert await find(server, await server.register(), MSISDN) == "@alice:example.org"
 
 
 async def test_nothing_readable_is_stored(server: Harness, alice: User) -> None:

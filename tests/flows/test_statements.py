@@ -55,9 +55,11 @@ async def test_no_request_goes_through_a_table(server: Harness, alice: User) -> 
     assert_no_table_is_gone_through(server, seen)
 
 
-async def test_nor_does_a_list_of_ones_own(server: Harness, alice: User) -> None:
+async def test_nor_does_what_comes_round_for_bindings(server: Harness, alice: User) -> None:
     with statements(server, inline=False) as seen:
         assert (await server.get(VISIBILITY_PATH, as_=alice)).status == 200
+        assert await server.system.services.associations.sweep_expired() == 0
+    assert any("not_after <= " in statement for statement in seen)
     assert_no_table_is_gone_through(server, seen)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from identity_server.storage.sealing import RootKey
 from identity_server.storage.stamps import Subject
 from tests.support import make
 from tests.support.databases import ROOT_KEY
-from tests.support.fakes import START_MS
+from tests.support.fakes import START_MS, FakeClock
 from tests.support.indexes import find, find_all, new_builder, new_index, query
 
 FINGERPRINT = LookupKeys(ROOT_KEY).fingerprint
@@ -75,6 +76,24 @@ def contents(file: IndexFile) -> object:
         for name, table in file.tables.items()
     }
     return [*rows], tables, bytes(entries.users), file.seq, file.last_change, file.always_valid, file.all_visible
+
+
+async def test_what_has_come_to_an_end_is_left_out_when_the_file_is_brought_up_to_date(
+    database: Database, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    keys = LookupKeys(ROOT_KEY)
+    builder = IndexBuilder(database=database, clock=clock, keys=keys, folder=tmp_path, offers_plain=True)
+    over = replace(make.association("over@example.com"), not_after=START_MS + 1000)
+    await database.transaction(lambda tx: tx.associations.put(5, over))
+    await builder.build()
+    assert opened(tmp_path).always_valid == (START_MS, START_MS + 1000)
+    await database.transaction(lambda tx: tx.associations.put(3, make.association()))
+    clock.advance(seconds=1)
+    await builder.build()
+    assert opened(tmp_path).entries.ids.tolist() == [3]
+    assert opened(tmp_path).all_valid(clock.ms)
+    assert [len(table.first) for table in opened(tmp_path).tables.values()] == [1, 1]
 
 
 async def test_brought_up_to_date_it_is_what_it_would_be_made_anew(

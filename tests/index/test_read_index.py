@@ -250,6 +250,22 @@ async def test_changed_visibility_counts_at_once_and_goes_into_the_file(database
     assert index.answers.file.all_visible
 
 
+async def test_what_is_over_is_not_in_the_file(database: Database, index: ReadIndex) -> None:
+    """So that the times of the others needn't be looked at."""
+    over = replace(make.association("over@example.com"), not_after=START_MS + 2)
+    await database.transaction(lambda tx: tx.associations.put(1, over))
+    await put(database, 2)
+    assert find(index, "over@example.com", now_ms=START_MS + 1) == over.user_id
+    assert find(index, "over@example.com", now_ms=START_MS + 2) is None
+    await index.save()
+    await index.refresh()
+    assert index.answers.file.entries.ids.tolist() == [2]
+    assert index.answers.file.all_valid(NOW)
+    assert find(index) == "@alice:a.b"
+    await remove(database, "over@example.com")
+    assert find(index) == "@alice:a.b"
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["put", "remove", "hide", "rotate", "follow", "save"]), st.integers(0, 3), st.integers(0, 3)
