@@ -23,6 +23,7 @@ from identity_server.rendering.pages import Pages
 from identity_server.rendering.templates import Templates
 from identity_server.services import Services
 from identity_server.services.bind_notices import BindNotices
+from identity_server.services.refusals import Refusals
 from identity_server.storage.database import Database
 from identity_server.wiring.index import make_index
 from identity_server.wiring.services import make_services
@@ -86,7 +87,8 @@ async def open_system(
             signing_key=keys.signing,
             keep_delivered_invites=not config.general.delete_tokens_on_bind,
         )
-        kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices)
+        refusals = Refusals(database=database)
+        kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices, refusals=refusals)
         runner = JobRunner(database=database, clock=ports.clock, kinds=kinds, count=metrics.count_job)
         stack.push_async_callback(runner.close)
         mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)

@@ -38,6 +38,7 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
     errors.Unavailable: (503, "M_UNKNOWN"),
     errors.InvalidEmail: (400, "M_INVALID_EMAIL"),
     errors.InvalidAddress: (400, "M_INVALID_ADDRESS"),
+    errors.AddressRefused: (403, "M_THREEPID_DENIED"),
     errors.DestinationRejected: (400, "M_DESTINATION_REJECTED"),
     errors.MessageRefused: (400, "M_SEND_ERROR"),
     errors.EmailRefused: (400, "M_EMAIL_SEND_ERROR"),

@@ -7,7 +7,7 @@ from aiohttp import web
 from identity_server.api.app_keys import PAGES
 from identity_server.api.errors import INTERNAL, retry_after_seconds, status_and_errcode
 from identity_server.domain import errors
-from identity_server.rendering.pages import Page, Reader
+from identity_server.rendering.page import Page, Reader
 
 _MAX_HINT = 64
 

@@ -11,6 +11,7 @@ from identity_server.api import (
     internal,
     invitations,
     lookup,
+    privacy,
     pubkey,
     status,
     terms,
@@ -23,6 +24,7 @@ from identity_server.api import (
 from identity_server.api.app_keys import V1Switches
 from identity_server.api.route import Access, Answers, Reads, Route, guarded
 from identity_server.rendering.policies import TERMS_PATH
+from identity_server.rendering.templates import PRIVACY_PATH
 
 _V1 = "/_matrix/identity/api/v1"
 _V2 = "/_matrix/identity/v2"
@@ -82,6 +84,14 @@ ROUTES: Final = (
     Route("GET", validate.CONFIRM_PATH, validate.show_confirm_page, OPEN, Answers.PAGE),
     Route("POST", validate.CONFIRM_PATH, validate.confirm, OPEN, Answers.PAGE),
     Route("GET", _POLICY_PATH, terms.show_policy, OPEN, Answers.PAGE),
+    Route("GET", PRIVACY_PATH, privacy.show_ask_page, OPEN, Answers.PAGE),
+    Route("POST", PRIVACY_PATH, privacy.ask, OPEN, Answers.PAGE),
+    Route("GET", privacy.OPEN_PATH, privacy.show_open_page, OPEN, Answers.PAGE),
+    Route("POST", privacy.OPEN_PATH, privacy.open_visit, OPEN, Answers.PAGE),
+    Route("POST", privacy.REMOVE_PATH, privacy.remove, OPEN, Answers.PAGE),
+    Route("POST", privacy.REFUSE_PATH, privacy.refuse, OPEN, Answers.PAGE),
+    Route("POST", privacy.ALLOW_PATH, privacy.allow, OPEN, Answers.PAGE),
+    Route("POST", privacy.DOWNLOAD_PATH, privacy.download, OPEN, Answers.PAGE),
     # For operators' tools.
     Route("GET", "/health", status.health, OPEN),
     Route("GET", "/ready", status.ready, OPEN),

@@ -22,7 +22,8 @@ from identity_server.api.requests import (
 )
 from identity_server.domain.identifiers import Medium
 from identity_server.domain.validation import ValidationSession
-from identity_server.rendering.pages import Reader, host_of
+from identity_server.rendering.page import Reader
+from identity_server.rendering.pages import host_of
 
 _FOUND = 302
 _Link = Annotated[str, Text(2000, min_length=0)]

@@ -171,6 +171,12 @@ class InvalidAddress(IdentityServerError):
     default_message = "This is not a valid address."
 
 
+class AddressRefused(IdentityServerError):
+    """The owner of the address has asked that it be neither bound nor invited here."""
+
+    default_message = "The owner of this address does not want it to be used here."
+
+
 class DestinationRejected(IdentityServerError):
     """The operator doesn't serve addresses of that place."""
 

@@ -20,6 +20,7 @@ EPHEMERAL_KEY_LIFETIME_MS = 365 * 24 * 3_600_000
 
 INVITE_TOKEN_LETTERS = 128
 
+_SECRET_DETAILS = frozenset({"guest_access_token"})
 _ELLIPSIS = "..."
 _SENDER_LETTERS = 20
 _ROOM_LETTERS = 30
@@ -55,6 +56,11 @@ class Invite:
 
     def __repr__(self) -> str:
         return f"Invite(id={self.id})"
+
+    @property
+    def shown_details(self) -> dict[str, str]:
+        """Those of the details that say something and open nothing: a guest's access token is left out."""
+        return {name: value for name, value in self.details.items() if value and name not in _SECRET_DETAILS}
 
     def for_homeserver(self, user_id: UserId, signed: Mapping[str, Any]) -> dict[str, Any]:
         """How the homeserver of whoever has bound the address hears of it (server-server API, onbind)."""

@@ -67,6 +67,13 @@ SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "expires_at_ms": "1800000000000",
             }
         ),
+        "privacy": MappingProxyType(
+            {
+                "address": "alice@example.org",
+                "open_url": "https://id.example.org/_matrix/identity/privacy/open?token=sample",
+                "expires_at_ms": "1800000000000",
+            }
+        ),
         "bound": MappingProxyType({"address": "alice@example.org", "user_id": "@alice:example.org"}),
         "unbound": MappingProxyType({"address": "alice@example.org", "user_id": "@alice:example.org"}),
         "invite": MappingProxyType(
@@ -88,6 +95,9 @@ SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 `verification`: `address` to be confirmed; `user_id` that asked, "" where none did (v1); `confirm_url`, the link;
 `token` in it; `expires_at_ms`, when the link stops working.
+
+`privacy`: `address` whose owner may see what is held about it; `open_url`, the link; `expires_at_ms`, when it stops
+working.
 
 `bound`, `unbound`: `address` that can or can no longer be found, `user_id` to whom.
 

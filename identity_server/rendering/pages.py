@@ -1,27 +1,21 @@
-"""The pages that people see in a browser: confirm, results, errors, policies.
-
-Rule: a page works without JavaScript, loads nothing, and comes with the headers that keep it so. It is a
-value (`Page`); turning it into a response is `api/`'s part.
-"""
+"""The pages that people see in a browser: confirm, results, errors, policies; the privacy page has a file of its own."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import MappingProxyType
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import email_validator
 from markupsafe import Markup
 
 from identity_server.domain.identifiers import Medium
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
-from identity_server.rendering.languages import Language, parse_accept_language
+from identity_server.rendering.page import Link, Page, PageMaker, Reader
 from identity_server.rendering.policies import PolicyDocument
+from identity_server.rendering.privacy_pages import PrivacyPages
 from identity_server.rendering.templates import Templates
 
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]+\]")
@@ -48,55 +42,21 @@ _FOREIGN_PAGE_HEADERS = MappingProxyType(
 _STATUSES_WITH_WORDS = (404, _TOO_MANY_REQUESTS, _SERVER_ERROR, _UNAVAILABLE)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page, ready to be sent.
-
-    Attributes:
-        status: the HTTP status.
-        html: the document, to be sent as UTF-8.
-        headers: every header it needs, `Content-Type` included.
-    """
-
-    status: int
-    html: str = field(repr=False)
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Who reads a page.
-
-    Attributes:
-        lang: the language chosen on a page (`lang` in the query or form), or None.
-        accept_language: the header as it came, or None.
-        brand: the brand asked for, or None.
-    """
-
-    lang: str | None = None
-    accept_language: str | None = None
-    brand: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link in the language switch: what it is called, its tag and its target."""
-
-    name: str
-    tag: str
-    url: str
-
-
 class Pages:
     """Makes every page from `templates/pages/`.
 
     Where a method takes `here`, that is the address by which the page can be asked for again (a relative one
     will do, and is the safest behind proxies); the language switch adds `lang` to it. None leaves the switch
     out: a page that answers a POST can't be asked for again.
+
+    Attributes:
+        privacy: the pages on which people see what is held about them.
     """
 
     def __init__(self, templates: Templates) -> None:
         self._templates = templates
+        self._maker = PageMaker(templates)
+        self.privacy = PrivacyPages(self._maker)
 
     def confirm(
         self,
@@ -123,7 +83,7 @@ class Pages:
             expires_at_ms: until when the button works.
         """
         next_origin = origin_of(next_link)
-        return self._page(
+        return self._maker.make(
             "confirm",
             reader,
             here=here,
@@ -156,13 +116,13 @@ class Pages:
         """
         host = host_of(continue_to)
         variables = {"continue_to": continue_to if host else None, "next_host": host, "medium": medium}
-        return self._page("confirmed", reader, here=here, variables=variables)
+        return self._maker.make("confirmed", reader, here=here, variables=variables)
 
     def failed(
         self, reader: Reader, *, here: str | None = None, status: int = 400, medium: Medium = Medium.EMAIL
     ) -> Page:
         """The link is wrong, over or used up; says what to do next, which depends on the kind of address."""
-        return self._page("failed", reader, here=here, status=status, variables={"medium": medium})
+        return self._maker.make("failed", reader, here=here, status=status, variables={"medium": medium})
 
     def followed(self, reader: Reader, *, status: int = 200) -> Page | None:
         """The operator's own page after a mailed link of Sydent's kind was followed, or None where there is none.
@@ -196,7 +156,7 @@ class Pages:
         elif status >= _SERVER_ERROR:
             kind = "broken"
         extra = {} if retry_after_seconds is None else {"Retry-After": str(max(retry_after_seconds, 1))}
-        return self._page("error", reader, here=here, status=status, variables={"kind": kind}, extra=extra)
+        return self._maker.make("error", reader, here=here, status=status, variables={"kind": kind}, extra=extra)
 
     def policy(self, reader: Reader, *, document: PolicyDocument, translations: Sequence[PolicyDocument]) -> Page:
         """A policy. The frame is in the document's language where we have that, else in the reader's.
@@ -207,12 +167,12 @@ class Pages:
             translations: every language of it (`Policies.translations`).
         """
         languages = self._templates.languages
-        language = languages.find(document.language) or self._language(reader)
+        language = languages.find(document.language) or self._maker.language_of(reader)
         links = [
             Link(name=languages.name_of(each.language), tag=each.language, url=urlsplit(each.url).path)
             for each in translations
         ]
-        return self._page(
+        return self._maker.make(
             "policy",
             reader,
             language=language,
@@ -255,90 +215,13 @@ class Pages:
             *(partial(self.failed, reader, medium=medium) for medium in Medium),
             *(partial(self.error, reader, status=status) for status in _STATUSES_WITH_WORDS),
             lambda: self.policy(reader, document=document, translations=(document,)),
+            *self.privacy.samples(reader),
         )
         for sample in samples:
             try:
                 sample()
             except TemplateFault as fault:
                 yield fault
-
-    def _page(
-        self,
-        name: str,
-        reader: Reader,
-        *,
-        status: int = 200,
-        here: str | None = None,
-        language: Language | None = None,
-        links: Sequence[Link] | None = None,
-        current: str | None = None,
-        form_targets: Sequence[str] = ("'none'",),
-        variables: Mapping[str, object] | None = None,
-        extra: Mapping[str, str] | None = None,
-        indexable: bool = False,
-    ) -> Page:
-        language = language or self._language(reader)
-        style = self._style(language, reader.brand)
-        html = self._templates.render(
-            f"pages/{name}.html.j2",
-            language=language,
-            brand=reader.brand,
-            variables={
-                "style": Markup(style),  # noqa: S704 - our own template; the brand's colour is a parsed one
-                "links": self._switch(here) if links is None else links,
-                "current": current or language.tag,
-                **(variables or {}),
-            },
-        )
-        headers = page_headers(style=style, language=language.tag, form_targets=form_targets, indexable=indexable)
-        # A lone surrogate from a query could not be encoded; a question mark can.
-        html = html.encode("utf-8", "replace").decode("utf-8")
-        return Page(status=status, html=html, headers={**headers, **(extra or {})})
-
-    def _language(self, reader: Reader) -> Language:
-        chosen = self._templates.languages.find(reader.lang)
-        return chosen or self._templates.language_for(parse_accept_language(reader.accept_language), reader.brand)
-
-    def _switch(self, here: str | None) -> list[Link]:
-        if here is None:
-            return []
-        languages = self._templates.languages.all
-        return [Link(each.name, each.tag, _with_language(here, each.tag)) for each in languages]
-
-    def _style(self, language: Language, brand: str | None) -> str:
-        style = self._templates.render("pages/style.css.j2", language=language, brand=brand, variables={})
-        # The hash is of what stands between the tags, to the byte; browsers read CRLF as LF.
-        return style.replace("\r\n", "\n").replace("</", "<\\/")
-
-
-def page_headers(
-    *, style: str, language: str, form_targets: Sequence[str] = ("'none'",), indexable: bool = False
-) -> dict[str, str]:
-    """The headers of a page: it may show itself, use this one stylesheet, and send its form; nothing else.
-
-    Args:
-        style: the text of its `<style>` element.
-        language: its language tag.
-        form_targets: CSP sources that its form may lead to. Browsers hold redirects after a POST to them, too.
-        indexable: whether search engines may keep it.
-    """
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'",
-        f"style-src 'sha256-{digest}'",
-        f"form-action {' '.join(form_targets)}",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-    headers = {
-        "Content-Type": "text/html; charset=utf-8",
-        "Content-Language": language,
-        "Content-Security-Policy": "; ".join(policy),
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-    }
-    return headers if indexable else {**headers, "X-Robots-Tag": "noindex"}
 
 
 def origin_of(url: str | None) -> str | None:
@@ -394,9 +277,3 @@ def _ascii_host(host: str) -> str | None:
 
 def _with_port(scheme: str, host: str, port: int | None) -> str:
     return host if port is None or port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
-
-
-def _with_language(url: str, tag: str) -> str:
-    parts = urlsplit(url)
-    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key != "lang"]
-    return urlunsplit(parts._replace(query=urlencode([*query, ("lang", tag)], errors="replace")))

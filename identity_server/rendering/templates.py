@@ -23,6 +23,9 @@ from identity_server.rendering.sydent_files import SydentFiles, SydentOverrides
 PACKAGED_TEMPLATES = Path(__file__).parent.parent / "templates"
 """Where the templates of this package lie."""
 
+PRIVACY_PATH = "/_matrix/identity/privacy"
+"""Where people see what is held about them, below the public base URL; every page and mail leads there."""
+
 _SUFFIX = ".j2"
 _COMPILED = CompiledTemplates()
 
@@ -33,12 +36,16 @@ class Templates:
     Attributes:
         languages: the languages there are.
         server_name: the identity server's name.
+        privacy_url: where people see what is held about them.
         sydent: the templates that an operator brought along from Sydent.
     """
 
-    def __init__(self, *, brands: Brands, languages: Languages, server_name: str, sydent: SydentFiles) -> None:
+    def __init__(
+        self, *, brands: Brands, languages: Languages, server_name: str, privacy_url: str, sydent: SydentFiles
+    ) -> None:
         self.languages = languages
         self.server_name = server_name
+        self.privacy_url = privacy_url
         self.sydent = sydent
         self._brands = brands
         self._environments: dict[tuple[tuple[Path, ...], str], ImmutableSandboxedEnvironment] = {}
@@ -48,6 +55,7 @@ class Templates:
         cls,
         *,
         server_name: str,
+        base_url: str | None = None,
         languages: Languages | None = None,
         path: Path | None = None,
         default_brand: str = "matrix-org",
@@ -57,6 +65,7 @@ class Templates:
 
         Args:
             server_name: the identity server's name; also the name of the plain brand.
+            base_url: where the world reaches the server; https and its name by default.
             languages: the catalogues; those of the package by default.
             path: `templates.path`, or None where it isn't set or doesn't exist.
             default_brand: `brand.default`.
@@ -68,7 +77,11 @@ class Templates:
         brands = load_brands(path, default_brand=default_brand, server_name=server_name)
         sydent = SydentFiles.load(brands, root=path, overrides=sydent_overrides or SydentOverrides())
         templates = cls(
-            brands=brands, languages=languages or Languages.load(), server_name=server_name, sydent=sydent
+            brands=brands,
+            languages=languages or Languages.load(),
+            server_name=server_name,
+            privacy_url=(base_url or f"https://{server_name}") + PRIVACY_PATH,
+            sydent=sydent,
         )
         templates._require_languages()
         templates._compile_all()
@@ -99,7 +112,7 @@ class Templates:
     def render(self, template: str, *, language: Language, brand: str | None, variables: Mapping[str, object]) -> str:
         """Render one template.
 
-        Besides `variables` it sees `brand`, `footer`, `palette`, `server_name` and `language`.
+        Besides `variables` it sees `brand`, `footer`, `palette`, `server_name`, `privacy_url` and `language`.
 
         Raises:
             TemplateFault: there is no such template, or it fails.
@@ -111,6 +124,7 @@ class Templates:
             "footer": source.brand.footer_in(language.tag),
             "palette": Palette.of(source.brand.colour),
             "server_name": self.server_name,
+            "privacy_url": self.privacy_url,
             "language": language,
         }
         try:

@@ -19,6 +19,7 @@ from identity_server.services.phone_validation import PhoneValidation
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation
+from identity_server.services.visits import Visits
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,4 @@ class Services:
     public_keys: PublicKeys
     terms: TermsOfService
     validation: Validation
+    visits: Visits

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.audit import AuditEvent
-from identity_server.domain.errors import Forbidden, NoSuchBinding, NoSuchSession, NotYourMatrixId
+from identity_server.domain.errors import AddressRefused, Forbidden, NoSuchBinding, NoSuchSession, NotYourMatrixId
 from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import (
     ClientSecret,
@@ -112,6 +112,7 @@ class Associations:
             HomeserverDenied: addresses are not bound to users of that homeserver.
             NoSuchSession: there is none, or another account asked for it.
             SessionExpired, SessionNotValidated: as they say.
+            AddressRefused: its owner wants it not to be bound here.
             RateLimited: too many bindings by this account.
         """
         if account_id is not None and user_id != account_id:
@@ -135,6 +136,9 @@ class Associations:
         """Bind an address without a proof, because the operator's own systems vouch for it.
 
         Commits and notifies as `bind` does. Lists of homeservers are for those who are not the operator.
+
+        Raises:
+            AddressRefused: its owner wants it not to be bound here; no other's word counts against that.
         """
         now_ms = self._clock.now_ms()
         return await self._carry_out(
@@ -153,6 +157,8 @@ class Associations:
         proven_at_ms: int,
         now_ms: int,
     ) -> tuple[dict[str, Any], list[Job]]:
+        if await tx.refusals.find(threepid) is not None:
+            raise AddressRefused
         association = Association.starting(
             now_ms,
             threepid=threepid,
@@ -233,6 +239,14 @@ class Associations:
         await tx.associations.remove(threepid, now_ms=now_ms)
         await tx.audit.add(event, now_ms=now_ms, about=(threepid, user_id))
         return None, await self._owner_notices.add(tx, UNBOUND, threepid, user_id)
+
+    async def release(self, tx: Transaction, threepid: Threepid, *, now_ms: int) -> list[Job]:
+        """Remove whatever binding an address has, as a step of what its owner wants done; returns notices to start."""
+        bound = await tx.associations.find(threepid)
+        if bound is None:
+            return []
+        _, notices = await self._unbind(tx, AuditEvent.UNBOUND, threepid, bound.user_id, now_ms=now_ms)
+        return notices
 
     async def list_of(self, user_id: UserId) -> list[Association]:
         """What is bound to a Matrix ID, the oldest first; for the eyes of its owner alone."""

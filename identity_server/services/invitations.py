@@ -12,6 +12,7 @@ from unpaddedbase64 import encode_base64
 
 from identity_server.domain.association import Association
 from identity_server.domain.errors import (
+    AddressRefused,
     EmailRefused,
     InvalidParameter,
     InviteBlocked,
@@ -142,8 +143,9 @@ class Invitations:
             InviteBlocked: the operator doesn't want it.
             UnsupportedMedium, InvalidEmail: not an e-mail address.
             ThreepidInUse: the address is bound already, and the caller may know.
+            AddressRefused: its owner wants not to be invited here.
             RateLimited: the sender has caused, or the address was sent, enough mails for now. That an address
-                is bound counts like a mail, because it is told.
+                is bound or refused counts like a mail, because it is told.
             EmailRefused: the relay refused the mail.
         """
         if account_id is not None and request.sender != account_id:
@@ -157,16 +159,16 @@ class Invitations:
         details = {**request.details, "bracketed_verified_sender": verified}
         invite = self._make(replace(request, details=details), threepid)
 
-        async def use_case(tx: Transaction) -> _Written | Association:
+        async def use_case(tx: Transaction) -> _Written | Association | None:
             now_ms = invite.created_at_ms
             caller = account_id or request.client_network
             await tx.rate_limits.take("validation mail", caller, self._policy.per_sender, now_ms=now_ms)
-            bound = await tx.associations.find(threepid)
-            if bound is not None and not bound.holds(now_ms):
-                bound = None
+            bound = await _live_binding(tx, threepid, now_ms=now_ms)
             if bound is not None and self._may_know(account_id, bound):
                 # Returned, not raised: the call has to be counted, or asking for one name after another is free.
                 return bound
+            if await tx.refusals.find(threepid) is not None:
+                return None
             mailbox = mailbox_of(threepid.address)
             await tx.rate_limits.take("mailbox", mailbox, self._policy.per_mailbox, now_ms=now_ms)
             valid_until_ms = now_ms + EPHEMERAL_KEY_LIFETIME_MS
@@ -179,6 +181,8 @@ class Invitations:
             return _Written(await self._mails.add(tx, invite), notice)
 
         result = await self._database.transaction(use_case)
+        if result is None:
+            raise AddressRefused
         if isinstance(result, Association):
             raise ThreepidInUse(result.user_id)
         if await self._outbox.attempt(result.mail) is Outcome.REFUSED:
@@ -257,6 +261,11 @@ class _Written:
 
     mail: Job
     notice: int | None
+
+
+async def _live_binding(tx: Transaction, threepid: Threepid, *, now_ms: int) -> Association | None:
+    bound = await tx.associations.find(threepid)
+    return bound if bound is not None and bound.holds(now_ms) else None
 
 
 async def _take_back(tx: Transaction, invite: Invite, written: _Written) -> None:

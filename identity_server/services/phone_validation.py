@@ -12,6 +12,7 @@ from functools import partial
 
 from identity_server.domain.credentials import SALT_BYTES, CodeHasher
 from identity_server.domain.errors import (
+    AddressRefused,
     DestinationRejected,
     InvalidParameter,
     MessageRefused,
@@ -158,6 +159,7 @@ class PhoneValidation:
             InvalidAddress: the number can't be a phone number.
             DestinationRejected: numbers of this country aren't served.
             RateLimited: a limit of this account, of the number or of its country is used up.
+            AddressRefused: the owner of the number wants nothing of this server; to be told so counts like a text.
             MessageRefused: the message was refused, or there is nothing to send it with.
         """
         number = parse_phone_number(request.number, request.country)
@@ -172,7 +174,9 @@ class PhoneValidation:
             send_attempt=request.send_attempt,
             next_link=request.next_link,
         )
-        session = await self._database.transaction(lambda tx: self._admit(tx, asked, number))
+        session, is_refused = await self._database.transaction(lambda tx: self._admit(tx, asked, number))
+        if is_refused:
+            raise AddressRefused
         if session is not None and asked.repeats(session):
             return session.sid, number
         sid = new_session_id(self._randomness) if session is None else session.sid
@@ -185,18 +189,26 @@ class PhoneValidation:
             raise MessageRefused
         return sent.change.session.sid, number
 
-    async def _admit(self, tx: Transaction, asked: SessionRequest, number: PhoneNumber) -> ValidationSession | None:
-        """The session that there is; uses up limits unless the request only repeats an earlier one."""
+    async def _admit(
+        self, tx: Transaction, asked: SessionRequest, number: PhoneNumber
+    ) -> tuple[ValidationSession | None, bool]:
+        """The session that there is, and whether the number is refused.
+
+        Uses up limits unless the request only repeats an earlier one.
+        """
         now_ms = self._clock.now_ms()
         session = await find_session(tx, asked, now_ms=now_ms)
         if session is not None and asked.repeats(session):
-            return session
+            return session, False
         if session is None:
             await require_room(tx, asked.requested_by, limit=self._rules.open_sessions, now_ms=now_ms)
         limits = tx.rate_limits
         await limits.take("text message", number.msisdn, self._rules.per_number, now_ms=now_ms)
+        if await tx.refusals.find(number.threepid) is not None:
+            # Returned, not raised: the call has to be counted, or asking for one number after another is free.
+            return None, True
         await limits.take("text messages", number.calling_code, self._rules.per_calling_code, now_ms=now_ms)
-        return session
+        return session, False
 
     async def _write_code(
         self, asked: SessionRequest, number: PhoneNumber, template: str, *, sid: SessionId

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from identity_server.domain.errors import (
+    AddressRefused,
     EmailRefused,
     InvalidParameter,
     NoSuchSession,
@@ -146,6 +147,7 @@ class Validation:
         Raises:
             InvalidEmail: the address can't be an e-mail address.
             RateLimited: a limit of this account or of the address is used up.
+            AddressRefused: its owner wants nothing of this server; to be told so counts like a mail.
             EmailRefused: the relay refused the mail.
         """
         threepid = Threepid(Medium.EMAIL, canonical_email(request.email))
@@ -160,11 +162,13 @@ class Validation:
         token = opaque(self._randomness, _TOKEN_BYTES)
         now_ms = self._clock.now_ms()
 
-        async def use_case(tx: Transaction) -> ValidationSession | _Sending:
+        async def use_case(tx: Transaction) -> ValidationSession | _Sending | None:
             before = await find_session(tx, asked, now_ms=now_ms)
             if before is not None and asked.repeats(before) and not self._mails_repeats:
                 return before
-            await self._take_limits(tx, request, threepid, requested_by, now_ms, opens=before is None)
+            if not await self._admit(tx, request, threepid, requested_by, now_ms, opens=before is None):
+                # Returned, not raised: the call has to be counted, or asking for one address after another is free.
+                return None
             change = await put_session(tx, asked, before, new_sid=new_sid, now_ms=now_ms)
             expires_at_ms = now_ms + MAIL_TOKEN_LIFETIME_MS
             digest = token_digest(token)
@@ -177,6 +181,8 @@ class Validation:
             return _Sending(change=change, digest=digest, job=job)
 
         result = await self._database.transaction(use_case)
+        if result is None:
+            raise AddressRefused
         if isinstance(result, ValidationSession):
             return result.sid
         if await self._outbox.attempt(result.job) is Outcome.REFUSED:
@@ -184,7 +190,7 @@ class Validation:
             raise EmailRefused
         return result.change.session.sid
 
-    async def _take_limits(
+    async def _admit(
         self,
         tx: Transaction,
         request: EmailRequest,
@@ -193,7 +199,8 @@ class Validation:
         now_ms: int,
         *,
         opens: bool,
-    ) -> None:
+    ) -> bool:
+        """Use up what the request costs; False if the address is refused, and so costs its mailbox nothing."""
         sessions, limits = tx.validation_sessions, self._limits
         since_ms = now_ms - _DAY_MS
         if opens:
@@ -206,7 +213,10 @@ class Validation:
             raise RateLimited(retry_after_ms=_DAY_MS, message="Too many mails to this address; try again later.")
         sender = requested_by or request.client_network
         await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
+        if await tx.refusals.find(threepid) is not None:
+            return False
         await tx.rate_limits.take("mailbox", mailbox_of(threepid.address), limits.per_mailbox, now_ms=now_ms)
+        return True
 
     def _verification_mail(
         self,

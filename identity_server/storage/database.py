@@ -43,10 +43,12 @@ from identity_server.storage.postgresql import (
     make_postgresql_engine,
 )
 from identity_server.storage.rate_limits import RateLimits
+from identity_server.storage.refusals import Refusals
 from identity_server.storage.sealing import Sealer
 from identity_server.storage.sqlite import is_busy, open_connection
 from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
+from identity_server.storage.visits import Visits
 
 T = TypeVar("T")
 Engine = AsyncEngine
@@ -85,6 +87,8 @@ class Transaction:
         self.rate_limits = RateLimits(connection, sealer)
         self.ephemeral_keys = EphemeralKeys(connection)
         self.invites = Invites(connection, sealer)
+        self.refusals = Refusals(connection, sealer)
+        self.visits = Visits(connection, sealer)
         self.audit = Audit(connection, sealer)
         self.audit_chain = AuditChain(connection)
         self.imports = Imports(connection)

@@ -76,6 +76,15 @@ class Invites:
         )
         return [(self._from_row(row), row.taken_at_ms is not None) for row in rows]
 
+    async def list_of(self, threepid: Threepid, *, now_ms: int) -> list[Invite]:
+        """The live invites of an address, taken along by a binding or not; the oldest first."""
+        rows = await self._connection.execute(
+            select(invites)
+            .where(invites.c.address_blind == self._sealer.blind(threepid), invites.c.expires_at_ms > now_ms)
+            .order_by(invites.c.created_at_ms, invites.c.id)
+        )
+        return [self._from_row(row) for row in rows]
+
     async def take(self, threepid: Threepid, *, now_ms: int) -> list[Invite]:
         """The waiting invites of an address, which from now on belong to the binding that takes them."""
         waiting = [

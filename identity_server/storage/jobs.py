@@ -46,6 +46,11 @@ class Job:
     expires_at_ms: int
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether this is the first try, by its maker, right after the transaction that added it."""
+        return self.lease == 1
+
+    @property
     def was_interrupted(self) -> bool:
         """Whether an earlier try ended without an outcome: its process died, or took longer than its lease."""
         return self.lease > self.attempts + 1

@@ -191,6 +191,29 @@ invites = Table(
     Column("taken_at_ms", BigInteger, comment="when a binding took it along; NULL while it waits"),
 )
 
+refused_addresses = Table(
+    "refused_addresses",
+    metadata,
+    Column("address_digest", LargeBinary, primary_key=True, comment="keyed; nothing here leads back to the address"),
+    Column("refused_at_ms", BigInteger, nullable=False),
+)
+
+visits = Table(
+    "visits",
+    metadata,
+    Column("token_digest", LargeBinary, primary_key=True, comment="SHA-256 of 256 random bits"),
+    Column("medium", String(16), nullable=False),
+    Column("address_digest", LargeBinary, nullable=False, index=True, comment="keyed"),
+    Column("key_id", String(16), nullable=False),
+    Column("sealed_address", LargeBinary, nullable=False),
+    Column("is_proven", Boolean, nullable=False, comment="whoever has the token reads what is sent to the address"),
+    # Where the token stays in the browser and a code goes to the phone.
+    Column("code_hash", String(255), comment="argon2id; NULL for e-mail, and once the code was right"),
+    Column("code_tries", Integer, nullable=False, server_default="0", comment="counted before comparing"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False, index=True),
+)
+
 
 def _audit_entry() -> tuple[Column[Any], ...]:
     return (

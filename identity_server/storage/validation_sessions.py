@@ -99,6 +99,26 @@ class ValidationSessions:
         row = (await self._connection.execute(query)).first()
         return None if row is None else (self._from_row(row), row.token_expires_at_ms)
 
+    async def list_of(self, threepid: Threepid, *, now_ms: int) -> list[ValidationSession]:
+        """The sessions of an address that aren't over, the oldest first."""
+        rows = await self._connection.execute(
+            select(validation_sessions)
+            .where(
+                validation_sessions.c.address_blind == self._sealer.blind(threepid),
+                validation_sessions.c.expires_at_ms > now_ms,
+            )
+            .order_by(validation_sessions.c.created_at_ms)
+        )
+        sessions = [self._from_row(row) for row in rows]
+        return [session for session in sessions if not session.is_over(now_ms)]
+
+    async def wipe_of(self, threepid: Threepid) -> None:
+        """Take an address and all its tokens out of its sessions; what stays of them can only say that it is over."""
+        theirs = validation_sessions.c.address_blind == self._sealer.blind(threepid)
+        sids = select(validation_sessions.c.sid).where(theirs)
+        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid.in_(sids)))
+        await self._connection.execute(update(validation_sessions).where(theirs).values(**_WIPED))
+
     async def remove(self, sid: SessionId) -> None:
         """Remove a session and its tokens."""
         await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid == sid))

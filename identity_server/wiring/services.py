@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from identity_server.api.privacy import visit_link
 from identity_server.api.validate import confirm_link, submit_link
 from identity_server.config import Config
 from identity_server.domain.hashing import Algorithm
@@ -28,6 +29,7 @@ from identity_server.services.phone_validation import PhoneValidation
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation
+from identity_server.services.visits import Visits
 from identity_server.storage.database import Database
 from identity_server.wiring.settings import (
     binding_rules,
@@ -38,6 +40,7 @@ from identity_server.wiring.settings import (
     per_mailbox,
     phone_rules,
     validation_limits,
+    visit_limits,
 )
 from identity_server.wiring.storage import make_code_hasher, make_invite_mails, make_journal
 from identity_server.wiring.world import Ports
@@ -47,6 +50,8 @@ _REGISTRATIONS = RateLimit(burst=30, interval_ms=60_000 // 30)
 _REGISTRATIONS_AT_ONCE = 10
 _KEY_FETCHES = RateLimit(burst=30, interval_ms=60_000 // 30)
 _KEY_FETCHES_AT_ONCE = 10
+_VISITS = RateLimit(burst=10, interval_ms=6 * 60_000)
+_VISITS_AT_ONCE = 10
 
 
 def make_services(
@@ -63,6 +68,16 @@ def make_services(
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
     policy = homeserver_policy(config)
+    associations = Associations(
+        database=database,
+        outbox=outbox,
+        clock=clock,
+        randomness=randomness,
+        signing_key=keys.signing,
+        bind_notices=bind_notices,
+        owner_notices=make_owner_notices(config, ports, mails),
+        rules=binding_rules(config),
+    )
     return Services(
         accounts=Accounts(
             database=database,
@@ -79,16 +94,7 @@ def make_services(
             policy=policy,
             token_lifetime_ms=config.general.access_token_lifetime_days * _DAY_MS,
         ),
-        associations=Associations(
-            database=database,
-            outbox=outbox,
-            clock=clock,
-            randomness=randomness,
-            signing_key=keys.signing,
-            bind_notices=bind_notices,
-            owner_notices=make_owner_notices(config, ports, mails),
-            rules=binding_rules(config),
-        ),
+        associations=associations,
         health=Health(database=database, index=index),
         homeserver_requests=HomeserverRequests(
             origin_keys=ports.origin_keys,
@@ -139,6 +145,19 @@ def make_services(
             confirm_link=lambda token: confirm_link(config.public_base_url, token),
             submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
             mail_templates=mails,
+            message_id_domain=config.mail_host,
+        ),
+        visits=Visits(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            associations=associations,
+            limits=visit_limits(config),
+            network_limits=ClientLimits(
+                name="visits", database=database, clock=clock, limit=_VISITS, at_once=_VISITS_AT_ONCE
+            ),
+            link=lambda token, lang: visit_link(config.public_base_url, token, lang),
             message_id_domain=config.mail_host,
         ),
     )

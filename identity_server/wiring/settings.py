@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from identity_server.api.app_keys import HttpSettings, V1Switches
@@ -28,10 +29,12 @@ from identity_server.services.associations import BindingRules
 from identity_server.services.invitations import InvitePolicy
 from identity_server.services.phone_validation import PhoneRules
 from identity_server.services.validation import ValidationLimits
+from identity_server.services.visits import VisitLimits
 from identity_server.storage.postgresql import PostgresqlSettings
 
 _DAY_MS = 24 * 3_600_000
 _BODY_TIMEOUT_SECONDS = 15.0
+_VISITS_TO_MAILBOX_FROM_NETWORK = 3
 
 
 def key_sources(config: Config) -> KeySources:
@@ -95,6 +98,16 @@ def validation_limits(config: Config) -> ValidationLimits:
 def per_mailbox(config: Config) -> RateLimit:
     per_day = config.email.ratelimit_address_per_day
     return RateLimit(burst=per_day, interval_ms=_DAY_MS // per_day)
+
+
+def visit_limits(config: Config) -> VisitLimits:
+    per_day = config.email.ratelimit_address_per_day
+    a_quarter = max(per_day // 4, 1)
+    return VisitLimits(
+        per_mailbox_and_day=a_quarter,
+        per_mailbox_network_and_day=min(a_quarter, _VISITS_TO_MAILBOX_FROM_NETWORK),
+        of_mailbox=replace(per_mailbox(config), burst=max(per_day // 2, 1)),
+    )
 
 
 def phone_rules(config: Config, *, offered: bool) -> PhoneRules:
@@ -161,6 +174,7 @@ def http_settings(config: Config) -> HttpSettings:
 def load_templates(config: Config) -> Templates:
     return Templates.load(
         server_name=config.general.server_name,
+        base_url=config.public_base_url,
         languages=Languages.load(default=config.general.default_language),
         path=config.general.templates_path,
         default_brand=config.general.brand_default,

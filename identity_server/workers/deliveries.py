@@ -16,6 +16,7 @@ from identity_server.domain.ports import (
 from identity_server.services.bind_notices import BindNotices
 from identity_server.services.mail_jobs import mail_from_payload
 from identity_server.services.outbox import BIND_NOTICE, MAIL, SMS
+from identity_server.services.refusals import Refusals
 from identity_server.services.text_jobs import text_from_payload
 from identity_server.storage.jobs import Job
 from identity_server.workers.runner import JobKind
@@ -25,18 +26,26 @@ _log = structlog.get_logger(__name__)
 _MESSAGE_PAUSES_MS = (30_000, 120_000, 300_000, 900_000, 1_800_000)
 
 
-def job_kinds(*, mail: MailTransport, sms: SmsTransport | None, bind_notices: BindNotices) -> Mapping[str, JobKind]:
+def job_kinds(
+    *, mail: MailTransport, sms: SmsTransport | None, bind_notices: BindNotices, refusals: Refusals
+) -> Mapping[str, JobKind]:
     """How every kind of job is carried out.
 
     Args:
         mail: delivers mail.
         sms: delivers text messages; None if nobody does.
         bind_notices: tells homeservers of bindings.
+        refusals: knows which mails are wanted no more.
     """
 
     async def send_mail(job: Job) -> None:
+        letter = mail_from_payload(job.payload)
+        # Of a fresh one the transaction that wrote it has asked.
+        if not job.is_fresh and await refusals.forbid(letter):
+            _log.info("mail.no_longer_wanted", job_id=job.id)
+            return
         # A repeat carries the same Message-ID, by which mail systems tell it from a second mail.
-        await mail.send(mail_from_payload(job.payload))
+        await mail.send(letter)
 
     async def send_text(job: Job) -> None:
         if job.was_interrupted:

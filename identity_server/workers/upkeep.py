@@ -129,6 +129,13 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             "Unused tokens are a risk to those who left them.",
         ),
         Chore(
+            "sweep visits",
+            Once.PER_DATABASE,
+            _HOUR / 2,
+            services.visits.cleanup,
+            "People are told that their address is deleted when their visit to the privacy page is over.",
+        ),
+        Chore(
             "sweep invites",
             Once.PER_DATABASE,
             _HOUR,

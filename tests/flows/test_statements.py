@@ -36,6 +36,20 @@ def statements(server: Harness, *, inline: bool = True) -> Iterator[dict[str, An
     event.remove(engine, "before_cursor_execute", note)
 
 
+@contextmanager
+def all_statements(server: Harness) -> Iterator[list[str]]:
+    """Every statement that runs while the block does, on whatever engine and thread."""
+    seen: list[str] = []
+    engine = server.system.database._engine.sync_engine
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(engine, "before_cursor_execute", note)
+
+
 async def test_no_request_goes_through_a_table(server: Harness, alice: User) -> None:
     with statements(server) as seen:
         assert (await invite(server, alice, EMAIL)).status == 200

@@ -6,7 +6,8 @@ import pytest
 
 from identity_server.rendering.brands import load_brands
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
-from identity_server.rendering.pages import Pages, Reader
+from identity_server.rendering.page import Reader
+from identity_server.rendering.pages import Pages
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails, write
 

@@ -15,7 +15,8 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Viewpo
 from playwright.async_api import Page as Tab
 
 import identity_server
-from identity_server.rendering.pages import Page, Pages, Reader
+from identity_server.rendering.page import Page, Reader
+from identity_server.rendering.pages import Pages
 from identity_server.rendering.policies import load_policies
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails, write

@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from identity_server.rendering.faults import BrandingProblems
-from identity_server.rendering.pages import Pages, Reader
+from identity_server.rendering.page import Reader
+from identity_server.rendering.pages import Pages
 from identity_server.rendering.sydent_files import LegacyText, SydentOverrides
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails, write

@@ -1,0 +1,187 @@
+"""The privacy page: people see what is held about their address, take it along, and take it away; no API of Matrix.
+
+The rule: a visitor shows the token of the mailed link in every form, and nothing else: no cookie is set, and nothing
+changes but by a POST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final, Literal
+from urllib.parse import urlencode
+
+from aiohttp import web
+from pydantic import StrictStr
+
+from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
+from identity_server.api.clients import network_of
+from identity_server.api.errors import status_and_errcode
+from identity_server.api.pages import LINK_IS_NO_GOOD, brand_of, page_response, reader_of
+from identity_server.api.requests import Text, TokenField, WireModel, read_form, read_query
+from identity_server.domain.errors import Forbidden, InvalidEmail
+from identity_server.domain.holdings import Holdings
+from identity_server.domain.visit import Visit
+from identity_server.rendering.languages import parse_accept_language
+from identity_server.rendering.page import Page
+from identity_server.rendering.privacy_pages import Done
+from identity_server.rendering.templates import PRIVACY_PATH
+from identity_server.services.visits import MailRequest
+
+OPEN_PATH: Final = f"{PRIVACY_PATH}/open"
+REMOVE_PATH: Final = f"{PRIVACY_PATH}/remove"
+REFUSE_PATH: Final = f"{PRIVACY_PATH}/refuse"
+ALLOW_PATH: Final = f"{PRIVACY_PATH}/allow"
+DOWNLOAD_PATH: Final = f"{PRIVACY_PATH}/download"
+
+_FILE_NAME = "identity-server-data"
+
+_Language = Annotated[str, Text(64, min_length=0)]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class _Asked(WireModel):
+    # Whatever string isn't an address is refused as an address.
+    email: StrictStr = ""
+    lang: _Language = ""
+
+
+class _Visited(WireModel):
+    token: TokenField
+    lang: _Language = ""
+
+
+class _Downloaded(_Visited):
+    form: Literal["html", "json"]
+
+
+def visit_link(base_url: str, token: str, lang: str | None) -> str:
+    """The link in the mail; it keeps to the language that was chosen on the page."""
+    query = {"token": token, **({"lang": lang} if lang else {})}
+    return f"{base_url}{OPEN_PATH}?{urlencode(query)}"
+
+
+async def show_ask_page(request: web.Request) -> web.Response:
+    """Where every page and mail leads: enter an address."""
+    terms = request.app[SERVICES].terms.in_force
+    return page_response(request.app[PAGES].privacy.ask(reader_of(request), here="privacy", terms=terms))
+
+
+async def ask(request: web.Request) -> web.Response:
+    """An address was entered. The answer is the same for each, known here or not."""
+    _require_own_page(request)
+    form = await read_form(request, _Asked)
+    reader, pages, services = reader_of(request, lang=form.lang), request.app[PAGES].privacy, request.app[SERVICES]
+    browser = parse_accept_language(request.headers.get("Accept-Language"))
+    asked = MailRequest(
+        email=form.email,
+        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        lang=reader.lang,
+        languages=(reader.lang, *browser) if reader.lang else browser,
+        brand=brand_of(request),
+    )
+    try:
+        address = await services.visits.ask_by_mail(asked)
+    except InvalidEmail:
+        terms = services.terms.in_force
+        return page_response(pages.ask(reader, here=None, terms=terms, status=400, typed=form.email))
+    return page_response(pages.sent(reader, address=address))
+
+
+def _only_good_links(handler: Handler) -> Handler:
+    """Answer a link that is wrong or over in words that suit this page."""
+
+    async def guarded(request: web.Request) -> web.Response:
+        try:
+            return await handler(request)
+        except LINK_IS_NO_GOOD as error:
+            status, _ = status_and_errcode(error)
+            return page_response(request.app[PAGES].privacy.failed(reader_of(request), status=status))
+
+    return guarded
+
+
+@_only_good_links
+async def show_open_page(request: web.Request) -> web.Response:
+    """What the mail links to: asks before it shows anything, as mail scanners follow links."""
+    query = read_query(request, _Visited)
+    visit = await request.app[SERVICES].visits.find(query.token)
+    page = request.app[PAGES].privacy.open(
+        reader_of(request),
+        here=f"open?{urlencode({'token': query.token})}",
+        token=query.token,
+        address=visit.threepid.address,
+        expires_at_ms=visit.expires_at_ms,
+    )
+    return page_response(page)
+
+
+@_only_good_links
+async def open_visit(request: web.Request) -> web.Response:
+    """The button of that page."""
+    form = await read_form(request, _Visited)
+    return _held(request, form, *await request.app[SERVICES].visits.look(form.token))
+
+
+@_only_good_links
+async def remove(request: web.Request) -> web.Response:
+    """Remove the binding."""
+    form = await read_form(request, _Visited)
+    return _held(request, form, *await request.app[SERVICES].visits.unbind(form.token), done=Done.REMOVED)
+
+
+@_only_good_links
+async def refuse(request: web.Request) -> web.Response:
+    """Leave the address alone from now on."""
+    form = await read_form(request, _Visited)
+    return _held(request, form, *await request.app[SERVICES].visits.refuse(form.token), done=Done.REFUSED)
+
+
+@_only_good_links
+async def allow(request: web.Request) -> web.Response:
+    """Take that back."""
+    form = await read_form(request, _Visited)
+    return _held(request, form, *await request.app[SERVICES].visits.allow(form.token), done=Done.ALLOWED)
+
+
+@_only_good_links
+async def download(request: web.Request) -> web.Response:
+    """What is held, as a file."""
+    form = await read_form(request, _Downloaded)
+    visit, holdings = await request.app[SERVICES].visits.look(form.token)
+    pages, terms = request.app[PAGES].privacy, request.app[SERVICES].terms.in_force
+    if form.form == "json":
+        return _as_file(pages.data(holdings, terms=terms), "json")
+    reader = reader_of(request, lang=form.lang)
+    return _as_file(pages.document(reader, visit=visit, holdings=holdings, terms=terms), "html")
+
+
+def _held(
+    request: web.Request, form: _Visited, visit: Visit, holdings: Holdings, done: Done | None = None
+) -> web.Response:
+    page = request.app[PAGES].privacy.held(
+        reader_of(request, lang=form.lang),
+        visit=visit,
+        holdings=holdings,
+        terms=request.app[SERVICES].terms.in_force,
+        token=form.token,
+        done=done,
+    )
+    return page_response(page)
+
+
+def _as_file(page: Page, extension: str) -> web.Response:
+    response = page_response(page)
+    response.headers["Content-Disposition"] = f'attachment; filename="{_FILE_NAME}.{extension}"'
+    return response
+
+
+def _require_own_page(request: web.Request) -> None:
+    """Refuse forms of strangers' sites: their readers' browsers would ask for mails from as many networks.
+
+    Browsers that don't say where a form stands are let pass; what one address and one network get is limited anyway.
+
+    Raises:
+        Forbidden: the form stands on another site.
+    """
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise Forbidden

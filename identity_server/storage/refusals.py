@@ -1,0 +1,68 @@
+"""Addresses whose owners have asked that they be neither bound nor invited here.
+
+The rule: of an address nothing is kept but a keyed digest, which can be compared and leads nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.domain.identifiers import Threepid
+from identity_server.storage.sealing import Sealer
+from identity_server.storage.tables import refused_addresses
+
+_PURPOSE = "refused address"
+_AT_ONCE = 500
+
+
+class Refusals:
+    """Refused addresses by their digests."""
+
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self._connection = connection
+        self._sealer = sealer
+
+    async def find(self, threepid: Threepid) -> int | None:
+        """Since when an address is refused, in milliseconds; None if it isn't."""
+        found = await self._connection.execute(
+            select(refused_addresses.c.refused_at_ms).where(
+                refused_addresses.c.address_digest == self._digest(threepid)
+            )
+        )
+        since_ms: int | None = found.scalar_one_or_none()
+        return since_ms
+
+    async def among(self, threepids: Collection[Threepid]) -> set[Threepid]:
+        """Those of many addresses that are refused."""
+        by_digest = {self._digest(each): each for each in threepids}
+        digests, refused = list(by_digest), set()
+        for start in range(0, len(digests), _AT_ONCE):
+            rows = await self._connection.execute(
+                select(refused_addresses.c.address_digest).where(
+                    refused_addresses.c.address_digest.in_(digests[start : start + _AT_ONCE])
+                )
+            )
+            refused |= {by_digest[row.address_digest] for row in rows}
+        return refused
+
+    async def add(self, threepid: Threepid, *, now_ms: int) -> bool:
+        """Refuse an address; False if it is refused already."""
+        if await self.find(threepid) is not None:
+            return False
+        await self._connection.execute(
+            insert(refused_addresses).values(address_digest=self._digest(threepid), refused_at_ms=now_ms)
+        )
+        return True
+
+    async def remove(self, threepid: Threepid) -> bool:
+        """Refuse an address no longer; False if it wasn't refused."""
+        result = await self._connection.execute(
+            delete(refused_addresses).where(refused_addresses.c.address_digest == self._digest(threepid))
+        )
+        return result.rowcount > 0
+
+    def _digest(self, threepid: Threepid) -> bytes:
+        return self._sealer.digest(_PURPOSE, threepid.medium.value, threepid.address)

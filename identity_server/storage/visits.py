@@ -1,0 +1,83 @@
+"""Visits to the privacy page: who has asked for one, for which address, and who has proved to be its owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.domain.visit import Visit
+from identity_server.storage.sealing import Sealer, token_digest
+from identity_server.storage.tables import visits
+
+_ADDRESS = "visits.sealed_address"
+_PURPOSE = "visited address"
+
+
+class Visits:
+    """Visits by their tokens."""
+
+    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self._connection = connection
+        self._sealer = sealer
+
+    async def add(self, visit: Visit, token: str) -> None:
+        """Store a new visit under its token, which itself isn't kept."""
+        digest = token_digest(token)
+        await self._connection.execute(
+            insert(visits).values(
+                token_digest=digest,
+                medium=visit.threepid.medium.value,
+                address_digest=self._digest(visit.threepid),
+                key_id=self._sealer.key_id,
+                sealed_address=self._sealer.seal(_ADDRESS, digest.hex(), visit.threepid.address),
+                is_proven=visit.is_proven,
+                code_hash=visit.code_hash,
+                created_at_ms=visit.created_at_ms,
+                expires_at_ms=visit.expires_at_ms,
+            )
+        )
+
+    async def find(self, token: str) -> Visit | None:
+        """The visit of a token, over or not."""
+        row = (
+            await self._connection.execute(select(visits).where(visits.c.token_digest == token_digest(token)))
+        ).first()
+        return None if row is None else self._from_row(row)
+
+    async def list_of(self, threepid: Threepid, *, now_ms: int) -> list[Visit]:
+        """The live visits of an address, the oldest first."""
+        rows = await self._connection.execute(
+            select(visits)
+            .where(visits.c.address_digest == self._digest(threepid), visits.c.expires_at_ms > now_ms)
+            .order_by(visits.c.created_at_ms)
+        )
+        return [self._from_row(row) for row in rows]
+
+    async def remove_of(self, threepid: Threepid) -> int:
+        """Remove the visits of an address; returns how many."""
+        result = await self._connection.execute(
+            delete(visits).where(visits.c.address_digest == self._digest(threepid))
+        )
+        return result.rowcount
+
+    async def cleanup(self, *, now_ms: int) -> int:
+        """Remove visits that are over; returns how many."""
+        result = await self._connection.execute(delete(visits).where(visits.c.expires_at_ms <= now_ms))
+        return result.rowcount
+
+    def _digest(self, threepid: Threepid) -> bytes:
+        return self._sealer.digest(_PURPOSE, threepid.medium.value, threepid.address)
+
+    def _from_row(self, row: Row[Any]) -> Visit:
+        address = self._sealer.open(_ADDRESS, row.token_digest.hex(), row.key_id, row.sealed_address)
+        return Visit(
+            threepid=Threepid(Medium(row.medium), address),
+            is_proven=row.is_proven,
+            created_at_ms=row.created_at_ms,
+            expires_at_ms=row.expires_at_ms,
+            code_hash=row.code_hash,
+            code_tries=row.code_tries,
+        )
