@@ -197,27 +197,29 @@ class Pages:
         if problems:
             raise BrandingProblems(problems)
 
-    def _faults(self, reader: Reader) -> Iterator[TemplateFault]:
+    def samples(self, reader: Reader) -> Iterator[Callable[[], Page]]:
+        """Each page with values that are made up."""
         link = "https://chat.example.org/"
         document = PolicyDocument(id="p", version="1", language="en", title="Policy", url=link, html="<p>Text.</p>")
-        samples: tuple[Callable[[], Page], ...] = (
-            lambda: self.confirm(
-                reader,
-                here="?token=t",
-                action="",
-                token="t",  # noqa: S106 - a sample
-                address="alice@example.org",
-                user_id="@alice:example.org",
-                next_link=link,
-                expires_at_ms=1_800_000_000_000,
-            ),
-            *(partial(self.confirmed, reader, continue_to=link, medium=medium) for medium in Medium),
-            *(partial(self.failed, reader, medium=medium) for medium in Medium),
-            *(partial(self.error, reader, status=status) for status in _STATUSES_WITH_WORDS),
-            lambda: self.policy(reader, document=document, translations=(document,)),
-            *self.privacy.samples(reader),
+        yield partial(
+            self.confirm,
+            reader,
+            here="?token=t",
+            action="",
+            token="t",  # noqa: S106 - a sample
+            address="alice@example.org",
+            user_id="@alice:example.org",
+            next_link=link,
+            expires_at_ms=1_800_000_000_000,
         )
-        for sample in samples:
+        yield from (partial(self.confirmed, reader, continue_to=link, medium=medium) for medium in Medium)
+        yield from (partial(self.failed, reader, medium=medium) for medium in Medium)
+        yield from (partial(self.error, reader, status=status) for status in _STATUSES_WITH_WORDS)
+        yield partial(self.policy, reader, document=document, translations=(document,))
+        yield from self.privacy.samples(reader)
+
+    def _faults(self, reader: Reader) -> Iterator[TemplateFault]:
+        for sample in self.samples(reader):
             try:
                 sample()
             except TemplateFault as fault:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,8 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, ViewportSize, async_playwright
-from playwright.async_api import Page as Tab
+from playwright.async_api import Browser, ViewportSize
 
 import identity_server
 from identity_server.rendering.page import Page, Reader
@@ -20,17 +18,12 @@ from identity_server.rendering.pages import Pages
 from identity_server.rendering.policies import load_policies
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails, write
+from tests.support.chromium import DESKTOP, PHONE, chromium, opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
-CHROMIUM = Path("/usr/bin/chromium")
-SWITCHES = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-]
-PHONE = ViewportSize(width=320, height=640)
-DESKTOP = ViewportSize(width=1280, height=800)
-NAMES = ["confirm", "confirmed", "continue", "failed", "error", "policy"]
+PRIVACY = [f"privacy{number}" for number in range(11)]
+NAMES = ["confirm", "confirmed", "continue", "failed", "error", "policy", *PRIVACY]
 
 # Every visible piece of text with its contrast against what is painted behind it (no page has images or layers).
 CONTRASTS = """() => {
@@ -101,12 +94,8 @@ async def serving(*routes: web.RouteDef) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    if shutil.which(CHROMIUM) is None:
-        pytest.fail("Chromium is missing: run tests/install-needs (apt-get install -y chromium)", pytrace=False)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -139,6 +128,7 @@ def make_pages(site: Site, brands: Path, brand: str) -> dict[str, Page]:
         "failed": pages.failed(reader, here="?x=1"),
         "error": pages.error(reader, status=503, here="?x=1"),
         "policy": pages.policy(reader, document=document, translations=policies.translations(document)),
+        **dict(zip(PRIVACY, (make() for make in pages.privacy.samples(reader)), strict=True)),
     }
     return {f"{brand}{name}": page for name, page in made.items()}
 
@@ -154,31 +144,6 @@ def confirm_page(pages: Pages, reader: Reader, *, next_link: str | None) -> Page
         next_link=next_link,
         expires_at_ms=1_800_000_000_000,
     )
-
-
-@dataclass
-class Watched:
-    tab: Tab
-    complaints: list[str]
-
-
-@asynccontextmanager
-async def opened(browser: Browser, viewport: ViewportSize, *, dark: bool = False) -> AsyncIterator[Watched]:
-    context: BrowserContext = await browser.new_context(viewport=viewport, color_scheme="dark" if dark else "light")
-    tab = await context.new_page()
-    complaints: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        # Chromium also notes every status over 399, and its own wish for a favicon, in the console.
-        if message.type in {"error", "warning"} and "the server responded with a status of" not in message.text:
-            complaints.append(message.text)
-
-    tab.on("console", note)
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    try:
-        yield Watched(tab, complaints)
-    finally:
-        await context.close()
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["320", "1280"])
