@@ -18,15 +18,26 @@ from identity_server.api.clients import network_of
 from identity_server.api.errors import status_and_errcode
 from identity_server.api.pages import LINK_IS_NO_GOOD, brand_of, page_response, reader_of
 from identity_server.api.requests import Text, TokenField, WireModel, read_form, read_query
-from identity_server.domain.errors import Forbidden, InvalidEmail
+from identity_server.domain.errors import (
+    DestinationRejected,
+    Forbidden,
+    InvalidAddress,
+    InvalidEmail,
+    TokenExpired,
+    TokenIncorrect,
+)
 from identity_server.domain.holdings import Holdings
+from identity_server.domain.identifiers import Medium
 from identity_server.domain.visit import Visit
 from identity_server.rendering.languages import parse_accept_language
-from identity_server.rendering.page import Page
-from identity_server.rendering.privacy_pages import Done
+from identity_server.rendering.page import Page, Reader
+from identity_server.rendering.privacy_pages import Done, Problem
 from identity_server.rendering.templates import PRIVACY_PATH
+from identity_server.services.phone_visits import TextRequest
 from identity_server.services.visits import MailRequest
 
+PHONE_PATH: Final = f"{PRIVACY_PATH}/phone"
+CODE_PATH: Final = f"{PRIVACY_PATH}/code"
 OPEN_PATH: Final = f"{PRIVACY_PATH}/open"
 REMOVE_PATH: Final = f"{PRIVACY_PATH}/remove"
 REFUSE_PATH: Final = f"{PRIVACY_PATH}/refuse"
@@ -45,9 +56,19 @@ class _Asked(WireModel):
     lang: _Language = ""
 
 
+class _AskedByPhone(WireModel):
+    # Nor is whatever string isn't a number.
+    number: StrictStr = ""
+    lang: _Language = ""
+
+
 class _Visited(WireModel):
     token: TokenField
     lang: _Language = ""
+
+
+class _Proved(_Visited):
+    code: Annotated[str, Text(255, min_length=0)] = ""
 
 
 class _Downloaded(_Visited):
@@ -58,33 +79,6 @@ def visit_link(base_url: str, token: str, lang: str | None) -> str:
     """The link in the mail; it keeps to the language that was chosen on the page."""
     query = {"token": token, **({"lang": lang} if lang else {})}
     return f"{base_url}{OPEN_PATH}?{urlencode(query)}"
-
-
-async def show_ask_page(request: web.Request) -> web.Response:
-    """Where every page and mail leads: enter an address."""
-    terms = request.app[SERVICES].terms.in_force
-    return page_response(request.app[PAGES].privacy.ask(reader_of(request), here="privacy", terms=terms))
-
-
-async def ask(request: web.Request) -> web.Response:
-    """An address was entered. The answer is the same for each, known here or not."""
-    _require_own_page(request)
-    form = await read_form(request, _Asked)
-    reader, pages, services = reader_of(request, lang=form.lang), request.app[PAGES].privacy, request.app[SERVICES]
-    browser = parse_accept_language(request.headers.get("Accept-Language"))
-    asked = MailRequest(
-        email=form.email,
-        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
-        lang=reader.lang,
-        languages=(reader.lang, *browser) if reader.lang else browser,
-        brand=brand_of(request),
-    )
-    try:
-        address = await services.visits.ask_by_mail(asked)
-    except InvalidEmail:
-        terms = services.terms.in_force
-        return page_response(pages.ask(reader, here=None, terms=terms, status=400, typed=form.email))
-    return page_response(pages.sent(reader, address=address))
 
 
 def _only_good_links(handler: Handler) -> Handler:
@@ -98,6 +92,87 @@ def _only_good_links(handler: Handler) -> Handler:
             return page_response(request.app[PAGES].privacy.failed(reader_of(request), status=status))
 
     return guarded
+
+
+async def show_ask_page(request: web.Request) -> web.Response:
+    """Where every page and mail leads: enter an address."""
+    return _ask_page(request, reader_of(request), here="privacy")
+
+
+def _ask_page(
+    request: web.Request, reader: Reader, *, here: str | None = None, problem: Problem | None = None, typed: str = ""
+) -> web.Response:
+    services = request.app[SERVICES]
+    page = request.app[PAGES].privacy.ask(
+        reader,
+        here=here,
+        terms=services.terms.in_force,
+        offers_phone=services.phone_visits.is_offered,
+        problem=problem,
+        typed=typed,
+        is_below=request.path != PRIVACY_PATH,
+    )
+    return page_response(page)
+
+
+async def ask(request: web.Request) -> web.Response:
+    """An address was entered. The answer is the same for each, known here or not."""
+    _require_own_page(request)
+    form = await read_form(request, _Asked)
+    reader = reader_of(request, lang=form.lang)
+    asked = MailRequest(
+        email=form.email,
+        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        lang=reader.lang,
+        languages=_languages_of(reader),
+        brand=brand_of(request),
+    )
+    try:
+        address = await request.app[SERVICES].visits.ask_by_mail(asked)
+    except InvalidEmail:
+        return _ask_page(request, reader, problem=Problem.EMAIL, typed=form.email)
+    return page_response(request.app[PAGES].privacy.sent(reader, address=address))
+
+
+async def ask_by_phone(request: web.Request) -> web.Response:
+    """A phone number was entered. Here, too, the answer is the same for each."""
+    _require_own_page(request)
+    form = await read_form(request, _AskedByPhone)
+    reader = reader_of(request, lang=form.lang)
+    asked = TextRequest(
+        number=form.number,
+        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        languages=_languages_of(reader),
+        brand=brand_of(request),
+    )
+    try:
+        visit = await request.app[SERVICES].phone_visits.ask(asked)
+    except InvalidAddress:
+        return _ask_page(request, reader, problem=Problem.NUMBER, typed=form.number)
+    except DestinationRejected:
+        return _ask_page(request, reader, problem=Problem.COUNTRY, typed=form.number)
+    return page_response(request.app[PAGES].privacy.code(reader, token=visit.token, number=visit.number))
+
+
+@_only_good_links
+async def enter_code(request: web.Request) -> web.Response:
+    """The code of a text message was entered."""
+    form = await read_form(request, _Proved)
+    reader, pages, services = reader_of(request, lang=form.lang), request.app[PAGES].privacy, request.app[SERVICES]
+    try:
+        await services.phone_visits.prove(form.token, form.code.strip())
+    except TokenIncorrect:
+        return page_response(pages.code(reader, token=form.token, number=None, is_wrong=True))
+    except TokenExpired as error:
+        status, _ = status_and_errcode(error)
+        return page_response(pages.failed(reader, status=status, medium=Medium.MSISDN))
+    return _held(request, form, *await services.visits.look(form.token))
+
+
+def _languages_of(reader: Reader) -> tuple[str, ...]:
+    """Language tags for a message to a reader, best first."""
+    browser = parse_accept_language(reader.accept_language)
+    return (reader.lang, *browser) if reader.lang else browser
 
 
 @_only_good_links

@@ -86,6 +86,8 @@ ROUTES: Final = (
     Route("GET", _POLICY_PATH, terms.show_policy, OPEN, Answers.PAGE),
     Route("GET", PRIVACY_PATH, privacy.show_ask_page, OPEN, Answers.PAGE),
     Route("POST", PRIVACY_PATH, privacy.ask, OPEN, Answers.PAGE),
+    Route("POST", privacy.PHONE_PATH, privacy.ask_by_phone, OPEN, Answers.PAGE),
+    Route("POST", privacy.CODE_PATH, privacy.enter_code, OPEN, Answers.PAGE),
     Route("GET", privacy.OPEN_PATH, privacy.show_open_page, OPEN, Answers.PAGE),
     Route("POST", privacy.OPEN_PATH, privacy.open_visit, OPEN, Answers.PAGE),
     Route("POST", privacy.REMOVE_PATH, privacy.remove, OPEN, Answers.PAGE),

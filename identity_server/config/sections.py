@@ -655,6 +655,15 @@ class Sms:
         new=True,
         doc="""How many digits a code has.""",
     )
+    privacy_page_per_day: int = key(
+        "privacy_page.per_day",
+        values.whole(0, 100_000),
+        "50",
+        new=True,
+        doc="""How many codes the privacy page sends in a day, to all numbers together, so that people without an account
+        can see and remove what is held about their number. Anybody may ask for one, and you pay for it. With 0 the page
+        is for e-mail addresses alone.""",
+    )
     providers: tuple[str, ...] | None = key(
         "providers",
         values.optional(values.PROVIDERS),

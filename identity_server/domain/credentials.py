@@ -12,15 +12,13 @@ import hmac
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import VerifyMismatchError
 
-from identity_server.domain.identifiers import SessionId
-
 SALT_BYTES = 16
 _MEMORY_KIB = 19 * 1024
 _PASSES = 2
 
 
 class CodeHasher:
-    """Hashes and compares the codes of validation sessions.
+    """Hashes and compares codes, each of which belongs to one validation session, or one visit to the privacy page.
 
     Args:
         key: secret, and kept apart from the hashes.
@@ -32,23 +30,23 @@ class CodeHasher:
             time_cost=_PASSES, memory_cost=_MEMORY_KIB, parallelism=1, salt_len=SALT_BYTES, type=Type.ID
         )
 
-    def hash(self, sid: SessionId, code: str, *, salt: bytes) -> str:
-        """The hash of a session's code, in argon2's own notation; it fits no other session.
+    def hash(self, owner: str, code: str, *, salt: bytes) -> str:
+        """The hash of an owner's code, in argon2's own notation; it fits no other owner.
 
         Args:
-            sid: the session.
+            owner: the id of the session or visit.
             code: what was sent for it.
             salt: `SALT_BYTES` random bytes.
         """
-        return self._argon2.hash(self._bound_to(sid, code), salt=salt)
+        return self._argon2.hash(self._bound_to(owner, code), salt=salt)
 
-    def matches(self, hashed: str, sid: SessionId, code: str) -> bool:
-        """Whether this is the code that was hashed for the session."""
+    def matches(self, hashed: str, owner: str, code: str) -> bool:
+        """Whether this is the code that was hashed for the owner."""
         try:
-            return self._argon2.verify(hashed, self._bound_to(sid, code))
+            return self._argon2.verify(hashed, self._bound_to(owner, code))
         except VerifyMismatchError:
             return False
 
-    def _bound_to(self, sid: SessionId, code: str) -> bytes:
+    def _bound_to(self, owner: str, code: str) -> bytes:
         # Neither part can hold a NUL, so the joined text is unambiguous.
-        return hmac.digest(self._key, f"{sid}\0{code}".encode(), hashlib.sha256)
+        return hmac.digest(self._key, f"{owner}\0{code}".encode(), hashlib.sha256)

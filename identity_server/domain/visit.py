@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from identity_server.domain.errors import TokenExpired, TokenIncorrect
 from identity_server.domain.identifiers import Threepid
+from identity_server.domain.validation import CODE_LIFETIME_MS
 
 VISIT_LIFETIME_MS = 3_600_000
 """How long the link in the mail works, and with it everything on the page behind it."""
@@ -36,6 +37,22 @@ class Visit:
     def by_mail(cls, threepid: Threepid, *, now_ms: int) -> Visit:
         """One whose token goes to the address itself."""
         return cls(threepid, is_proven=True, created_at_ms=now_ms, expires_at_ms=now_ms + VISIT_LIFETIME_MS)
+
+    @classmethod
+    def by_text(cls, threepid: Threepid, *, code_hash: str, now_ms: int) -> Visit:
+        """One whose token stays in the browser, and whose code goes to the number."""
+        expires_at_ms = now_ms + VISIT_LIFETIME_MS
+        return cls(threepid, is_proven=False, created_at_ms=now_ms, expires_at_ms=expires_at_ms, code_hash=code_hash)
+
+    def sent_code(self, now_ms: int) -> str:
+        """The hash of the code that may still be entered.
+
+        Raises:
+            TokenExpired: it is over, or has done its work, or there never was one.
+        """
+        if self.code_hash is None or now_ms >= self.created_at_ms + CODE_LIFETIME_MS:
+            raise TokenExpired
+        return self.code_hash
 
     def proven_threepid(self, now_ms: int) -> Threepid:
         """The address of a visit that isn't over, and whose holder has proved to be its owner.

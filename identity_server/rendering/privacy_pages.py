@@ -36,6 +36,14 @@ _DATA_HEADERS = MappingProxyType(
 )
 
 
+class Problem(StrEnum):
+    """What is wrong with what was typed."""
+
+    EMAIL = "email"
+    NUMBER = "number"
+    COUNTRY = "country"
+
+
 class Done(StrEnum):
     """What a visitor has just had done."""
 
@@ -73,20 +81,35 @@ class PrivacyPages:
     def __init__(self, maker: PageMaker) -> None:
         self._maker = maker
 
-    def ask(self, reader: Reader, *, here: str | None, terms: Terms, status: int = 200, typed: str = "") -> Page:
+    def ask(
+        self,
+        reader: Reader,
+        *,
+        here: str | None,
+        terms: Terms,
+        offers_phone: bool,
+        problem: Problem | None = None,
+        typed: str = "",
+        is_below: bool = False,
+    ) -> Page:
         """The first page: enter an address.
 
         Args:
             reader: who reads it.
             here: the address by which it can be asked for again; None where it answers a POST.
             terms: in force.
-            status: anything but 200 says that what was typed is no address.
+            offers_phone: whether phone numbers can be entered, too.
+            problem: what is wrong with what was typed.
             typed: what that was.
+            is_below: whether it stands one level below its own address, by which its forms go elsewhere.
         """
+        status = 200 if problem is None else 400
         variables = {
             "terms": self._documents(reader, terms),
-            "problem": None if status == 200 else "email",  # noqa: PLR2004 - OK
+            "offers_phone": offers_phone,
+            "problem": problem,
             "typed": typed,
+            "is_below": is_below,
         }
         return self._maker.make(
             "privacy/ask", reader, status=status, here=here, form_targets=_SELF, variables=variables
@@ -95,6 +118,19 @@ class PrivacyPages:
     def sent(self, reader: Reader, *, address: str) -> Page:
         """The answer to whatever address was entered."""
         return self._maker.make("privacy/sent", reader, variables={"address": address})
+
+    def code(self, reader: Reader, *, token: str, number: str | None, is_wrong: bool = False) -> Page:
+        """The answer to whatever number was entered: enter the code.
+
+        Args:
+            reader: who reads it.
+            token: of the visit.
+            number: as people write it; None where a code was entered, and the number isn't known yet.
+            is_wrong: whether that was another one.
+        """
+        variables = {"token": token, "number": number, "is_wrong": is_wrong}
+        status = 400 if is_wrong else 200
+        return self._maker.make("privacy/code", reader, status=status, form_targets=_SELF, variables=variables)
 
     def open(self, reader: Reader, *, here: str, token: str, address: str, expires_at_ms: int) -> Page:
         """The page that a mailed link opens: its button shows what is held, for mail scanners follow links."""
@@ -134,9 +170,9 @@ class PrivacyPages:
         text = text.encode("utf-8", "replace").decode() + "\n"
         return Page(status=200, html=text, headers=_DATA_HEADERS)
 
-    def failed(self, reader: Reader, *, status: int) -> Page:
-        """The link is wrong or over."""
-        return self._maker.make("privacy/failed", reader, status=status)
+    def failed(self, reader: Reader, *, status: int, medium: Medium = Medium.EMAIL) -> Page:
+        """The link is wrong or over, or the code is."""
+        return self._maker.make("privacy/failed", reader, status=status, variables={"medium": medium})
 
     def samples(self, reader: Reader) -> Iterator[Callable[[], Page]]:
         """Each page with values that are made up."""
@@ -147,14 +183,20 @@ class PrivacyPages:
         full = _sample_holdings(threepid, visit, now_ms=now_ms)
         empty = replace(full, association=None, invites=(), sessions=(), refused_since_ms=now_ms)
         see = partial(self.held, reader, visit=visit, terms=terms, token="t")  # noqa: S106 - a sample
-        yield partial(self.ask, reader, here="", terms=terms)
-        yield partial(self.ask, reader, here=None, terms=terms, status=400, typed="alice@")
+        asking = partial(self.ask, reader, terms=terms)
+        yield partial(asking, here="", offers_phone=False)
+        yield partial(asking, here=None, offers_phone=True)
+        yield from (partial(asking, here=None, offers_phone=True, problem=each, typed="alice@") for each in Problem)
+        yield from (
+            partial(self.code, reader, token="t", number=number, is_wrong=number is None)  # noqa: S106 - a sample
+            for number in ("+44 7700 900123", None)
+        )
         yield partial(self.sent, reader, address=threepid.address)
         yield partial(self.open, reader, here="?token=t", token="t", address=threepid.address, expires_at_ms=now_ms)  # noqa: S106 - a sample
         yield from (partial(see, holdings=empty, done=done) for done in (*Done, None))
         yield partial(see, holdings=full)
         yield partial(self.document, reader, visit=visit, holdings=full, terms=terms)
-        yield partial(self.failed, reader, status=400)
+        yield from (partial(self.failed, reader, status=400, medium=medium) for medium in Medium)
 
     def _held(
         self,
@@ -175,7 +217,8 @@ class PrivacyPages:
                 "token": token,
                 "done": done,
                 "at_ms": holdings.at_ms,
-                "address": holdings.threepid.address,
+                "medium": holdings.threepid.medium,
+                "address": _written(holdings.threepid),
                 "association": association,
                 "homeserver": None if association is None else server_of(association.user_id),
                 "invites": [_shown(invite) for invite in holdings.invites],
@@ -196,6 +239,11 @@ def _document(policy: Policy, language: Language) -> _Document:
     tag = next(tag for tag in tags if tag in policy.translations)
     translation = policy.translations[tag]
     return _Document(name=translation.name, version=policy.version, url=translation.url, tag=tag)
+
+
+def _written(threepid: Threepid) -> str:
+    """An address as people write it."""
+    return f"+{threepid.address}" if threepid.medium is Medium.MSISDN else threepid.address
 
 
 def _shown(invite: Invite) -> _ShownInvite:

@@ -33,3 +33,12 @@ class Texts:
         if self._validation is not None:
             return self._validation
         return self._templates.language_for(wanted, brand).translations.gettext("Your code is {token}")
+
+    def visit(self, wanted: Iterable[str], brand: str | None) -> str:
+        """The text that brings the code of a visit to the privacy page; `{token}` stands for it.
+
+        The operator's own words are for another purpose, so ours are sent.
+        """
+        translations = self._templates.language_for(wanted, brand).translations
+        text = translations.gettext("{token} is the code to see what {server} holds about this number.")
+        return text.replace("{server}", self._templates.server_name)

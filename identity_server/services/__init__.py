@@ -16,6 +16,7 @@ from identity_server.services.journal import Journal
 from identity_server.services.lookup import Lookup
 from identity_server.services.peppers import Peppers
 from identity_server.services.phone_validation import PhoneValidation
+from identity_server.services.phone_visits import PhoneVisits
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation
@@ -35,6 +36,7 @@ class Services:
     lookup: Lookup
     peppers: Peppers
     phone_validation: PhoneValidation
+    phone_visits: PhoneVisits
     public_keys: PublicKeys
     terms: TermsOfService
     validation: Validation

@@ -6,11 +6,9 @@ counted before they are compared, and it is compared slowly.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 
-from identity_server.domain.credentials import SALT_BYTES, CodeHasher
 from identity_server.domain.errors import (
     AddressRefused,
     DestinationRejected,
@@ -39,13 +37,13 @@ from identity_server.services.session_requests import (
     require_room,
     take_back,
 )
+from identity_server.services.slow_codes import SlowCodes
 from identity_server.services.text_jobs import text_to_payload
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
 _DAY_MS = 24 * 3_600_000
 _WRONG_CODES_PER_NUMBER_AND_DAY = 15
-_HASHED_AT_ONCE = 2
 _REFERENCE_BYTES = 16
 
 
@@ -115,7 +113,7 @@ class PhoneValidation:
     """Opens and completes validation sessions of phone numbers.
 
     Args:
-        hasher: hashes and compares codes; called in threads, two at a time.
+        codes: hashes and compares codes.
         texts: what a message says.
     """
 
@@ -126,7 +124,7 @@ class PhoneValidation:
         outbox: Outbox,
         clock: Clock,
         randomness: Randomness,
-        hasher: CodeHasher,
+        codes: SlowCodes,
         rules: PhoneRules,
         texts: Texts,
     ) -> None:
@@ -134,11 +132,9 @@ class PhoneValidation:
         self._outbox = outbox
         self._clock = clock
         self._randomness = randomness
-        self._hasher = hasher
+        self._codes = codes
         self._rules = rules
         self._texts = texts
-        # Each takes 19 MiB and a core for a while.
-        self._hashing = asyncio.Semaphore(_HASHED_AT_ONCE)
 
     # --- requestToken ---------------------------------------------------------------------
 
@@ -224,7 +220,7 @@ class PhoneValidation:
         while True:
             # A hash is made for one session. Should another request have opened or replaced it in the meantime,
             # a new hash is due; each round means that somebody else got on.
-            hashed = await self._hash(sid, code)
+            hashed = await self._codes.hash(sid, code)
             write = partial(self._write, asked=asked, message=message, sid=sid, hashed=hashed)
             written = await self._database.transaction(write)
             if not isinstance(written, ValidationSession) or asked.repeats(written):
@@ -262,7 +258,7 @@ class PhoneValidation:
         """
         now_ms = self._clock.now_ms()
         counted = await self._database.transaction(lambda tx: self._count_try(tx, sid, client_secret, now_ms))
-        if not await self._matches(counted.hashed, sid, code):
+        if not await self._codes.matches(counted.hashed, sid, code):
             raise TokenIncorrect
         return await self._database.transaction(lambda tx: _accept(tx, counted, now_ms))
 
@@ -285,15 +281,6 @@ class PhoneValidation:
             now_ms=now_ms,
         )
         return _Try(sid, session.code.hashed, place)
-
-    async def _hash(self, sid: SessionId, code: str) -> str:
-        salt = self._randomness.token_bytes(SALT_BYTES)
-        async with self._hashing:
-            return await asyncio.to_thread(self._hasher.hash, sid, code, salt=salt)
-
-    async def _matches(self, hashed: str, sid: SessionId, code: str) -> bool:
-        async with self._hashing:
-            return await asyncio.to_thread(self._hasher.matches, hashed, sid, code)
 
 
 async def _accept(tx: Transaction, right: _Try, now_ms: int) -> ValidationSession:

@@ -35,6 +35,12 @@ class Refusals:
         since_ms: int | None = found.scalar_one_or_none()
         return since_ms
 
+    async def are_there_any(self) -> bool:
+        """Whether any address is refused."""
+        return (
+            await self._connection.execute(select(refused_addresses.c.address_digest).limit(1))
+        ).first() is not None
+
     async def among(self, threepids: Collection[Threepid]) -> set[Threepid]:
         """Those of many addresses that are refused."""
         by_digest = {self._digest(each): each for each in threepids}

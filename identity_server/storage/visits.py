@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import Medium, Threepid
+from identity_server.domain.validation import CODE_TRIES
 from identity_server.domain.visit import Visit
 from identity_server.storage.sealing import Sealer, token_digest
 from identity_server.storage.tables import visits
@@ -46,6 +47,27 @@ class Visits:
             await self._connection.execute(select(visits).where(visits.c.token_digest == token_digest(token)))
         ).first()
         return None if row is None else self._from_row(row)
+
+    async def count_try(self, token: str) -> bool:
+        """Count a try of a code before it is compared; False if the tries of the visit are used up.
+
+        It is one statement, so that however many come at once, no more than that are let through.
+        """
+        counted = await self._connection.execute(
+            update(visits)
+            .where(visits.c.token_digest == token_digest(token), visits.c.code_tries < CODE_TRIES)
+            .values(code_tries=visits.c.code_tries + 1)
+        )
+        return counted.rowcount > 0
+
+    async def prove(self, token: str, *, code_hash: str) -> bool:
+        """From now on the token alone will do; False if this code has done its work already."""
+        proven = await self._connection.execute(
+            update(visits)
+            .where(visits.c.token_digest == token_digest(token), visits.c.code_hash == code_hash)
+            .values(is_proven=True, code_hash=None)
+        )
+        return proven.rowcount > 0
 
     async def list_of(self, threepid: Threepid, *, now_ms: int) -> list[Visit]:
         """The live visits of an address, the oldest first."""

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -377,10 +378,13 @@ class Importer:
     async def _invites(self, tx: Transaction, rows: list[Invite]) -> TableReport:
         outcome = TableReport()
         here = await tx.imports.find_invites([token_digest(row.token) for row in rows])
+        refused = await _refused_among(tx, rows)
         new: dict[bytes, OurInvite] = {}
         for row in rows:
             with outcome.skipping():
                 invite = self._invite(row)
+                if invite.threepid in refused:
+                    raise Skip(Skipped.REFUSED)
                 if row.sent_s is not None:
                     self._untold.add(invite.threepid)
                 digest = token_digest(invite.token)
@@ -632,12 +636,15 @@ class Importer:
         outcomes = {table: TableReport() for table in found}
         await tx.imports.expect_many()
         here = await tx.associations.list_blinds(batch[0].blind, batch[-1].blind)
+        refused = await _refused_among(tx, (row for rows in found.values() for row in rows.values()))
         stored: list[Association] = []
         removed: list[int] = []
         for each in batch:
             outcome, row = outcomes[each.table], found[each.table].get(each.row)
             with outcome.skipping():
                 association = self._decide(each, row, here.get(each.blind))
+                if association is not None and association.threepid in refused:
+                    raise Skip(Skipped.REFUSED)
                 outcome.moved += 1
                 if each.blind in here:
                     removed.append(here[each.blind].id)
@@ -727,6 +734,18 @@ def _threepid(row: Binding | Invite | Session) -> Threepid:
         raise Skip(Skipped.BAD_MEDIUM) from None
     except NotAnAddress:
         raise Skip(Skipped.BAD_ADDRESS) from None
+
+
+async def _refused_among(tx: Transaction, rows: Iterable[Binding | Invite]) -> set[Threepid]:
+    """Addresses whose owners have asked here to be left alone."""
+    # Reading an address takes longer than all else about a row, and mostly there is nobody.
+    if not await tx.refusals.are_there_any():
+        return set()
+    threepids = set()
+    for row in rows:
+        with suppress(Skip):
+            threepids.add(_threepid(row))
+    return await tx.refusals.among(threepids)
 
 
 def _user_id(text: str) -> UserId:

@@ -40,6 +40,7 @@ class Skipped(StrEnum):
     BAD_SECRET = "not a valid client secret"  # noqa: S105 - a reason
     TOO_LONG = "too long to be kept"
     OVER = "over"
+    REFUSED = "its owner wants it to be neither bound nor invited here"
     UNBOUND = "unbound: nothing to be kept"
     DELIVERED = "delivered already"
     NO_ACCOUNT = "its account is not there"

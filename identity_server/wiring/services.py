@@ -26,7 +26,9 @@ from identity_server.services.outbox import Outbox
 from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
 from identity_server.services.peppers import Peppers
 from identity_server.services.phone_validation import PhoneValidation
+from identity_server.services.phone_visits import PhoneVisits
 from identity_server.services.public_keys import PublicKeys
+from identity_server.services.slow_codes import SlowCodes
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation
 from identity_server.services.visits import Visits
@@ -41,6 +43,7 @@ from identity_server.wiring.settings import (
     phone_rules,
     validation_limits,
     visit_limits,
+    visit_texts,
 )
 from identity_server.wiring.storage import make_code_hasher, make_invite_mails, make_journal
 from identity_server.wiring.world import Ports
@@ -78,6 +81,9 @@ def make_services(
         owner_notices=make_owner_notices(config, ports, mails),
         rules=binding_rules(config),
     )
+    codes = SlowCodes(make_code_hasher(keys.root), randomness=randomness)
+    texting = phone_rules(config, offered=ports.sms is not None)
+    visitors = ClientLimits(name="visits", database=database, clock=clock, limit=_VISITS, at_once=_VISITS_AT_ONCE)
     return Services(
         accounts=Accounts(
             database=database,
@@ -129,8 +135,19 @@ def make_services(
             outbox=outbox,
             clock=clock,
             randomness=randomness,
-            hasher=make_code_hasher(keys.root),
-            rules=phone_rules(config, offered=ports.sms is not None),
+            codes=codes,
+            rules=texting,
+            texts=texts,
+        ),
+        phone_visits=PhoneVisits(
+            database=database,
+            outbox=outbox,
+            clock=clock,
+            randomness=randomness,
+            rules=texting,
+            per_day=visit_texts(config),
+            network_limits=visitors,
+            codes=codes,
             texts=texts,
         ),
         public_keys=PublicKeys(database=database, clock=clock, signing_key=keys.signing),
@@ -154,9 +171,7 @@ def make_services(
             randomness=randomness,
             associations=associations,
             limits=visit_limits(config),
-            network_limits=ClientLimits(
-                name="visits", database=database, clock=clock, limit=_VISITS, at_once=_VISITS_AT_ONCE
-            ),
+            network_limits=visitors,
             link=lambda token, lang: visit_link(config.public_base_url, token, lang),
             message_id_domain=config.mail_host,
         ),

@@ -110,6 +110,11 @@ def visit_limits(config: Config) -> VisitLimits:
     )
 
 
+def visit_texts(config: Config) -> RateLimit | None:
+    per_day = config.sms.privacy_page_per_day
+    return RateLimit(burst=per_day, interval_ms=_DAY_MS // per_day) if per_day else None
+
+
 def phone_rules(config: Config, *, offered: bool) -> PhoneRules:
     sms = config.sms
     return PhoneRules(

@@ -19,7 +19,8 @@ from identity_server.storage.database import Transaction
 from tests.flows.test_at_rest import everything_in, forms
 from tests.flows.test_invites import invite, settle
 from tests.flows.test_statements import all_statements
-from tests.support.harness import SECRET, Harness, Reply, User, running
+from tests.support.databases import read_everything
+from tests.support.harness import SECRET, Fakes, Harness, Reply, User, running
 
 PAGE = "/_matrix/identity/privacy"
 EMAIL = "alice@example.com"
@@ -146,14 +147,14 @@ async def test_no_statement_of_asking_looks_at_what_is_held(server: Harness, ali
 async def test_link_that_a_scanner_follows_changes_nothing(server: Harness, alice: User) -> None:
     await server.bound(alice, EMAIL)
     token = await token_for(server)
-    before = everything_in(server.config.db.file)
+    before = read_everything(server.config.db.file)
     for _ in range(10):
         reply = await server.get(f"{PAGE}/open?token={token}")
         assert reply.status == 200
         assert (await server.request("HEAD", f"{PAGE}/open?token={token}")).status == 200
         for button in ("remove", "refuse", "allow", "download"):
             assert (await server.get(f"{PAGE}/{button}?token={token}")).status == 405
-    assert everything_in(server.config.db.file) == before
+    assert read_everything(server.config.db.file) == before
     assert reply.headers["Referrer-Policy"] == "no-referrer"
     assert reply.headers["Cache-Control"] == "no-store"
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
@@ -194,10 +195,11 @@ async def test_nothing_stays_of_a_visit(tmp_path: Path) -> None:
         await server.system.upkeep.run_due()
         assert server.count("visits") == 0
         assert server.count("jobs") == 0
+    afterwards = everything_in(server.config.db.file)
     for secret in (STRANGER, token):
         for form in forms(secret):
             assert form not in live
-            assert form not in everything_in(server.config.db.file)
+            assert form not in afterwards
 
 
 async def test_invites_and_confirmations_are_shown(server: Harness, alice: User, bob: User) -> None:
@@ -345,8 +347,9 @@ async def test_of_a_refused_address_a_digest_stays_and_nothing_else(tmp_path: Pa
         assert server.count("refused_addresses") == 2
         assert all(len(row[0]) == 32 for row in server.rows("SELECT address_digest FROM refused_addresses"))
         assert await denied(await server.request_token(alice, EMAIL))
+    afterwards = everything_in(server.config.db.file)
     for form in forms(EMAIL):
-        assert form not in everything_in(server.config.db.file)
+        assert form not in afterwards
 
 
 async def test_asking_which_addresses_are_refused_is_not_free(server: Harness, alice: User) -> None:
@@ -500,3 +503,145 @@ async def test_brand_of_sydent_is_no_hindrance(tmp_path: Path) -> None:
     (brand / "verification_template.eml.j2").write_text(headers + "{{ link }}\n")
     async with running(tmp_path, settings={"GENERAL__TEMPLATES_PATH": str(brand.parent)}) as server:
         assert (await press(server, "open", await token_for(server))).status == 200
+
+
+# --- phone numbers ------------------------------------------------------------------------
+
+NUMBER = "+44 7700 900123"
+MSISDN = "447700900123"
+PHONE = Threepid(Medium.MSISDN, MSISDN)
+
+
+async def ask_by_phone(server: Harness, number: str = NUMBER, *, network: str | None = None, **fields: str) -> Reply:
+    headers = {} if network is None else {"X-Forwarded-For": network}
+    reply = await server.post(f"{PAGE}/phone", data={"number": number, "lang": "en", **fields}, headers=headers)
+    await settle(server)
+    return reply
+
+
+def token_in(reply: Reply) -> str:
+    """The token in the forms of a page."""
+    found = re.search(r'name="token" value="([^"]+)"', reply.body.decode())
+    assert found is not None
+    return found[1]
+
+
+async def bound_number(server: Harness, user: User) -> None:
+    body = {"client_secret": SECRET, "country": "GB", "phone_number": NUMBER, "send_attempt": 1}
+    sid = (await server.post("validate/msisdn/requestToken", body, as_=user)).json["sid"]
+    proof = {"sid": sid, "client_secret": SECRET, "token": server.sms.last_code}
+    assert (await server.post("validate/msisdn/submitToken", proof, as_=user)).status == 200
+    assert (await server.bind(user, sid)).status == 200
+    await settle(server)
+
+
+def wrong_code(server: Harness) -> str:
+    return f"{(int(server.sms.last_code) + 1) % 1_000_000:06}"
+
+
+async def is_bound(server: Harness) -> bool:
+    return await server.system.database.read(lambda tx: tx.associations.find(PHONE)) is not None
+
+
+async def test_owner_of_a_number_enters_a_code(server: Harness, alice: User) -> None:
+    await bound_number(server, alice)
+    asked = await ask_by_phone(server)
+    assert asked.status == 200
+    assert buttons_of(asked) == ["code"]
+    assert server.sms.sent[-1].to == MSISDN
+    expected = f"{server.sms.last_code} is the code to see what id.example.org holds about this number."
+    assert server.sms.sent[-1].body == f"{expected}\n\n@id.example.org #{server.sms.last_code}"
+    token = token_in(asked)
+    for button in ("open", "remove", "refuse", "download"):
+        reply = await press(server, button, token, form="json")
+        assert reply.status == 400, "the token alone opens nothing yet"
+    wrong = await press(server, "code", token, code=wrong_code(server))
+    assert wrong.status == 400
+    assert "This code is wrong." in text_of(wrong)
+    shown = await press(server, "code", token, code=f" {server.sms.last_code} ")
+    assert shown.status == 200
+    assert f"Phone number + {MSISDN}".replace("+ ", "+") in text_of(shown)
+    assert alice.user_id in text_of(shown)
+    assert (await press(server, "code", token, code="")).status == 200, "reloading the page does no harm"
+    assert "leads to no Matrix account" in text_of(await press(server, "remove", token))
+    assert not await is_bound(server)
+    assert "left alone here" in text_of(await press(server, "refuse", token))
+    body = {"client_secret": SECRET, "country": "GB", "phone_number": NUMBER, "send_attempt": 2}
+    assert await denied(await server.post("validate/msisdn/requestToken", body, as_=alice))
+    assert server.mail.sent == []
+    server.clock.advance(hours=5)
+    assert (await ask_by_phone(server)).status == 200, "and may take that back"
+    assert len(server.sms.sent) == 3
+
+
+async def test_code_is_tried_five_times_within_ten_minutes(server: Harness) -> None:
+    token = token_in(await ask_by_phone(server))
+    code = server.sms.last_code
+    for _ in range(5):
+        assert "This code is wrong." in text_of(await press(server, "code", token, code=wrong_code(server)))
+    assert "This code does not work" in text_of(await press(server, "code", token, code=code))
+    assert "This link does not work" in text_of(await press(server, "open", token))
+
+    late = token_in(await ask_by_phone(server))
+    server.clock.advance(minutes=10)
+    assert "This code does not work" in text_of(await press(server, "code", late, code=server.sms.last_code))
+    assert (await press(server, "code", "A" * 43, code="123456")).status == 400
+
+
+async def test_code_of_one_visit_opens_no_other(server: Harness) -> None:
+    first = token_in(await ask_by_phone(server))
+    first_code = server.sms.last_code
+    second = token_in(await ask_by_phone(server, "+44 7700 900456"))
+    assert server.sms.last_code != first_code
+    assert (await press(server, "code", second, code=first_code)).status == 400
+    assert (await press(server, "code", first, code=first_code)).status == 200
+
+
+async def test_texts_are_few_and_lock_nobody_out(tmp_path: Path) -> None:
+    settings = {**BEHIND_A_PROXY, "SMS__MSISDN_RATELIMIT_BURST": "4", "SMS__PRIVACY_PAGE_PER_DAY": "3"}
+    async with running(tmp_path, settings=settings) as server:
+        replies = [await ask_by_phone(server, network="198.51.100.7") for _ in range(4)]
+        assert [reply.status for reply in replies] == [200] * 3 + [429]
+        assert len(server.sms.sent) == 2, "half of what a number gets at once is kept for those who bind"
+        assert len({re.sub(rb'value="[^"]*"', b"", reply.body) for reply in replies[:3]}) == 1, "and nobody is told"
+        for number in range(3):
+            reply = await ask_by_phone(server, f"+44 7700 90020{number}", network=f"203.0.{number}.7")
+            assert reply.status == 200
+        assert len(server.sms.sent) == 3, "so many in a day, whoever asks"
+        alice = await server.register()
+        body = {"client_secret": SECRET, "country": "GB", "phone_number": NUMBER, "send_attempt": 1}
+        assert (await server.post("validate/msisdn/requestToken", body, as_=alice)).status == 200
+        server.clock.advance(days=1)
+        await ask_by_phone(server, network="198.51.100.7")
+        assert len(server.sms.sent) == 5
+
+
+@pytest.mark.parametrize("settings", [{"SMS__PRIVACY_PAGE_PER_DAY": "0"}, {}])
+async def test_numbers_are_asked_for_only_where_texts_are_sent(tmp_path: Path, settings: dict[str, str]) -> None:
+    fakes = Fakes()
+    fakes.offers_sms = bool(settings)
+    async with running(tmp_path, settings=settings, fakes=fakes) as server:
+        assert b'name="number"' not in (await server.get(PAGE)).body
+        assert (await ask_by_phone(server)).status == 400
+        assert server.sms.sent == []
+
+
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        ("", "not a complete phone number"),
+        ("07700 900123", "not a complete phone number"),
+        ("alice", "not a complete phone number"),
+        ("+44 7700 900123 ext. 5", "not a complete phone number"),
+        ("+33 6 12 34 56 78", "no messages to numbers of this country"),
+    ],
+)
+async def test_what_is_no_number_is_said_so_on_the_form(tmp_path: Path, number: str, problem: str) -> None:
+    async with running(tmp_path, settings={"SMS__SMSRULE_33": "reject"}) as server:
+        page = await server.get(PAGE)
+        assert buttons_of(page) == ["privacy", "privacy/phone"]
+        reply = await ask_by_phone(server, number)
+        assert reply.status == 400
+        assert problem in text_of(reply)
+        assert buttons_of(reply) == ["../privacy", "phone"]
+        assert server.sms.sent == []

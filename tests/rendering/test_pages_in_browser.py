@@ -22,7 +22,8 @@ from tests.support.chromium import DESKTOP, PHONE, chromium, opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
-PRIVACY = [f"privacy{number}" for number in range(11)]
+PAGES = Pages(Templates.load(server_name=SERVER))
+PRIVACY = [f"privacy{number}" for number, _ in enumerate(PAGES.privacy.samples(Reader()))]
 NAMES = ["confirm", "confirmed", "continue", "failed", "error", "policy", *PRIVACY]
 
 # Every visible piece of text with its contrast against what is painted behind it (no page has images or layers).

@@ -29,6 +29,16 @@ def test_a_text_is_in_the_language_of_its_reader_and_costs_once(tag: str, words:
     assert fits_one_sms(text)
 
 
+@pytest.mark.parametrize("tag", ["de", "en", "es", "fr"])
+def test_a_text_of_the_privacy_page_costs_once(tag: str) -> None:
+    template = Texts(TEMPLATES, validation="Shop: {token}").visit((tag,), None)
+    text = code_message(template, code="12345678", domain=SERVER)
+    assert SERVER in template
+    assert text.endswith(f"@{SERVER} #12345678")
+    assert len(text) > 70
+    assert fits_one_sms(text)
+
+
 def test_the_words_of_the_operator_stand_for_every_language() -> None:
     texts = Texts(TEMPLATES, validation="Shop: {token}")
     assert {texts.validation((tag,), None) for tag in ("de", "en", "xq")} == {"Shop: {token}"}

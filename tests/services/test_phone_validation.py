@@ -18,6 +18,7 @@ from identity_server.rendering.templates import Templates
 from identity_server.rendering.texts import Texts
 from identity_server.services.outbox import Outcome
 from identity_server.services.phone_validation import PhoneRequest, PhoneRules, PhoneValidation
+from identity_server.services.slow_codes import SlowCodes
 from identity_server.services.text_jobs import text_from_payload
 from identity_server.storage.database import Database
 from identity_server.storage.jobs import Job
@@ -38,13 +39,13 @@ class CountingHasher(CodeHasher):
         self._now = 0
         self._lock = threading.Lock()
 
-    def matches(self, hashed: str, sid: SessionId, code: str) -> bool:
+    def matches(self, hashed: str, owner: str, code: str) -> bool:
         with self._lock:
             self.compared += 1
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
-            return super().matches(hashed, sid, code)
+            return super().matches(hashed, owner, code)
         finally:
             with self._lock:
                 self._now -= 1
@@ -76,7 +77,7 @@ class Phones:
             outbox=self.outbox,
             clock=self.clock,
             randomness=FakeRandomness(),
-            hasher=self.hasher,
+            codes=SlowCodes(self.hasher, randomness=FakeRandomness()),
             rules=PhoneRules(
                 offered=True,
                 rejected_calling_codes=frozenset(),

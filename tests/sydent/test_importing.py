@@ -92,6 +92,21 @@ async def test_rows_of_earlier_bindings_are_merged(sydent: OldSydent, target: Ta
     assert report.table(GLOBAL).merged == {Merged.COPY: 1, Merged.OLDER: 1}
 
 
+async def test_address_whose_owner_wants_to_be_left_alone_is_left_out(sydent: OldSydent, target: Target) -> None:
+    refused = Threepid(Medium.EMAIL, "alice@example.com")
+    await target.database.transaction(lambda tx: tx.refusals.add(refused, now_ms=START_MS))
+    sydent.bind("Alice@example.com")
+    sydent.bind("bob@example.com", BOB)
+    sydent.invite("alice@EXAMPLE.com", token="hers")
+    sydent.invite("carol@example.com", token="carols")
+
+    report = await target.take(sydent)
+
+    assert await target.bindings() == {"bob@example.com": BOB}
+    assert report.table(LOCAL).skipped == report.table("invite_tokens").skipped == {Skipped.REFUSED: 1}
+    assert await target.database.read(lambda tx: tx.invites.list_of(refused, now_ms=START_MS)) == []
+
+
 async def test_unbinding_hides_what_is_older(sydent: OldSydent, target: Target) -> None:
     sydent.unbind("alice@example.com", ts=2000)
     sydent.publish("alice@example.com", ts=1999, origin=OTHER_SERVER, origin_id=1)
