@@ -32,12 +32,12 @@ def problems_of(path: Path) -> list[str]:
 def test_the_examples_are_whole() -> None:
     policies = load_policies(EXAMPLES, base_url=BASE + "/")
     assert {each.id: set(each.translations) for each in policies.terms.policies} == {
-        "privacy_policy": {"en", "fr"},
-        "terms_of_service": {"en", "fr"},
+        "privacy_policy": {"de", "en", "es", "fr"},
+        "terms_of_service": {"de", "en", "es", "fr"},
     }
-    assert {each.version for each in policies.terms.policies} == {"1.1"}
-    url = f"{BASE}/_matrix/identity/terms/privacy_policy/1.1/fr"
-    assert policies.terms.find(url) == Acceptance("privacy_policy", "1.1", "fr", url)
+    assert {each.version for each in policies.terms.policies} == {"1.2"}
+    url = f"{BASE}/_matrix/identity/terms/privacy_policy/1.2/fr"
+    assert policies.terms.find(url) == Acceptance("privacy_policy", "1.2", "fr", url)
     for document in policies.documents:
         assert "[OP" in document.html
         assert document.html.startswith("<p>")
