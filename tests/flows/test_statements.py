@@ -64,6 +64,9 @@ async def test_no_request_goes_through_a_table(server: Harness, alice: User) -> 
         assert (await server.post("3pid/unbind", body)).status == 200
         phone = {"client_secret": SECRET, "country": "GB", "phone_number": "07400123456", "send_attempt": 1}
         assert (await server.post("validate/msisdn/requestToken", phone, as_=alice)).status == 200
+        for path, field, value in (("", "email", EMAIL), ("/phone", "number", "+44 7400 123456")):
+            reply = await server.post(f"/_matrix/identity/privacy{path}", data={field: value})
+            assert reply.status == 200
         assert (await server.post("account/logout", as_=alice)).status == 200
     assert len(seen) > 30
     assert_no_table_is_gone_through(server, seen)
