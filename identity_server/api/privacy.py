@@ -18,6 +18,7 @@ from identity_server.api.clients import network_of
 from identity_server.api.errors import status_and_errcode
 from identity_server.api.pages import LINK_IS_NO_GOOD, brand_of, page_response, reader_of
 from identity_server.api.requests import Text, TokenField, WireModel, read_form, read_query
+from identity_server.domain.association import Visibility
 from identity_server.domain.errors import (
     DestinationRejected,
     Forbidden,
@@ -39,6 +40,7 @@ from identity_server.services.visits import MailRequest
 PHONE_PATH: Final = f"{PRIVACY_PATH}/phone"
 CODE_PATH: Final = f"{PRIVACY_PATH}/code"
 OPEN_PATH: Final = f"{PRIVACY_PATH}/open"
+SHOW_PATH: Final = f"{PRIVACY_PATH}/show"
 REMOVE_PATH: Final = f"{PRIVACY_PATH}/remove"
 REFUSE_PATH: Final = f"{PRIVACY_PATH}/refuse"
 ALLOW_PATH: Final = f"{PRIVACY_PATH}/allow"
@@ -69,6 +71,10 @@ class _Visited(WireModel):
 
 class _Proved(_Visited):
     code: Annotated[str, Text(255, min_length=0)] = ""
+
+
+class _Shown(_Visited):
+    visibility: Literal["everyone", "homeserver", "nobody"]
 
 
 class _Downloaded(_Visited):
@@ -195,6 +201,14 @@ async def open_visit(request: web.Request) -> web.Response:
     """The button of that page."""
     form = await read_form(request, _Visited)
     return _held(request, form, *await request.app[SERVICES].visits.look(form.token))
+
+
+@_only_good_links
+async def show(request: web.Request) -> web.Response:
+    """Say who may know of the binding."""
+    form = await read_form(request, _Shown)
+    seen = await request.app[SERVICES].visits.show(form.token, Visibility(form.visibility))
+    return _held(request, form, *seen, done=Done.SHOWN)
 
 
 @_only_good_links

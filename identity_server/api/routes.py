@@ -90,6 +90,7 @@ ROUTES: Final = (
     Route("POST", privacy.CODE_PATH, privacy.enter_code, OPEN, Answers.PAGE),
     Route("GET", privacy.OPEN_PATH, privacy.show_open_page, OPEN, Answers.PAGE),
     Route("POST", privacy.OPEN_PATH, privacy.open_visit, OPEN, Answers.PAGE),
+    Route("POST", privacy.SHOW_PATH, privacy.show, OPEN, Answers.PAGE),
     Route("POST", privacy.REMOVE_PATH, privacy.remove, OPEN, Answers.PAGE),
     Route("POST", privacy.REFUSE_PATH, privacy.refuse, OPEN, Answers.PAGE),
     Route("POST", privacy.ALLOW_PATH, privacy.allow, OPEN, Answers.PAGE),

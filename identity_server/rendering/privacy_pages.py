@@ -14,7 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from identity_server.domain.association import Association
+from identity_server.domain.association import ASSOCIATION_LIFETIME_MS, Association, Visibility
 from identity_server.domain.holdings import Holdings
 from identity_server.domain.identifiers import Medium, SessionId, Threepid, UserId, server_of
 from identity_server.domain.invite import Invite
@@ -47,6 +47,7 @@ class Problem(StrEnum):
 class Done(StrEnum):
     """What a visitor has just had done."""
 
+    SHOWN = "shown"
     REMOVED = "removed"
     REFUSED = "refused"
     ALLOWED = "allowed"
@@ -220,6 +221,8 @@ class PrivacyPages:
                 "medium": holdings.threepid.medium,
                 "address": _written(holdings.threepid),
                 "association": association,
+                "ends": association is not None and association.not_after < association.ts + ASSOCIATION_LIFETIME_MS,
+                "visibilities": tuple(Visibility),
                 "homeserver": None if association is None else server_of(association.user_id),
                 "invites": [_shown(invite) for invite in holdings.invites],
                 "sessions": holdings.sessions,
@@ -302,7 +305,7 @@ def _to_json(holdings: Holdings, terms: Terms, server_name: str) -> dict[str, An
         "as_of": _iso(holdings.at_ms),
         "medium": holdings.threepid.medium.value,
         "address": holdings.threepid.address,
-        "binding": None if association is None else {"mxid": association.user_id, "since": _iso(association.ts)},
+        "binding": None if association is None else _binding_to_json(association),
         "invites": [
             {
                 "sender": invite.sender,
@@ -336,6 +339,15 @@ def _to_json(holdings: Holdings, terms: Terms, server_name: str) -> dict[str, An
             }
             for policy in terms.policies
         ],
+    }
+
+
+def _binding_to_json(association: Association) -> dict[str, Any]:
+    return {
+        "mxid": association.user_id,
+        "since": _iso(association.ts),
+        "visibility": association.visibility.value,
+        "valid_until": _iso(association.not_after),
     }
 
 

@@ -267,15 +267,24 @@ class Associations:
             bound = await tx.associations.find(threepid)
             if bound is None or bound.user_id != user_id:
                 raise NoSuchBinding
-            if bound.visibility is visibility:
-                return
-            # Every change is read by every node.
-            await tx.rate_limits.take("visibility", user_id, _VISIBILITY_CHANGES, now_ms=now_ms)
-            changed = replace(bound, visibility=visibility)
-            await tx.associations.replace(row_id(self._randomness), changed, now_ms=now_ms)
-            await tx.audit.add(AuditEvent.VISIBILITY_CHANGED, now_ms=now_ms, about=(threepid, user_id))
+            await self.show(tx, bound, visibility, now_ms=now_ms)
 
         await self._database.transaction(use_case)
+
+    async def show(self, tx: Transaction, bound: Association, visibility: Visibility, *, now_ms: int) -> None:
+        """Let others know of a binding, or no longer, as a step of what its owner wants done.
+
+        Raises:
+            RateLimited: too many changes for this Matrix ID.
+        """
+        if bound.visibility is visibility:
+            return
+        # Every change is read by every node.
+        await tx.rate_limits.take("visibility", bound.user_id, _VISIBILITY_CHANGES, now_ms=now_ms)
+        changed = replace(bound, visibility=visibility)
+        await tx.associations.replace(row_id(self._randomness), changed, now_ms=now_ms)
+        about = (bound.threepid, bound.user_id)
+        await tx.audit.add(AuditEvent.VISIBILITY_CHANGED, now_ms=now_ms, about=about)
 
     async def list_live(self, threepids: Sequence[Threepid], *, client_network: str) -> list[Association]:
         """The associations of these addresses that hold now and that everyone may see, for lookups in plain text (v1).

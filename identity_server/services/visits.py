@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from identity_server.domain.association import Visibility
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.errors import RateLimited, TokenIncorrect
 from identity_server.domain.holdings import Holdings
@@ -199,6 +200,22 @@ class Visits:
 
         async def change(tx: Transaction, threepid: Threepid) -> list[Job]:
             return await self._associations.release(tx, threepid, now_ms=self._clock.now_ms())
+
+        return await self._change(token, change)
+
+    async def show(self, token: str, visibility: Visibility) -> tuple[Visit, Holdings]:
+        """Commit who may know of the address's binding, if there is one; returns what is held afterwards.
+
+        Raises:
+            TokenIncorrect, TokenExpired: as `find`.
+            RateLimited: too many changes for the Matrix ID that the address is bound to.
+        """
+
+        async def change(tx: Transaction, threepid: Threepid) -> list[Job]:
+            bound = await tx.associations.find(threepid)
+            if bound is not None:
+                await self._associations.show(tx, bound, visibility, now_ms=self._clock.now_ms())
+            return []
 
         return await self._change(token, change)
 

@@ -97,7 +97,7 @@ async def test_owner_sees_the_binding_and_removes_it(telling: Harness) -> None:
     shown = await press(telling, "open", token)
     assert shown.status == 200
     assert f"Matrix ID {alice.user_id} Since 15 June 2025 at 15:06 UTC" in text_of(shown)
-    assert buttons_of(shown) == ["remove", "download", "refuse"]
+    assert buttons_of(shown) == ["show", "remove", "download", "refuse"]
     assert await telling.find(bob, EMAIL) == alice.user_id, "looking changes nothing"
 
     removed = await press(telling, "remove", token)
@@ -212,6 +212,24 @@ async def test_invites_and_confirmations_are_shown(server: Harness, alice: User,
     assert "Confirmed not yet" in shown
 
 
+async def test_owner_says_who_may_find_them(server: Harness, alice: User, bob: User) -> None:
+    colleague = await server.register("@colleague:example.org")
+    await server.bound(alice, EMAIL)
+    token = await token_for(server)
+    for choice, finders in (("homeserver", {colleague}), ("nobody", set()), ("everyone", {colleague, bob})):
+        shown = await press(server, "show", token, visibility=choice)
+        assert "Done: your choice holds from now on." in text_of(shown)
+        assert f'value="{choice}" checked' in shown.body.decode()
+        assert shown.body.count(b" checked") == 1
+        found = {user for user in (colleague, bob) if await server.find(user, EMAIL) == alice.user_id}
+        assert found == finders
+        data = await press(server, "download", token, form="json")
+        assert json.loads(data.body)["binding"]["visibility"] == choice
+    assert (await press(server, "show", token, visibility="somebody")).status == 400
+    await press(server, "remove", token)
+    assert (await press(server, "show", token, visibility="nobody")).status == 200, "there is nothing to hide"
+
+
 async def test_what_strangers_wrote_is_text(server: Harness, alice: User) -> None:
     evil = "<script>alert(1)</script>"
     assert (await invite(server, alice, EMAIL, room_name=evil, sender_display_name=evil)).status == 200
@@ -237,7 +255,12 @@ async def test_download_holds_all_of_it_and_nothing_that_opens_anything(
     held = json.loads(data.body)
     assert held["identity_server"] == "id.example.org"
     assert (held["medium"], held["address"]) == ("email", EMAIL)
-    assert held["binding"] == {"mxid": alice.user_id, "since": "2025-06-15T15:06:40.000Z"}
+    assert held["binding"] == {
+        "mxid": alice.user_id,
+        "since": "2025-06-15T15:06:40.000Z",
+        "visibility": "everyone",
+        "valid_until": "2125-05-22T15:06:40.000Z",
+    }
     assert held["invites"] == []
     assert [each["requested_by"] for each in held["confirmations"]] == [alice.user_id]
     assert len(held["visits"]) == 1
