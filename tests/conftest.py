@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from tests.support import canaries, postgresql
 from tests.support.databases import POSTGRESQL_FOLDER, make_template, on_postgresql
 from tests.support.harness import Harness, User, running
+from tests.support.logs import logging_as_before
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +45,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     other = item.get_closest_marker("sqlite" if on_postgresql() else "postgresql")
     if other is not None:
         pytest.skip(f"about the other engine: {other.kwargs['reason']}")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Every command sets logging up for its process; after it, whoever hears what is logged would hear nothing more."""
+    with logging_as_before():
+        yield
 
 
 @pytest.fixture

@@ -6,19 +6,11 @@ import logging
 import logging.handlers
 import select
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from identity_server.observability import BLOCK, rotate_log, set_up_logging
-from tests.support.logs import logging_as_before
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    with logging_as_before():
-        yield
 
 
 def test_parent_begins_a_new_file_at_midnight_even_if_it_has_nothing_to_say(tmp_path: Path) -> None:

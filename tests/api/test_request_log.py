@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +13,10 @@ from tests.support.harness import running
 
 
 @pytest.fixture(params=["json", "console"])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    root = logging.getLogger()
-    before, level, configured = root.handlers[:], root.level, structlog.get_config()
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     path = tmp_path / "log"
     set_up_logging(level="INFO", form=request.param, path=path)
-    yield request.param, path
-    for handler in root.handlers:
-        handler.close()
-    root.handlers[:] = before
-    root.setLevel(level)
-    structlog.configure(**configured)
+    return request.param, path
 
 
 async def test_requests_are_logged_by_their_row_alone(log: tuple[str, Path], tmp_path: Path) -> None:

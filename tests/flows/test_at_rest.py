@@ -12,7 +12,6 @@ from identity_server.domain.ports import DeliveryPostponed
 from identity_server.observability import redact_text, set_up_logging
 from tests.support.databases import read_everything
 from tests.support.harness import SECRET, Harness, running
-from tests.support.logs import logging_as_before
 
 EMAIL = "alice.in.wonderland@example.com"
 NEXT_LINK = "https://app.example.com/done?whose=alice"
@@ -59,10 +58,9 @@ async def test_nothing_readable_in_the_database(tmp_path: Path) -> None:
 
 async def test_nothing_readable_in_the_log_at_debug(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with logging_as_before():
-        set_up_logging(level="DEBUG", form="json", path=log)
-        async with running(tmp_path) as server:
-            hidden = await whole_flow(server)
+    set_up_logging(level="DEBUG", form="json", path=log)
+    async with running(tmp_path) as server:
+        hidden = await whole_flow(server)
     written = log.read_bytes()
     assert b"account/register" in written, "the log is the one that was searched"
     for secret in hidden:
