@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 _TAKEN_ALONG = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -20,14 +21,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take along what stands outside of docs/."""
     root = Path(config.config_file_path).parent
     for name, page in _TAKEN_ALONG.items():
-        content = _LINK.sub(lambda link: _led(link, folder=""), (root / name).read_text())
-        files.append(File.generated(config, page, content=content))
+        files.append(File.generated(config, page, content=(root / name).read_text()))
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
+def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
     """Have links stay within the site."""
-    return _LINK.sub(lambda link: _led(link, folder="docs"), markdown)
+    folder = "" if page.file.src_uri in _TAKEN_ALONG.values() else "docs"
+    return _LINK.sub(lambda link: _led(link, folder=folder), markdown)
 
 
 def _led(link: re.Match[str], *, folder: str) -> str:
@@ -37,6 +38,4 @@ def _led(link: re.Match[str], *, folder: str) -> str:
         return f"[{text}]({_TAKEN_ALONG[path]}{anchor})"
     if path.startswith("docs/"):
         return f"[{text}]({path.removeprefix('docs/')}{anchor})"
-    if not folder and target in _TAKEN_ALONG.values():
-        return link[0]
     return f"{text} (`{path}`)" if text.strip("`") != path else f"`{path}`"

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from aiohttp import web
 
 from identity_server.api.app_keys import SERVICES
 from identity_server.api.errors import json_response
-from identity_server.api.requests import Text, UserIdField, WireModel, read_json
+from identity_server.api.requests import AddressField, MediumField, UserIdField, WireModel, read_json
 from identity_server.api.threepid import canonical_threepid
 from identity_server.domain.identifiers import UserId
 
-_Medium = Annotated[str, Text(32)]
-_Address = Annotated[str, Text(512)]
-
 
 class _Binding(WireModel):
-    medium: _Medium
-    address: _Address
+    medium: MediumField
+    address: AddressField
     mxid: UserIdField
 
 

@@ -12,7 +12,7 @@ from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.api.clients import network_of
 from identity_server.api.errors import json_response
 from identity_server.api.pages import brand_of
-from identity_server.api.requests import Text, UserIdField, WireModel, read_json
+from identity_server.api.requests import MediumField, Text, UserIdField, WireModel, read_json
 from identity_server.api.route import account_id
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import UserId
@@ -27,7 +27,6 @@ _EPHEMERAL_VALID_PATH = "/_matrix/identity/v2/pubkey/ephemeral/isvalid"
 _MAX_DETAILS = 50
 _MAX_DETAIL = 2048
 
-_Medium = Annotated[str, Text(32)]
 # Whatever string is no address is refused as an address, by `canonical_email`.
 _Address = StrictStr
 _RoomId = Annotated[str, Text(255)]
@@ -38,7 +37,7 @@ _PrivateKey = Annotated[str, Text(128)]
 class _StoreInvite(WireModel):
     model_config = ConfigDict(extra="allow")
 
-    medium: _Medium
+    medium: MediumField
     address: _Address
     room_id: _RoomId
     sender: UserIdField

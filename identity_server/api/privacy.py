@@ -18,7 +18,7 @@ from identity_server.api.clients import network_of
 from identity_server.api.errors import status_and_errcode
 from identity_server.api.pages import LINK_IS_NO_GOOD, brand_of, page_response, reader_of
 from identity_server.api.requests import Text, TokenField, WireModel, read_form, read_query
-from identity_server.domain.association import Visibility
+from identity_server.api.visibility import VisibilityField
 from identity_server.domain.errors import (
     DestinationRejected,
     Forbidden,
@@ -35,7 +35,7 @@ from identity_server.rendering.page import Page, Reader
 from identity_server.rendering.privacy_pages import Done, Problem
 from identity_server.rendering.templates import PRIVACY_PATH
 from identity_server.services.phone_visits import TextRequest
-from identity_server.services.visits import MailRequest
+from identity_server.services.visits import MailRequest, Visits
 
 PHONE_PATH: Final = f"{PRIVACY_PATH}/phone"
 CODE_PATH: Final = f"{PRIVACY_PATH}/code"
@@ -74,7 +74,7 @@ class _Proved(_Visited):
 
 
 class _Shown(_Visited):
-    visibility: Literal["everyone", "homeserver", "nobody"]
+    visibility: VisibilityField
 
 
 class _Downloaded(_Visited):
@@ -197,39 +197,27 @@ async def show_open_page(request: web.Request) -> web.Response:
 
 
 @_only_good_links
-async def open_visit(request: web.Request) -> web.Response:
-    """The button of that page."""
-    form = await read_form(request, _Visited)
-    return _held(request, form, *await request.app[SERVICES].visits.look(form.token))
-
-
-@_only_good_links
 async def show(request: web.Request) -> web.Response:
     """Say who may know of the binding."""
     form = await read_form(request, _Shown)
-    seen = await request.app[SERVICES].visits.show(form.token, Visibility(form.visibility))
+    seen = await request.app[SERVICES].visits.show(form.token, form.visibility)
     return _held(request, form, *seen, done=Done.SHOWN)
 
 
-@_only_good_links
-async def remove(request: web.Request) -> web.Response:
-    """Remove the binding."""
-    form = await read_form(request, _Visited)
-    return _held(request, form, *await request.app[SERVICES].visits.unbind(form.token), done=Done.REMOVED)
+def _button(act: Callable[[Visits, str], Awaitable[tuple[Visit, Holdings]]], *, done: Done | None = None) -> Handler:
+    """A form that holds nothing but the token: do what it is for, and show what is held afterwards."""
+
+    async def pressed(request: web.Request) -> web.Response:
+        form = await read_form(request, _Visited)
+        return _held(request, form, *await act(request.app[SERVICES].visits, form.token), done=done)
+
+    return _only_good_links(pressed)
 
 
-@_only_good_links
-async def refuse(request: web.Request) -> web.Response:
-    """Leave the address alone from now on."""
-    form = await read_form(request, _Visited)
-    return _held(request, form, *await request.app[SERVICES].visits.refuse(form.token), done=Done.REFUSED)
-
-
-@_only_good_links
-async def allow(request: web.Request) -> web.Response:
-    """Take that back."""
-    form = await read_form(request, _Visited)
-    return _held(request, form, *await request.app[SERVICES].visits.allow(form.token), done=Done.ALLOWED)
+open_visit: Final = _button(Visits.look)
+remove: Final = _button(Visits.unbind, done=Done.REMOVED)
+refuse: Final = _button(Visits.refuse, done=Done.REFUSED)
+allow: Final = _button(Visits.allow, done=Done.ALLOWED)
 
 
 @_only_good_links

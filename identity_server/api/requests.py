@@ -78,6 +78,8 @@ SessionIdField = Annotated[str, AfterValidator(parse_session_id)]
 UserIdField = Annotated[str, AfterValidator(parse_user_id)]
 ServerNameField = Annotated[str, AfterValidator(parse_server_name)]
 TokenField = Annotated[str, Text(255)]
+MediumField = Annotated[str, Text(32)]
+AddressField = Annotated[str, Text(512)]
 
 
 async def read_json(request: web.Request, model: type[Wire]) -> Wire:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Any
 
 from aiohttp import web
 
@@ -11,9 +11,10 @@ from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.api.clients import network_of
 from identity_server.api.errors import json_response
 from identity_server.api.requests import (
+    AddressField,
     ClientSecretField,
+    MediumField,
     SessionIdField,
-    Text,
     UserIdField,
     WireModel,
     read_json,
@@ -34,8 +35,6 @@ from identity_server.domain.identifiers import (
     canonical_email,
 )
 
-_Medium = Annotated[str, Text(32)]
-_Address = Annotated[str, Text(512)]
 _MSISDN = re.compile(r"[0-9]{1,15}")
 
 
@@ -49,8 +48,8 @@ class _Bind(_Session):
 
 
 class _Threepid(WireModel):
-    medium: _Medium
-    address: _Address
+    medium: MediumField
+    address: AddressField
 
 
 class _Unbind(WireModel):

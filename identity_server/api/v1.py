@@ -13,20 +13,17 @@ from pydantic import Field, StrictStr
 from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.api.clients import network_of
 from identity_server.api.errors import json_response
-from identity_server.api.requests import Text, WireModel, read_json, read_query
+from identity_server.api.requests import AddressField, MediumField, WireModel, read_json, read_query
 from identity_server.api.threepid import canonical_threepid
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import Threepid
 
 _MAX_THREEPIDS = 1000
 
-_Medium = Annotated[str, Text(32)]
-_Address = Annotated[str, Text(512)]
-
 
 class _Lookup(WireModel):
-    medium: _Medium
-    address: _Address
+    medium: MediumField
+    address: AddressField
 
 
 class _BulkLookup(WireModel):

@@ -13,15 +13,12 @@ from pydantic import BeforeValidator
 
 from identity_server.api.app_keys import SERVICES
 from identity_server.api.errors import json_response
-from identity_server.api.requests import Text, WireModel, read_json
+from identity_server.api.requests import AddressField, MediumField, WireModel, read_json
 from identity_server.api.route import ACCOUNT
 from identity_server.api.threepid import canonical_threepid
 from identity_server.domain.association import Visibility
 
 VISIBILITY_PATH = "/_matrix/identity/unstable/org.matrix-identity-server/visibility"
-
-_Medium = Annotated[str, Text(32)]
-_Address = Annotated[str, Text(512)]
 
 
 def _visibility(value: object) -> Visibility:
@@ -30,10 +27,13 @@ def _visibility(value: object) -> Visibility:
     raise ValueError(f"one of {', '.join(Visibility)} is wanted")
 
 
+VisibilityField = Annotated[Visibility, BeforeValidator(_visibility)]
+
+
 class _Change(WireModel):
-    medium: _Medium
-    address: _Address
-    visibility: Annotated[Visibility, BeforeValidator(_visibility)]
+    medium: MediumField
+    address: AddressField
+    visibility: VisibilityField
 
 
 async def list_own(request: web.Request) -> web.Response:

@@ -25,7 +25,6 @@ from identity_server.wiring.storage import AuditTools, open_audit
 
 T = TypeVar("T")
 _HASH = re.compile(rf"[0-9a-fA-F]{{{2 * HASH_BYTES}}}")
-_NO_COUNTRY = "ZZ"
 
 
 @click.group()
@@ -120,7 +119,7 @@ def _subject(text: str) -> Subject:
         if "@" in text:
             return Threepid(Medium.EMAIL, canonical_email(text))
         if text.startswith("+"):
-            return parse_phone_number(text, _NO_COUNTRY).threepid
+            return parse_phone_number(text).threepid
         return parse_server_name(text)
     except IdentityServerError:
         raise click.BadParameter("this is no e-mail address, phone number, Matrix ID or server name") from None

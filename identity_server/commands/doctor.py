@@ -18,9 +18,6 @@ from identity_server.domain.identifiers import canonical_email, parse_server_nam
 from identity_server.domain.phone import parse_phone_number
 from identity_server.observability import set_up_logging
 
-_NO_COUNTRY = "ZZ"
-"""Only numbers that begin with a plus can be read then."""
-
 
 @click.command()
 @conf_option
@@ -49,7 +46,7 @@ def doctor(
             homeserver=None if homeserver is None else parse_server_name(homeserver.lower()),
             client_domain=None if client_domain is None else parse_server_name(client_domain.lower()),
             mail_to=None if mail_to is None else canonical_email(mail_to),
-            sms_to=None if sms_to is None else parse_phone_number(sms_to, _NO_COUNTRY),
+            sms_to=None if sms_to is None else parse_phone_number(sms_to),
         )
     except IdentityServerError as error:
         raise click.UsageError(error.message) from None

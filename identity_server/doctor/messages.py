@@ -5,8 +5,15 @@ from __future__ import annotations
 from identity_server.config import Config
 from identity_server.doctor.findings import Finding, fault, fine, note, skipped
 from identity_server.doctor.patient import Patient
-from identity_server.domain.ports import DeliveryError, DeliveryPostponed, Mail, MailTransport, TextMessage
-from identity_server.domain.random_values import opaque
+from identity_server.domain.ports import (
+    DeliveryError,
+    DeliveryPostponed,
+    Mail,
+    MailTransport,
+    SmsTransport,
+    TextMessage,
+)
+from identity_server.domain.random_values import message_id, opaque
 from identity_server.outbound.mail import SmtpTransport
 from identity_server.outbound.sms import ProviderProblem, build_sms_transport
 from identity_server.rendering.faults import BrandingProblems
@@ -15,7 +22,7 @@ from identity_server.wiring.world import make_mail_transport, make_mails
 
 _MAIL, _TEXTS = "mail", "texts"
 _DAY_MS = 24 * 3_600_000
-_ID_BYTES = 12
+_REFERENCE_BYTES = 12
 
 _ADVICE = {
     "AUTH: 535": "the relay refuses the login: look at `email.smtpusername` and `email.smtppassword`",
@@ -55,7 +62,7 @@ async def _send(patient: Patient, transport: MailTransport, address: str) -> Fin
     mail = Mail(
         template="verification",
         to=address,
-        message_id=f"<{opaque(patient.randomness, _ID_BYTES)}@{config.mail_host}>",
+        message_id=message_id(patient.randomness, config.mail_host),
         variables={
             "address": address,
             "user_id": f"@doctor:{config.general.server_name}",
@@ -83,29 +90,33 @@ def _of_sydents_templates(config: Config, address: str) -> dict[str, str]:
 
 async def examine_texts(patient: Patient) -> list[Finding]:
     """Send a text if there is somebody to send it to; nothing else shows whether the provider lets us in."""
-    number = patient.questions.sms_to
     try:
         transport = build_sms_transport(sms_settings(patient.config), clock=patient.clock)
     except (ProviderProblem, OSError) as error:
         return [fault(_TEXTS, str(error), fix="correct [sms]; docs/sms.md")]
     if transport is None:
         return [note(_TEXTS, "no provider is configured, so no phone number can be confirmed")]
-    if number is None:
+    try:
+        return [await _text(patient, transport)]
+    finally:
         await transport.close()
-        return [skipped(_TEXTS, "--sms-to NUMBER sends a text there, which costs what a text costs")]
+
+
+async def _text(patient: Patient, transport: SmsTransport) -> Finding:
+    number = patient.questions.sms_to
+    if number is None:
+        return skipped(_TEXTS, "--sms-to NUMBER sends a text there, which costs what a text costs")
     message = TextMessage(
         to=number.msisdn,
         country_code=number.calling_code,
         body=f"A test by the identity server {patient.config.general.server_name}.",
-        reference=opaque(patient.randomness, _ID_BYTES),
+        reference=opaque(patient.randomness, _REFERENCE_BYTES),
     )
     try:
         await transport.send(message)
     except DeliveryError as error:
-        return [fault(_TEXTS, "no provider takes a text", cause=str(error), fix="look at the credentials in [sms]")]
-    finally:
-        await transport.close()
-    return [fine(_TEXTS, "a provider has taken a text; see whether it arrives")]
+        return fault(_TEXTS, "no provider takes a text", cause=str(error), fix="look at the credentials in [sms]")
+    return fine(_TEXTS, "a provider has taken a text; see whether it arrives")
 
 
 def _advice_for(error: DeliveryError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from yarl import URL
@@ -11,7 +10,7 @@ from yarl import URL
 from identity_server.doctor.advice import advice_for
 from identity_server.doctor.findings import Finding, fault, fine, note, skipped, warning
 from identity_server.doctor.patient import Patient
-from identity_server.outbound.https import Answer, HttpsFailure
+from identity_server.outbound.https import Answer, HttpsFailure, json_object
 
 _PUBLIC = "public URL"
 _PROXY = "proxy"
@@ -67,7 +66,7 @@ def _wrong_answer(base: str, answer: Answer) -> Finding | None:
             cause="something else answers there, or the proxy doesn't hand /_matrix/identity/ on unchanged",
             fix="forward every path below /_matrix/identity/ to this server; contrib/ has examples",
         )
-    if not isinstance(_json(answer).get("versions"), list):
+    if not isinstance(json_object(answer.body).get("versions"), list):
         return fault(
             _PUBLIC,
             f"{base} answers with something else than an identity server would",
@@ -135,7 +134,7 @@ async def examine_published_terms(patient: Patient) -> list[Finding]:
     base = patient.config.public_base_url
     try:
         answer = await patient.visit(URL(f"{base}/_matrix/identity/v2/terms"))
-        policies = _json(answer).get("policies")
+        policies = json_object(answer.body).get("policies")
         if answer.status != HTTPStatus.OK or not isinstance(policies, dict):
             return [fault("terms", f"GET …/v2/terms answers {answer.status}, without policies")]
         urls = {
@@ -177,7 +176,7 @@ def _client_file(base: str, url: URL, answer: Answer) -> Finding:
     about, wanted = "apps", orjson.dumps({"m.identity_server": {"base_url": base}}).decode()
     if answer.status != HTTPStatus.OK:
         return fault(about, f"{url} answers {answer.status}", fix=f"publish a file there with {wanted} in it")
-    section = _json(answer).get("m.identity_server")
+    section = json_object(answer.body).get("m.identity_server")
     told = section.get("base_url") if isinstance(section, dict) else None
     if told is None:
         cause = "apps then ask for none, or use one of their own choice"
@@ -188,11 +187,3 @@ def _client_file(base: str, url: URL, answer: Answer) -> Finding:
         cause = f"it isn't served with exactly one `{_CORS}: *`"
         return fault(about, f"apps in browsers can't read {url}", cause=cause, fix="add that header to this file")
     return fine(about, f"{url} leads here")
-
-
-def _json(answer: Answer) -> dict[str, Any]:
-    try:
-        value = orjson.loads(answer.body)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -34,7 +34,7 @@ class PhoneNumber:
         return Threepid(Medium.MSISDN, self.msisdn)
 
 
-def parse_phone_number(number: str, country: str) -> PhoneNumber:
+def parse_phone_number(number: str, country: str = "") -> PhoneNumber:
     """Read a number as if it were dialled from a country.
 
     Only its length is checked beyond that, since new ranges are opened faster than lists of them are: that the
@@ -45,7 +45,7 @@ def parse_phone_number(number: str, country: str) -> PhoneNumber:
 
     Args:
         number: as typed; in international form it needs no country.
-        country: an ISO 3166-1 alpha-2 code, in either case.
+        country: an ISO 3166-1 alpha-2 code, in either case; empty where only international form will do.
 
     Raises:
         InvalidAddress: no number can be read from it, or none that could be dialled from abroad.

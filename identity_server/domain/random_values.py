@@ -9,11 +9,17 @@ from identity_server.domain.ports import Randomness
 _ROW_ID_BYTES = 8
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CODE_BYTES = 16
+_MESSAGE_ID_BYTES = 16
 
 
 def opaque(randomness: Randomness, size: int) -> str:
     """`size` random bytes in the URL-safe alphabet of the specification's opaque identifiers."""
     return base64.urlsafe_b64encode(randomness.token_bytes(size)).rstrip(b"=").decode()
+
+
+def message_id(randomness: Randomness, domain: str) -> str:
+    """A full `Message-ID` for a new mail, with the domain that it is made in."""
+    return f"<{opaque(randomness, _MESSAGE_ID_BYTES)}@{domain}>"
 
 
 def decimal_code(randomness: Randomness, digits: int) -> str:

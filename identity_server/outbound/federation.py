@@ -33,6 +33,7 @@ from identity_server.outbound.https import (
     HttpsFailure,
     NotConnected,
     Request,
+    json_object,
     make_tls_context,
 )
 from identity_server.outbound.names import NameLookupFailed, Names
@@ -291,7 +292,7 @@ def _misbehaved(server_name: ServerName, detail: str) -> HomeserverMisbehaved:
 def _refuses_token(answer: Answer) -> bool:
     if answer.status != HTTPStatus.FORBIDDEN:
         return False
-    errcode = _json_object(answer.body).get("errcode")
+    errcode = json_object(answer.body).get("errcode")
     return isinstance(errcode, str) and errcode in _TOKEN_ERRCODES
 
 
@@ -301,7 +302,7 @@ def _parse_userinfo(server_name: ServerName, body: bytes) -> UserId:
     Raises:
         HomeserverMisbehaved: the answer names no user, or one that isn't the homeserver's own.
     """
-    subject = _json_object(body).get("sub")
+    subject = json_object(body).get("sub")
     if not isinstance(subject, str):
         raise _misbehaved(server_name, "it is not JSON with a user in it")
     try:
@@ -311,12 +312,3 @@ def _parse_userinfo(server_name: ServerName, body: bytes) -> UserId:
     if server_of(user_id) != server_name:
         raise _misbehaved(server_name, "it vouches for a user of another homeserver")
     return user_id
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body, whatever its Content-Type; empty if there is none."""
-    try:
-        content = orjson.loads(body)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}

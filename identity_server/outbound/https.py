@@ -10,8 +10,10 @@ import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import orjson
 import structlog
 from multidict import CIMultiDictProxy
 from yarl import URL
@@ -75,6 +77,15 @@ class Request:
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.url.host}, query=<hidden>)"
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, whatever its Content-Type; empty if there is none."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def make_tls_context(*, verify: bool, ca_file: Path | None) -> ssl.SSLContext:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from identity_server.domain.invite import Invite, invite_link, short_room_name, short_sender_name
 from identity_server.domain.ports import Clock, Mail, Randomness
-from identity_server.domain.random_values import opaque, row_id
+from identity_server.domain.random_values import message_id, row_id
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL
 from identity_server.storage.database import Transaction
 from identity_server.storage.jobs import Job
 
-_MESSAGE_ID_BYTES = 16
 WEB_CLIENT = "org.matrix.web_client_location"
 """The string of the request that says where the link is to lead."""
 
@@ -66,7 +65,7 @@ class InviteMails:
         mail = Mail(
             template="invite",
             to=invite.threepid.address,
-            message_id=f"<{opaque(self._randomness, _MESSAGE_ID_BYTES)}@{self._message_id_domain}>",
+            message_id=message_id(self._randomness, self._message_id_domain),
             language=invite.languages,
             brand=invite.brand,
             variables=self._variables(invite),

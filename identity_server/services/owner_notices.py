@@ -5,7 +5,7 @@ from __future__ import annotations
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.ports import Clock, Mail, Randomness
-from identity_server.domain.random_values import opaque, row_id
+from identity_server.domain.random_values import message_id, row_id
 from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL
@@ -16,7 +16,6 @@ BOUND = "bound"
 UNBOUND = "unbound"
 
 _LIFETIME_MS = 3 * 24 * 3_600_000
-_MESSAGE_ID_BYTES = 16
 
 
 class OwnerNotices:
@@ -58,7 +57,7 @@ class OwnerNotices:
         mail = Mail(
             template=template,
             to=threepid.address,
-            message_id=f"<{opaque(self._randomness, _MESSAGE_ID_BYTES)}@{self._message_id_domain}>",
+            message_id=message_id(self._randomness, self._message_id_domain),
             variables={"address": threepid.address, "user_id": user_id},
         )
         job = await tx.jobs.add_claimed(

@@ -68,6 +68,15 @@ class PhoneRules:
     code_digits: int
     open_sessions: int = OPEN_SESSIONS
 
+    def message(self, number: PhoneNumber, template: str, *, code: str, reference: str) -> TextMessage:
+        """The text that brings a code to a number."""
+        return TextMessage(
+            to=number.msisdn,
+            country_code=number.calling_code,
+            body=code_message(template, code=code, domain=self.code_domain),
+            reference=reference,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PhoneRequest:
@@ -211,12 +220,8 @@ class PhoneValidation:
     ) -> _Sending | ValidationSession:
         """Write session, code and message; or the session of a request that came first and asked for as much."""
         code = decimal_code(self._randomness, self._rules.code_digits)
-        message = TextMessage(
-            to=number.msisdn,
-            country_code=number.calling_code,
-            body=code_message(template, code=code, domain=self._rules.code_domain),
-            reference=opaque(self._randomness, _REFERENCE_BYTES),
-        )
+        reference = opaque(self._randomness, _REFERENCE_BYTES)
+        message = self._rules.message(number, template, code=code, reference=reference)
         while True:
             # A hash is made for one session. Should another request have opened or replaced it in the meantime,
             # a new hash is due; each round means that somebody else got on.

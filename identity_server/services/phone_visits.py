@@ -16,10 +16,9 @@ from identity_server.domain.errors import (
     TokenIncorrect,
 )
 from identity_server.domain.phone import PhoneNumber, parse_phone_number
-from identity_server.domain.ports import Clock, Randomness, TextMessage
+from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import decimal_code, opaque, row_id
 from identity_server.domain.rate_limits import RateLimit
-from identity_server.domain.text_messages import code_message
 from identity_server.domain.validation import CODE_LIFETIME_MS
 from identity_server.domain.visit import Visit
 from identity_server.rendering.texts import Texts
@@ -118,7 +117,7 @@ class PhoneVisits:
             MessageRefused: no number is.
             RateLimited: this network has asked too often.
         """
-        number = parse_phone_number(request.number, "")
+        number = parse_phone_number(request.number)
         if self._per_day is None:
             raise MessageRefused
         if number.calling_code in self._rules.rejected_calling_codes:
@@ -147,12 +146,8 @@ class PhoneVisits:
         code = decimal_code(self._randomness, self._rules.code_digits)
         code_hash = await self._codes.hash(_owner(token), code)
         template = self._texts.visit(request.languages, request.brand)
-        message = TextMessage(
-            to=number.msisdn,
-            country_code=number.calling_code,
-            body=code_message(template, code=code, domain=self._rules.code_domain),
-            reference=opaque(self._randomness, _REFERENCE_BYTES),
-        )
+        reference = opaque(self._randomness, _REFERENCE_BYTES)
+        message = self._rules.message(number, template, code=code, reference=reference)
         now_ms = self._clock.now_ms()
         visit = Visit.by_text(number.threepid, code_hash=code_hash, now_ms=now_ms)
 

@@ -24,7 +24,7 @@ from identity_server.domain.identifiers import (
     canonical_email,
 )
 from identity_server.domain.ports import Clock, Mail, MailTemplates, Randomness
-from identity_server.domain.random_values import opaque, row_id
+from identity_server.domain.random_values import message_id, opaque, row_id
 from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
 from identity_server.services.mail_jobs import mail_to_payload
@@ -46,7 +46,6 @@ from identity_server.storage.sealing import token_digest
 
 _DAY_MS = 24 * 3_600_000
 _TOKEN_BYTES = 32
-_MESSAGE_ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +229,7 @@ class Validation:
         return Mail(
             template="verification",
             to=threepid.address,
-            message_id=f"<{opaque(self._randomness, _MESSAGE_ID_BYTES)}@{self._message_id_domain}>",
+            message_id=message_id(self._randomness, self._message_id_domain),
             language=request.languages,
             brand=request.brand,
             variables={

@@ -14,7 +14,7 @@ from identity_server.domain.errors import RateLimited, TokenIncorrect
 from identity_server.domain.holdings import Holdings
 from identity_server.domain.identifiers import Medium, Threepid, canonical_email
 from identity_server.domain.ports import Clock, Mail, Randomness
-from identity_server.domain.random_values import opaque, row_id
+from identity_server.domain.random_values import message_id, opaque, row_id
 from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.visit import Visit
 from identity_server.services.associations import Associations
@@ -29,7 +29,6 @@ VISIT_MAIL = "privacy"
 
 _DAY_MS = 24 * 3_600_000
 _TOKEN_BYTES = 32
-_MESSAGE_ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,7 @@ class Visits:
         return Mail(
             template=VISIT_MAIL,
             to=visit.threepid.address,
-            message_id=f"<{opaque(self._randomness, _MESSAGE_ID_BYTES)}@{self._message_id_domain}>",
+            message_id=message_id(self._randomness, self._message_id_domain),
             language=request.languages,
             brand=request.brand,
             variables={

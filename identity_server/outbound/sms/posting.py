@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import orjson
 
 from identity_server.domain.ports import Clock, DeliveryPostponed, DeliveryRefused, DeliveryUnknown
+from identity_server.outbound.https import json_object
 
 _MAX_BYTES = 65_536
 _CONNECTIONS = 16
@@ -71,11 +71,7 @@ class Reply:
 
     def json(self) -> dict[str, Any]:
         """The JSON object in the body; empty if there is none."""
-        try:
-            content = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return {}
-        return content if isinstance(content, dict) else {}
+        return json_object(self.body)
 
 
 class Poster:
