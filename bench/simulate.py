@@ -46,7 +46,7 @@ class Assumptions:
 
     mxid_bytes: float = _assumed(31, "A Matrix ID in the index, on average.")
     record_bytes: float = _assumed(
-        34, "The index's record of an association: id, from when, until when, where its Matrix ID is and how long."
+        35, "The index's record of an association: id, from when, until when, where its Matrix ID is and how long."
     )
     key_bytes: float = _assumed(16, "The key of an association in the table of one pepper.")
     spare: float = _assumed(1.05, "Room in the tables for what comes after they were built.")

@@ -10,13 +10,13 @@ from typing import TypeVar
 import click
 
 from identity_server.commands.context import conf_option, set_up, told_in_words
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.invite import Obfuscation
 from identity_server.services.invite_desk import InviteDesk, KeyNotKept
 from identity_server.wiring.storage import open_invite_desk
 
 T = TypeVar("T")
 _HINT = Obfuscation(local_letters=1, domain_letters=3)
-_DAY_MS = 24 * 3_600_000
 
 
 @click.group()
@@ -31,7 +31,7 @@ def list_(conf: Path | None, limit: int) -> None:
     """List live invites, the newest first; addresses are only hinted at."""
     found = _at_the_desk(conf, lambda desk: desk.list(limit=limit))
     for invite, taken in found:
-        days = (invite.expires_at_ms - invite.created_at_ms) // _DAY_MS
+        days = (invite.expires_at_ms - invite.created_at_ms) // DAY_MS
         state = "taken along by a binding" if taken else "waiting"
         hint = _HINT.display_name(invite.threepid.address)
         click.echo(f"{invite.id}  {hint}  by {invite.sender}  to {invite.room_id}  {state}, {days} days in all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from identity_server.config import Config
 from identity_server.doctor.findings import Finding, fault, fine, note, skipped
 from identity_server.doctor.patient import Patient
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.ports import (
     DeliveryError,
     DeliveryPostponed,
@@ -21,7 +22,6 @@ from identity_server.wiring.settings import load_templates, sms_settings
 from identity_server.wiring.world import make_mail_transport, make_mails
 
 _MAIL, _TEXTS = "mail", "texts"
-_DAY_MS = 24 * 3_600_000
 _REFERENCE_BYTES = 12
 
 _ADVICE = {
@@ -68,7 +68,7 @@ async def _send(patient: Patient, transport: MailTransport, address: str) -> Fin
             "user_id": f"@doctor:{config.general.server_name}",
             "token": "a-test",
             "confirm_url": f"{config.public_base_url}/_matrix/identity/confirm?token=a-test",
-            "expires_at_ms": str(now_ms + _DAY_MS),
+            "expires_at_ms": str(now_ms + DAY_MS),
             **_of_sydents_templates(config, address),
         },
     )

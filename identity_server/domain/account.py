@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Terms
 
 ACCESS_TOKEN_BYTES = 32
 
-TOKEN_USE_RESOLUTION_MS = 24 * 3_600_000
+TOKEN_USE_RESOLUTION_MS = DAY_MS
 """A token's last use is recorded at most once in this time."""
 
 

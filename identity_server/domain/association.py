@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.identifiers import Threepid, UserId, server_of
 
-ASSOCIATION_LIFETIME_MS = 100 * 365 * 24 * 3_600_000
+ASSOCIATION_LIFETIME_MS = 100 * 365 * DAY_MS
 """How long an association is said to be valid: 100 years, as every client has met so far."""
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.identifiers import Threepid, UserId
 
-INVITE_LIFETIME_MS = 30 * 24 * 3_600_000
+INVITE_LIFETIME_MS = 30 * DAY_MS
 """How long an invite waits for its address to be bound."""
 
-EPHEMERAL_KEY_LIFETIME_MS = 365 * 24 * 3_600_000
+EPHEMERAL_KEY_LIFETIME_MS = 365 * DAY_MS
 """How long an invite's public key stays valid: the room event that names it outlives the invite."""
 
 INVITE_TOKEN_LETTERS = 128

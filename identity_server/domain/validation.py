@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from identity_server.domain.durations import HOUR_MS, MINUTE_MS
 from identity_server.domain.errors import SessionExpired, SessionNotValidated
 from identity_server.domain.identifiers import SessionId, Threepid, UserId
 
-_MINUTE_MS = 60_000
-_HOUR_MS = 60 * _MINUTE_MS
-
-SESSION_LIFETIME_MS = 24 * _HOUR_MS
+SESSION_LIFETIME_MS = 24 * HOUR_MS
 """A session may be validated for 24 h from its creation, and used for 24 h from its validation."""
 
-SESSION_TOMBSTONE_MS = 24 * _HOUR_MS
+SESSION_TOMBSTONE_MS = 24 * HOUR_MS
 """How much longer an expired session can still say that it is expired; its address is gone by then."""
 
-MAIL_TOKEN_LIFETIME_MS = 24 * _HOUR_MS
+MAIL_TOKEN_LIFETIME_MS = 24 * HOUR_MS
 
-CODE_LIFETIME_MS = 10 * _MINUTE_MS
+CODE_LIFETIME_MS = 10 * MINUTE_MS
 """How long the code of a text message is good for."""
 
 CODE_TRIES = 5

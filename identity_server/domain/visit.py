@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from identity_server.domain.durations import HOUR_MS
 from identity_server.domain.errors import TokenExpired, TokenIncorrect
 from identity_server.domain.identifiers import Threepid
 from identity_server.domain.validation import CODE_LIFETIME_MS
 
-VISIT_LIFETIME_MS = 3_600_000
+VISIT_LIFETIME_MS = HOUR_MS
 """How long the link in the mail works, and with it everything on the page behind it."""
 
 

@@ -19,6 +19,7 @@ import orjson
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from identity_server.domain.durations import HOUR_MS, MINUTE_MS
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import ServerName, parse_server_name, split_server_name
 from identity_server.domain.ports import Clock, Randomness
@@ -26,13 +27,11 @@ from identity_server.outbound.https import Answer, AnswerUnusable, HttpsClient, 
 from identity_server.outbound.names import Names, order_services
 from identity_server.outbound.single_flight import Fetched, SingleFlightCache
 
-_MINUTE_MS = 60_000
-_HOUR_MS = 60 * _MINUTE_MS
-_FOUND_MS = 24 * _HOUR_MS
-_FOUND_MIN_MS = 5 * _MINUTE_MS
-_FOUND_MAX_MS = 48 * _HOUR_MS
-_INVALID_MS = _HOUR_MS
-_DOWN_MS = 2 * _MINUTE_MS
+_FOUND_MS = 24 * HOUR_MS
+_FOUND_MIN_MS = 5 * MINUTE_MS
+_FOUND_MAX_MS = 48 * HOUR_MS
+_INVALID_MS = HOUR_MS
+_DOWN_MS = 2 * MINUTE_MS
 _JITTER_PERCENT = 10
 
 _WELL_KNOWN_PATH = "/.well-known/matrix/server"

@@ -15,6 +15,7 @@ import orjson
 from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from identity_server.domain.durations import DAY_MS, MINUTE_MS
 from identity_server.domain.errors import HomeserverMisbehaved, HomeserverUnreachable
 from identity_server.domain.identifiers import ServerName
 from identity_server.domain.ports import Clock
@@ -25,8 +26,8 @@ from identity_server.outbound.single_flight import FetchAbandoned, Fetched, Sing
 
 KEYS_PATH: Final = "/_matrix/key/v2/server"
 _MAX_BYTES = 256 * 1024
-_MAX_LIFETIME_MS = 7 * 24 * 3_600_000
-_REFETCH_MS = 60_000
+_MAX_LIFETIME_MS = 7 * DAY_MS
+_REFETCH_MS = MINUTE_MS
 _CAPACITY = 10_000
 # A homeserver has one key, two while it changes them. The bounds keep the cache small whatever strangers publish.
 _MAX_KEYS = 20

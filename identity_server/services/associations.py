@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.audit import AuditEvent
+from identity_server.domain.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from identity_server.domain.errors import AddressRefused, Forbidden, NoSuchBinding, NoSuchSession, NotYourMatrixId
 from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import (
@@ -29,13 +30,13 @@ from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
-_CHANGES_KEPT_MS = 3_600_000
-_BINDS = RateLimit(burst=20, interval_ms=60_000)
-_VISIBILITY_CHANGES = RateLimit(burst=20, interval_ms=60_000)
+_CHANGES_KEPT_MS = HOUR_MS
+_BINDS = RateLimit(burst=20, interval_ms=MINUTE_MS)
+_VISIBILITY_CHANGES = RateLimit(burst=20, interval_ms=MINUTE_MS)
 # Nobody says who asks, so it is the network that counts: 100 000 addresses a day, 10 000 of them at once.
 _V1_LOOKUPS = RateLimit(burst=10_000, interval_ms=864)
-_MONTH_MS = 365 * 24 * 3_600_000 // 12
-_GRACE_MS = 7 * 24 * 3_600_000
+_MONTH_MS = 365 * DAY_MS // 12
+_GRACE_MS = 7 * DAY_MS
 _SWEPT_AT_ONCE = 500
 T = TypeVar("T")
 

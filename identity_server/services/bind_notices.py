@@ -12,6 +12,7 @@ import structlog
 
 from identity_server.domain.association import Association
 from identity_server.domain.audit import AuditEvent
+from identity_server.domain.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from identity_server.domain.identifiers import ServerName, server_of
 from identity_server.domain.invite import Invite
 from identity_server.domain.ports import Clock, Homeservers, Randomness
@@ -23,9 +24,8 @@ from identity_server.storage.jobs import Job
 
 _log = structlog.get_logger(__name__)
 
-_MINUTE_MS = 60_000
-_LONGEST_PAUSE_MS = 6 * 60 * _MINUTE_MS
-_LIFETIME_MS = 14 * 24 * 60 * _MINUTE_MS
+_LONGEST_PAUSE_MS = 6 * HOUR_MS
+_LIFETIME_MS = 14 * DAY_MS
 _JITTER_BITS = 16
 
 HANDOVER_MS = 10_000
@@ -149,6 +149,6 @@ class BindNotices(NoticeWriter):
 
     def pause_ms(self, attempts: int) -> int:
         """One minute, doubling up to six hours, and up to a fifth more so that they don't all come at once."""
-        pause_ms = min(_MINUTE_MS << min(attempts, _JITTER_BITS), _LONGEST_PAUSE_MS)
+        pause_ms = min(MINUTE_MS << min(attempts, _JITTER_BITS), _LONGEST_PAUSE_MS)
         share = int.from_bytes(self._randomness.token_bytes(_JITTER_BITS // 8), "big")
         return pause_ms + pause_ms * share // (5 << _JITTER_BITS)

@@ -12,6 +12,7 @@ import structlog
 
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.audit_chain import BEGINNING, Link, LinkedEntry, Statement, after, sign, signed_link
+from identity_server.domain.durations import HOUR_MS
 from identity_server.domain.ports import Clock
 from identity_server.domain.signing import SigningKey
 from identity_server.storage.database import Database, Transaction
@@ -19,7 +20,7 @@ from identity_server.storage.database import Database, Transaction
 _log = structlog.get_logger(__name__)
 
 _BATCH = 1_000
-_COMPLAIN_AGAIN_MS = 3_600_000
+_COMPLAIN_AGAIN_MS = HOUR_MS
 
 
 class JournalBroken(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.ports import Clock, Mail, Randomness
@@ -15,7 +16,7 @@ from identity_server.storage.jobs import Job
 BOUND = "bound"
 UNBOUND = "unbound"
 
-_LIFETIME_MS = 3 * 24 * 3_600_000
+_LIFETIME_MS = 3 * DAY_MS
 
 
 class OwnerNotices:

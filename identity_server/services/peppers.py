@@ -7,13 +7,14 @@ before. So nobody is told of a pepper that another process doesn't know, and the
 from __future__ import annotations
 
 from identity_server.domain.audit import AuditEvent
+from identity_server.domain.durations import HOUR_MS
 from identity_server.domain.hashing import PEPPER_LENGTH, Pepper, pepper_from
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.index.read_index import ReadIndex
 from identity_server.storage.database import Database, Transaction
 
 _SHORTEST_WAIT_MS = 10_000
-_LONGEST_WAIT_MS = 3_600_000
+_LONGEST_WAIT_MS = HOUR_MS
 
 
 class Peppers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.errors import (
     AddressRefused,
     DestinationRejected,
@@ -42,7 +43,6 @@ from identity_server.services.text_jobs import text_to_payload
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
-_DAY_MS = 24 * 3_600_000
 _WRONG_CODES_PER_NUMBER_AND_DAY = 15
 _REFERENCE_BYTES = 16
 
@@ -282,7 +282,7 @@ class PhoneValidation:
             "wrong code",
             threepid.address,
             places=_WRONG_CODES_PER_NUMBER_AND_DAY,
-            window_ms=_DAY_MS,
+            window_ms=DAY_MS,
             now_ms=now_ms,
         )
         return _Try(sid, session.code.hashed, place)

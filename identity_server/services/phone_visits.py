@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from identity_server.domain.durations import DAY_MS, HOUR_MS
 from identity_server.domain.errors import (
     DestinationRejected,
     MessageRefused,
@@ -31,11 +32,10 @@ from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 from identity_server.storage.sealing import token_digest
 
-_DAY_MS = 24 * 3_600_000
 _TOKEN_BYTES = 32
 _REFERENCE_BYTES = 16
 _WRONG_CODES_PER_NUMBER_AND_DAY = 15
-_PER_NETWORK = RateLimit(burst=3, interval_ms=3_600_000)
+_PER_NETWORK = RateLimit(burst=3, interval_ms=HOUR_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class PhoneVisits:
             "wrong visit code",
             visit.threepid.address,
             places=_WRONG_CODES_PER_NUMBER_AND_DAY,
-            window_ms=_DAY_MS,
+            window_ms=DAY_MS,
             now_ms=now_ms,
         )
         return code_hash, place

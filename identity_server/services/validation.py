@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.errors import (
     AddressRefused,
     EmailRefused,
@@ -44,7 +45,6 @@ from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 from identity_server.storage.sealing import token_digest
 
-_DAY_MS = 24 * 3_600_000
 _TOKEN_BYTES = 32
 
 
@@ -201,7 +201,7 @@ class Validation:
     ) -> bool:
         """Use up what the request costs; False if the address is refused, and so costs its mailbox nothing."""
         sessions, limits = tx.validation_sessions, self._limits
-        since_ms = now_ms - _DAY_MS
+        since_ms = now_ms - DAY_MS
         if opens:
             await require_room(tx, requested_by, limit=limits.open_sessions, now_ms=now_ms)
         too_many = await sessions.count_tokens(threepid, since_ms=since_ms) >= limits.per_address
@@ -209,7 +209,7 @@ class Validation:
             by_sender = await sessions.count_tokens(threepid, since_ms=since_ms, requested_by=requested_by)
             too_many = too_many or by_sender >= limits.per_address_and_sender
         if too_many:
-            raise RateLimited(retry_after_ms=_DAY_MS, message="Too many mails to this address; try again later.")
+            raise RateLimited(retry_after_ms=DAY_MS, message="Too many mails to this address; try again later.")
         sender = requested_by or request.client_network
         await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
         if await tx.refusals.find(threepid) is not None:

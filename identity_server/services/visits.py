@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from identity_server.domain.association import Visibility
 from identity_server.domain.audit import AuditEvent
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.errors import RateLimited, TokenIncorrect
 from identity_server.domain.holdings import Holdings
 from identity_server.domain.identifiers import Medium, Threepid, canonical_email
@@ -27,7 +28,6 @@ from identity_server.storage.jobs import Job
 VISIT_MAIL = "privacy"
 """The template of the mail with the link."""
 
-_DAY_MS = 24 * 3_600_000
 _TOKEN_BYTES = 32
 
 
@@ -141,11 +141,11 @@ class Visits:
             "visit mail",
             f"{network} {mailbox}",
             places=limits.per_mailbox_network_and_day,
-            window_ms=_DAY_MS,
+            window_ms=DAY_MS,
             now_ms=now_ms,
         )
         await tx.rate_limits.take_place(
-            "visit mail", mailbox, places=limits.per_mailbox_and_day, window_ms=_DAY_MS, now_ms=now_ms
+            "visit mail", mailbox, places=limits.per_mailbox_and_day, window_ms=DAY_MS, now_ms=now_ms
         )
         await tx.rate_limits.take("mailbox", mailbox, limits.of_mailbox, now_ms=now_ms)
 

@@ -14,12 +14,13 @@ import structlog
 from sqlalchemy import Row, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_server.domain.durations import MINUTE_MS
 from identity_server.storage.sealing import SealBroken, Sealer
 from identity_server.storage.tables import jobs
 
 _log = structlog.get_logger(__name__)
 
-LEASE_MS = 60_000
+LEASE_MS = MINUTE_MS
 _PAYLOAD = "jobs.sealed_payload"
 
 

@@ -21,6 +21,7 @@ from typing import TypeVar
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.credentials import SALT_BYTES, CodeHasher
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import (
     ClientSecret,
@@ -75,7 +76,7 @@ _MAX_URL = 2048
 _MAX_TOKEN = 1024
 _MAX_PEPPER = 64
 # As long as a homeserver that can't be reached is tried here.
-_UNTOLD_MS = 14 * 24 * 3_600_000
+_UNTOLD_MS = 14 * DAY_MS
 
 Tell = Callable[[Transaction, Association], Awaitable[None]]
 """Sees to it that a homeserver learns of the invites that wait for an address, which is bound already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from identity_server.api.privacy import visit_link
 from identity_server.api.validate import confirm_link, submit_link
 from identity_server.config import Config
+from identity_server.domain.durations import DAY_MS, MINUTE_MS
 from identity_server.domain.hashing import Algorithm
 from identity_server.domain.ports import (
     MailTemplates,
@@ -48,12 +49,11 @@ from identity_server.wiring.settings import (
 from identity_server.wiring.storage import make_code_hasher, make_invite_mails, make_journal
 from identity_server.wiring.world import Ports
 
-_DAY_MS = 24 * 3_600_000
-_REGISTRATIONS = RateLimit(burst=30, interval_ms=60_000 // 30)
+_REGISTRATIONS = RateLimit(burst=30, interval_ms=MINUTE_MS // 30)
 _REGISTRATIONS_AT_ONCE = 10
-_KEY_FETCHES = RateLimit(burst=30, interval_ms=60_000 // 30)
+_KEY_FETCHES = RateLimit(burst=30, interval_ms=MINUTE_MS // 30)
 _KEY_FETCHES_AT_ONCE = 10
-_VISITS = RateLimit(burst=10, interval_ms=6 * 60_000)
+_VISITS = RateLimit(burst=10, interval_ms=6 * MINUTE_MS)
 _VISITS_AT_ONCE = 10
 
 
@@ -98,7 +98,7 @@ def make_services(
                 at_once=_REGISTRATIONS_AT_ONCE,
             ),
             policy=policy,
-            token_lifetime_ms=config.general.access_token_lifetime_days * _DAY_MS,
+            token_lifetime_ms=config.general.access_token_lifetime_days * DAY_MS,
         ),
         associations=associations,
         health=Health(database=database, index=index),

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from identity_server.api.app_keys import HttpSettings, V1Switches
 from identity_server.api.clients import TrustedProxies
 from identity_server.config import Config, SmsRule
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.homeserver_policy import HomeserverList, HomeserverPolicy
 from identity_server.domain.invite import Obfuscation
 from identity_server.domain.rate_limits import RateLimit
@@ -32,7 +33,6 @@ from identity_server.services.validation import ValidationLimits
 from identity_server.services.visits import VisitLimits
 from identity_server.storage.postgresql import PostgresqlSettings
 
-_DAY_MS = 24 * 3_600_000
 _BODY_TIMEOUT_SECONDS = 15.0
 _VISITS_TO_MAILBOX_FROM_NETWORK = 3
 
@@ -97,7 +97,7 @@ def validation_limits(config: Config) -> ValidationLimits:
 
 def per_mailbox(config: Config) -> RateLimit:
     per_day = config.email.ratelimit_address_per_day
-    return RateLimit(burst=per_day, interval_ms=_DAY_MS // per_day)
+    return RateLimit(burst=per_day, interval_ms=DAY_MS // per_day)
 
 
 def visit_limits(config: Config) -> VisitLimits:
@@ -112,7 +112,7 @@ def visit_limits(config: Config) -> VisitLimits:
 
 def visit_texts(config: Config) -> RateLimit | None:
     per_day = config.sms.privacy_page_per_day
-    return RateLimit(burst=per_day, interval_ms=_DAY_MS // per_day) if per_day else None
+    return RateLimit(burst=per_day, interval_ms=DAY_MS // per_day) if per_day else None
 
 
 def phone_rules(config: Config, *, offered: bool) -> PhoneRules:

@@ -11,6 +11,7 @@ from pathlib import Path
 from identity_server.api.invitations import sign_link
 from identity_server.config import Config
 from identity_server.domain.credentials import CodeHasher
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.ports import (
     Clock,
     Randomness,
@@ -32,7 +33,6 @@ from identity_server.storage.server_keys import add_known_keys, list_known_keys
 from identity_server.storage.stamps import Stamps
 from identity_server.wiring.settings import key_sources, postgresql_settings
 
-_DAY_MS = 24 * 3_600_000
 _STAMPS_FILE = "stamps"
 
 
@@ -199,7 +199,7 @@ def make_code_hasher(root: RootKey) -> CodeHasher:
 
 
 def make_journal(config: Config, clock: Clock, database: Database, signing_key: SigningKey) -> Journal:
-    keep_ms = config.audit.keep_days * _DAY_MS
+    keep_ms = config.audit.keep_days * DAY_MS
     return Journal(database=database, clock=clock, signing_key=signing_key, keep_ms=keep_ms)
 
 
@@ -208,7 +208,7 @@ def make_peppers(config: Config, clock: Clock, randomness: Randomness, database:
         database=database,
         clock=clock,
         randomness=randomness,
-        rotation_ms=config.lookup.pepper_rotation_days * _DAY_MS,
+        rotation_ms=config.lookup.pepper_rotation_days * DAY_MS,
         grace_ms=config.lookup.pepper_grace_seconds * 1000,
     )
 
