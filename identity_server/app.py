@@ -15,6 +15,7 @@ from identity_server.api.request_log import RequestLog
 from identity_server.api.route import Route
 from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
 from identity_server.config import Config
+from identity_server.domain.durations import DAY_MS
 from identity_server.domain.random_values import opaque
 from identity_server.index.read_index import ReadIndex
 from identity_server.metrics import Metrics
@@ -26,6 +27,7 @@ from identity_server.services.bind_notices import BindNotices
 from identity_server.services.refusals import Refusals
 from identity_server.storage.database import Database
 from identity_server.wiring.index import make_index
+from identity_server.wiring.measuring import measure
 from identity_server.wiring.services import make_services
 from identity_server.wiring.settings import http_settings, make_texts
 from identity_server.wiring.storage import make_peppers, open_database
@@ -102,7 +104,15 @@ async def open_system(
             database=database,
             clock=ports.clock,
             holder=opaque(ports.randomness, _HOLDER_BYTES),
+            count=metrics.count_chore,
         )
+        rotation_seconds = config.lookup.pepper_rotation_days * DAY_MS / 1000
+        measure(
+            metrics, database=database, index=index, accounts=services.accounts, rotation_seconds=rotation_seconds
+        )
+        for chore in upkeep.names:
+            for outcome in ("done", "failed"):
+                metrics.expect("chore_runs", chore, outcome)
         build = partial(build_app, services=services, pages=pages, settings=settings, ports=ports, metrics=metrics)
         app, internal_app = build(client_routes(settings.v1)), build(INTERNAL_ROUTES)
         yield System(

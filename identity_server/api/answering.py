@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from identity_server.api.app_keys import METRICS
 from identity_server.api.errors import closing_response, error_response, internal_error_response
 from identity_server.api.headers import STANDARD_HEADERS
 from identity_server.api.pages import error_page
@@ -58,6 +59,8 @@ def _error_response(request: web.Request, error: Exception) -> web.StreamRespons
     if isinstance(error, web.HTTPNotFound):
         error = errors.UnknownEndpoint()
     if isinstance(error, errors.IdentityServerError):
+        if isinstance(error, errors.RateLimited):
+            request.app[METRICS].count_refusal(error.limit)
         if isinstance(error, errors.HomeserverUnreachable | errors.HomeserverMisbehaved):
             _log.warning("homeserver.failed", reason=error.message)
         return error_page(request, error) if _wants_page(request) else error_response(error)

@@ -141,13 +141,15 @@ class RateLimited(IdentityServerError):
 
     Attributes:
         retry_after_ms: milliseconds until the same call can succeed.
+        limit: which one, for the operator; one of `metrics.table.LIMITS`.
     """
 
     default_message = "Too many requests; try again later."
 
-    def __init__(self, retry_after_ms: int, message: str | None = None) -> None:
+    def __init__(self, retry_after_ms: int, message: str | None = None, *, limit: str) -> None:
         super().__init__(message)
         self.retry_after_ms = retry_after_ms
+        self.limit = limit
 
 
 class Unavailable(IdentityServerError):

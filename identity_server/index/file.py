@@ -228,6 +228,11 @@ class IndexFile:
         """Which of some entries not everyone may see, as places in `entries`."""
         return self.entries.visibility[entries].nonzero()[0]
 
+    @property
+    def size(self) -> int:
+        """How many bytes the file has that it was read from."""
+        return len(self.entries.source)
+
     def write(self, path: Path) -> None:
         """Put it in the place of what is there, in one step."""
         columns = {f"entries.{name}": getattr(self.entries, name) for name in _ENTRY_COLUMNS}

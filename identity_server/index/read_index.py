@@ -158,6 +158,23 @@ class _View:
         return len(self.answers.entries) + len(self.answers.gone)
 
 
+@dataclass(frozen=True, slots=True)
+class IndexSize:
+    """How large the index is, and how far it has come.
+
+    Attributes:
+        associations: how many it holds.
+        changes: how much of that has come or gone since the file was made.
+        file_bytes: the size of the file.
+        followed: the number of the last change that it knows.
+    """
+
+    associations: int
+    changes: int
+    file_bytes: int
+    followed: int
+
+
 class ReadIndex:
     """Finds the Matrix ID for a digest without asking the database.
 
@@ -193,6 +210,15 @@ class ReadIndex:
     def ready(self) -> bool:
         """Whether lookups can be answered."""
         return self._view is not None
+
+    @property
+    def size(self) -> IndexSize | None:
+        """How large it is; None until it stands."""
+        if self._view is None:
+            return None
+        view, answers = self._view, self._view.answers
+        in_file = len(view.file.entries.ids) - len(answers.gone)
+        return IndexSize(in_file + len(answers.entries), view.changed, view.file.size, view.feed.highest)
 
     @property
     def pepper(self) -> Pepper:

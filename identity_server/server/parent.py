@@ -388,7 +388,7 @@ class _Parent:
         if worker.report >= 0:
             # What it said last is still in the pipe.
             self._listen_to_the_end(worker)
-        self._totals.add(self._board.leave(worker.place))
+        self._totals.add_counted(self._board.leave(worker.place))
         now = time.monotonic()
         if worker.leaving:
             _log.info("worker.ended", pid=worker.pid)
@@ -410,7 +410,7 @@ class _Parent:
 
     def _show(self) -> None:
         ready = sum(worker.ready_at is not None and not worker.leaving for worker in self._workers.values())
-        self._totals.numbers["workers",] = ready
+        self._totals.gauges["workers",] = float(ready)
         self._board.publish(PARENT, self._totals)
 
     # --- another configuration ----------------------------------------------------------------

@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import orjson
@@ -24,13 +25,16 @@ from aiohttp import web
 from identity_server.api.protocol import Runner
 from identity_server.app import background_work, open_system
 from identity_server.config import Config
-from identity_server.metrics import Metrics, Totals
+from identity_server.metrics import Metrics, Reading, Totals
 from identity_server.observability import set_up_logging
 from identity_server.server.board import Board
 from identity_server.server.door import Door, Load
 from identity_server.server.listeners import CannotListen, Listeners
 from identity_server.server.memory import give_back
 from identity_server.server.metrics_page import metrics_app
+from identity_server.server.own_process import measure_process
+from identity_server.server.scraping import Scraping
+from identity_server.wiring.measuring import expect_deliveries, read_signs
 from identity_server.wiring.problems import problems_of
 from identity_server.wiring.settings import load_templates
 from identity_server.wiring.world import real_ports
@@ -54,7 +58,7 @@ _MIGRATES = "alembic"
 # What is left of the drain is for what runs in the background.
 _REQUESTS_SECONDS = 12.0
 _PUBLISH_SECONDS = 1.0
-_GIVE_BACK_SECONDS = 5.0
+_TIDY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,9 @@ async def _work(post: Post) -> int:
     orders = _Orders(post.life)
     async with AsyncExitStack() as stack:
         templates = load_templates(config)
-        ports = await stack.enter_async_context(real_ports(config, templates))
         metrics = Metrics()
+        expect_deliveries(metrics, config)
+        ports = await stack.enter_async_context(real_ports(config, templates, count=metrics.count_delivery))
         system = await stack.enter_async_context(open_system(config, ports, templates, metrics=metrics))
         if _MIGRATES in sys.modules and not post.serves_anyhow:
             return PREPARED
@@ -117,20 +122,26 @@ async def _work(post: Post) -> int:
         load = Load(post.board, post.place)
 
         def publish() -> None:
-            load.tell()
+            metrics.measure("connections", value=load.tell())
             post.board.publish(post.place, metrics.totals)
 
-        def totals() -> Totals:
+        def sums() -> Totals:
             publish()
             return post.board.totals()
 
+        async def read(followed: float | None) -> Reading:
+            return await read_signs(system.services.vital_signs, chores=system.upkeep.shared_names, followed=followed)
+
+        scraping = Scraping(sums=sums, metrics=metrics, read=read)
+        metrics.measure("worker_start_time_seconds", value=ports.clock.now_ms() / 1000)
         stack.callback(publish)
         await stack.enter_async_context(_every(_PUBLISH_SECONDS, publish))
-        await stack.enter_async_context(_every(_GIVE_BACK_SECONDS, give_back))
+        await stack.enter_async_context(_every(_TIDY_SECONDS, give_back))
+        await stack.enter_async_context(_every(_TIDY_SECONDS, partial(measure_process, metrics)))
         listened = (
             (listeners.client, system.app, _tls(config)),
             (listeners.internal, system.internal_app, None),
-            (listeners.metrics, metrics_app(totals), None),
+            (listeners.metrics, metrics_app(scraping.totals), None),
         )
         doors = [
             await stack.enter_async_context(_open_door(app, listener, tls=tls, load=load))

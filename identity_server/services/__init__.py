@@ -21,6 +21,7 @@ from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation
 from identity_server.services.visits import Visits
+from identity_server.services.vital_signs import VitalSigns
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,4 @@ class Services:
     terms: TermsOfService
     validation: Validation
     visits: Visits
+    vital_signs: VitalSigns

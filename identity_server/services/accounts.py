@@ -21,6 +21,10 @@ class Accounts:
     Args:
         policy: whose users may register, and use their accounts.
         token_lifetime_ms: how long a token lives unused.
+
+    Attributes:
+        recognised: how many tokens were recognised without asking the database.
+        asked: how many it was asked about.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Accounts:
         self._policy = policy
         self._token_lifetime_ms = token_lifetime_ms
         self._used_tokens: set[bytes] = set()
+        self.recognised = 0
+        self.asked = 0
         self._recognised = StampedCache[bytes, Account](
             database.stamps, Subject.ACCOUNTS, lifetime_seconds=database.unannounced_seconds
         )
@@ -74,7 +80,10 @@ class Accounts:
         """The account of a token that was used on this node today; None where `authenticate` has to be asked."""
         account = self._recognised.get(token_digest(token))
         fresh = account is not None and not account.token_use_is_news(now_ms=self._clock.now_ms())
-        return account if fresh else None
+        if not fresh:
+            return None
+        self.recognised += 1
+        return account
 
     async def authenticate(self, token: str) -> Account:
         """The account that a token stands for, with the word on whether its homeserver is served.
@@ -83,6 +92,7 @@ class Accounts:
             Unauthenticated: the token is unknown, logged out or too long unused.
         """
         digest = token_digest(token)
+        self.asked += 1
         as_of, now_ms = self._recognised.as_of(), self._clock.now_ms()
         account = await self._database.read(lambda tx: tx.access_tokens.find(digest))
         if account is None or account.token_expired(now_ms=now_ms, lifetime_ms=self._token_lifetime_ms):

@@ -46,7 +46,7 @@ class ClientLimits:
     lies around in one process, and the other limit bounds the sum.
 
     Args:
-        name: of the limit, in the database.
+        name: of the limit, in the database and in the metrics.
         limit: how often.
         at_once: how many may be under way.
     """
@@ -80,10 +80,10 @@ class ClientLimits:
 
     def _take_here(self, network: str) -> None:
         if self._under_way[network] >= self._at_once:
-            raise RateLimited(retry_after_ms=_BUSY_RETRY_MS)
+            raise RateLimited(retry_after_ms=_BUSY_RETRY_MS, limit=self._name)
         allowed, value = self._limit.take(self._arrivals.get(network), now_ms=self._clock.now_ms())
         if not allowed:
-            raise RateLimited(retry_after_ms=value)
+            raise RateLimited(retry_after_ms=value, limit=self._name)
         self._arrivals[network] = value
 
     async def _take_of_all(self, network: str) -> None:

@@ -81,7 +81,7 @@ async def require_room(tx: Transaction, requested_by: UserId | None, *, limit: i
     if requested_by is None:
         return
     if await tx.validation_sessions.count_open(requested_by, now_ms=now_ms) >= limit:
-        raise RateLimited(retry_after_ms=SESSION_LIFETIME_MS, message="Too many validation sessions are open.")
+        raise RateLimited(SESSION_LIFETIME_MS, "Too many validation sessions are open.", limit="open sessions")
 
 
 async def put_session(

@@ -209,7 +209,7 @@ class Validation:
             by_sender = await sessions.count_tokens(threepid, since_ms=since_ms, requested_by=requested_by)
             too_many = too_many or by_sender >= limits.per_address_and_sender
         if too_many:
-            raise RateLimited(retry_after_ms=DAY_MS, message="Too many mails to this address; try again later.")
+            raise RateLimited(DAY_MS, "Too many mails to this address; try again later.", limit="mails to address")
         sender = requested_by or request.client_network
         await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
         if await tx.refusals.find(threepid) is not None:

@@ -187,6 +187,12 @@ class Associations:
         row = (await self._connection.execute(select(oldest, newest))).one()
         return row[0] or 0, row[1] or 0
 
+    async def first_change_at_ms(self, *, after_seq: int) -> int | None:
+        """When the first change after this number was made; None if there is none."""
+        numbers = association_changes.c.change_seq
+        query = select(association_changes.c.at_ms).where(numbers > after_seq).order_by(numbers).limit(1)
+        return (await self._connection.execute(query)).scalar_one_or_none()
+
     async def trim_changes(self, *, before_ms: int) -> int:
         """Drop old entries; the newest always stays, so that the numbers can be told from a gap."""
         newest = select(func.max(association_changes.c.change_seq)).scalar_subquery()

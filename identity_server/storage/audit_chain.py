@@ -44,6 +44,11 @@ class AuditChain:
         """Whether any entry isn't linked yet."""
         return (await self._connection.execute(select(audit_pending.c.id).limit(1))).first() is not None
 
+    async def waiting_since_ms(self) -> int | None:
+        """When the first entry was written that isn't linked yet; None if all are."""
+        query = select(audit_pending.c.at_ms).order_by(audit_pending.c.id).limit(1)
+        return (await self._connection.execute(query)).scalar_one_or_none()
+
     async def waiting(self) -> Waiting:
         """How much isn't linked yet."""
         query = select(func.count(), func.min(audit_pending.c.at_ms)).select_from(audit_pending)

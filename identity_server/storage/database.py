@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from identity_server.domain.errors import Unavailable
 from identity_server.storage.accounts import AccessTokens, Accounts
+from identity_server.storage.activity import Activity, PoolState
 from identity_server.storage.associations import Associations
 from identity_server.storage.audit import Audit
 from identity_server.storage.audit_chain import AuditChain
@@ -67,11 +68,21 @@ _RUNS_AMONG_MANY_WRITERS = 10
 _PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.1
 
-_WRITES: dict[str, Any] = {"writes": True}
+_WRITES: dict[str, Any] = {"purpose": "write", "writes": True}
 # A snapshot is all that a reader needs, and so it can't be in the way of those who write.
-_READS: dict[str, Any] = {"writes": False, "isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+_READS: dict[str, Any] = {
+    "purpose": "read",
+    "writes": False,
+    "isolation_level": "REPEATABLE READ",
+    "postgresql_readonly": True,
+}
 # What is due may be all that piled up in an outage.
-_CLAIMS: dict[str, Any] = {"writes": True, "inline": False, "isolation_level": "READ COMMITTED"}
+_CLAIMS: dict[str, Any] = {
+    "purpose": "claim",
+    "writes": True,
+    "inline": False,
+    "isolation_level": "READ COMMITTED",
+}
 
 
 class Transaction:
@@ -113,6 +124,7 @@ class Database:
 
     Attributes:
         signals: how other processes' commits are learnt of.
+        activity: what this process has done with it.
     """
 
     def __init__(self, engine: AsyncEngine, sealer: Sealer, *, stamps: Stamps | None = None) -> None:
@@ -120,6 +132,7 @@ class Database:
         self._sealer = sealer
         self.stamps = stamps or Stamps()
         self.signals = CommitSignals(engine)
+        self.activity = Activity()
         self._followers: list[Callable[[], Awaitable[None]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._one_writer = engine.dialect.name == "sqlite"
@@ -160,6 +173,11 @@ class Database:
     async def read(self, use_case: Callable[[Transaction], Awaitable[T]], *, bulk: bool = False) -> T:
         """Run a use case that only reads, on one consistent snapshot; `bulk` is as for `transaction`."""
         return await self._shielded(self._run(use_case, {**_READS, "inline": not bulk}))
+
+    @property
+    def pool(self) -> PoolState | None:
+        """How its connections are used now; None where there is nothing to wait for."""
+        return PoolState.of(self._engine.pool)
 
     @property
     def may_have_other_nodes(self) -> bool:
@@ -221,16 +239,18 @@ class Database:
                     return await self._once(use_case, options)
             except DBAPIError as error:
                 if is_away(error):
-                    raise _away(error) from error
+                    raise self._away(error) from error
                 if not _worth_another_run(error) or (run == self._runs and is_broken_constraint(error)):
                     raise
+                self.activity.reruns += 1
                 _log.info("transaction.rerun", run=run, reason=type(error.orig).__name__)
                 await asyncio.sleep(min(_PAUSE_SECONDS * 2**run, _LONGEST_PAUSE_SECONDS))
             except (OSError, PoolTimeout) as error:
-                raise _away(error) from error
+                raise self._away(error) from error
         raise Unavailable
 
     async def _once(self, use_case: Callable[[Transaction], Awaitable[T]], options: Mapping[str, Any]) -> T:
+        self.activity.begin(options["purpose"], self._engine.pool)
         async with asyncio.timeout(self._transaction_seconds), self._engine.connect() as connection:
             # `writes` is read by the "begin" hook below: only writers take SQLite's write lock.
             await connection.execution_options(**(_for_sqlite(options) if self._one_writer else options))
@@ -246,6 +266,13 @@ class Database:
             await self._tell_followers()
         return result
 
+    def _away(self, error: Exception) -> Unavailable:
+        self.activity.outages += 1
+        cause = getattr(error, "orig", None) or error
+        # Only its kind: what a database says may quote what it was asked.
+        _log.warning("database.away", reason=type(cause.__cause__ or cause).__name__)
+        return Unavailable()
+
     async def _tell_followers(self) -> None:
         for follower in self._followers:
             try:
@@ -257,13 +284,6 @@ class Database:
 def _for_sqlite(options: Mapping[str, Any]) -> dict[str, Any]:
     # It has one level, in which everything is serialized.
     return {"writes": options["writes"], "inline": options["inline"]}
-
-
-def _away(error: Exception) -> Unavailable:
-    cause = getattr(error, "orig", None) or error
-    # Only its kind: what a database says may quote what it was asked.
-    _log.warning("database.away", reason=type(cause.__cause__ or cause).__name__)
-    return Unavailable()
 
 
 def _worth_another_run(error: DBAPIError) -> bool:

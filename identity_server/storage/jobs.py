@@ -81,6 +81,22 @@ class Waiting:
     next_run_at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The jobs of one kind.
+
+    Attributes:
+        total: how many there are.
+        oldest_at_ms: when the first of them was added.
+        next_run_at_ms: when the first of them is due, or the first lease of those that are being tried runs out.
+    """
+
+    kind: str
+    total: int
+    oldest_at_ms: int
+    next_run_at_ms: int
+
+
 class Jobs:
     """Add, claim, finish, postpone, and what an operator wants to know of them."""
 
@@ -227,6 +243,12 @@ class Jobs:
             .order_by(oldest)
         )
         return [Waiting(*row) for row in rows]
+
+    async def backlog(self) -> list[Backlog]:
+        """What waits, by kind."""
+        columns = func.count(), func.min(jobs.c.created_at_ms), func.min(jobs.c.run_at_ms)
+        rows = await self._connection.execute(select(jobs.c.kind, *columns).group_by(jobs.c.kind))
+        return [Backlog(*row) for row in rows]
 
     async def hasten(self, *, now_ms: int, claimed_too: bool) -> int:
         """Make jobs due that wait for a later try; returns how many.

@@ -31,7 +31,7 @@ class RateLimits:
         stored: int | None = found.scalar_one_or_none()
         allowed, value = limit.take(stored, now_ms=now_ms, cost=cost)
         if not allowed:
-            raise RateLimited(retry_after_ms=value)
+            raise RateLimited(retry_after_ms=value, limit=name)
         if stored is None:
             await self._connection.execute(insert(rate_limits).values(key_digest=digest, whole_again_at_ms=value))
         else:
@@ -58,7 +58,7 @@ class RateLimits:
             )
             return chosen
         if free_at[chosen] > now_ms:
-            raise RateLimited(retry_after_ms=free_at[chosen] - now_ms)
+            raise RateLimited(retry_after_ms=free_at[chosen] - now_ms, limit=name)
         await self._connection.execute(
             update(rate_limits).where(rate_limits.c.key_digest == chosen).values(whole_again_at_ms=now_ms + window_ms)
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, Threepid, UserId
@@ -15,6 +16,15 @@ from identity_server.storage.tables import validation_sessions, validation_token
 _ADDRESS = "validation_sessions.sealed_address"
 _NEXT_LINK = "validation_sessions.sealed_next_link"
 _SECRET = "client_secret"  # noqa: S105 - the purpose of the digest, not a secret
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCount:
+    """How many sessions of a medium are "pending", "validated" or "over"."""
+
+    medium: str
+    state: str
+    count: int
 
 
 class ValidationSessions:
@@ -143,6 +153,18 @@ class ValidationSessions:
                 validation_sessions.c.code_tries < CODE_TRIES,
             )
         )
+
+    async def count_by_state(self, *, now_ms: int) -> list[SessionCount]:
+        """How many there are, by medium and state; of those that are over, the ones that haven't been dropped yet."""
+        table = validation_sessions.c
+        is_over = (table.expires_at_ms <= now_ms) | (
+            table.validated_at_ms.is_(None) & (table.code_tries >= CODE_TRIES)
+        )
+        state = case((is_over, "over"), (table.validated_at_ms.is_(None), "pending"), else_="validated").label(
+            "state"
+        )
+        rows = await self._connection.execute(select(table.medium, state, func.count()).group_by(table.medium, state))
+        return [SessionCount(*row) for row in rows]
 
     async def put_code(self, sid: SessionId, code: SentCode | None) -> None:
         """Store the code that was sent last, in place of the one before."""

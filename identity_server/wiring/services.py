@@ -33,6 +33,7 @@ from identity_server.services.slow_codes import SlowCodes
 from identity_server.services.terms import TermsOfService
 from identity_server.services.validation import Validation
 from identity_server.services.visits import Visits
+from identity_server.services.vital_signs import VitalSigns
 from identity_server.storage.database import Database
 from identity_server.wiring.settings import (
     binding_rules,
@@ -175,6 +176,7 @@ def make_services(
             link=lambda token, lang: visit_link(config.public_base_url, token, lang),
             message_id_domain=config.mail_host,
         ),
+        vital_signs=VitalSigns(database=database, clock=clock),
     )
 
 

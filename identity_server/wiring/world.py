@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from identity_server.config import Config, TlsMode
+from identity_server.domain.identifiers import Medium
 from identity_server.domain.ports import (
     Clock,
     Homeservers,
@@ -17,6 +19,7 @@ from identity_server.domain.ports import (
 )
 from identity_server.outbound import mail as outbound_mail
 from identity_server.outbound.addresses import AddressScreen
+from identity_server.outbound.counted_mail import CountedMail
 from identity_server.outbound.federation import Federation
 from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.outbound.sms import (
@@ -33,6 +36,9 @@ _TLS_MODES = {
     TlsMode.TLS: outbound_mail.TlsMode.IMPLICIT,
 }
 
+CountDelivery = Callable[[str, str, str], None]
+"""Is told the medium, the provider and the outcome."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -47,20 +53,26 @@ class Ports:
 
 
 @asynccontextmanager
-async def real_ports(config: Config, templates: Templates) -> AsyncIterator[Ports]:
+async def real_ports(
+    config: Config, templates: Templates, *, count: CountDelivery = lambda _medium, _provider, _outcome: None
+) -> AsyncIterator[Ports]:
     """The real outside world, as configured.
 
     Args:
         config: how to reach it.
         templates: what mails look like.
+        count: is told what relay and providers say to mails and texts.
     """
     clock, randomness = SystemClock(), SystemRandomness()
     mails = make_mails(config, clock, templates)
-    sms = build_sms_transport(sms_settings(config), clock=clock)
+    sms = build_sms_transport(sms_settings(config), clock=clock, count=partial(count, Medium.MSISDN))
+    mail = CountedMail(
+        make_mail_transport(config, mails), count=partial(count, Medium.EMAIL, str(config.email.transport))
+    )
     federation = make_federation(config, clock, randomness)
     origin_keys = PublishedKeys(federation=federation, clock=clock)
     try:
-        yield Ports(clock, randomness, federation, origin_keys, make_mail_transport(config, mails), sms)
+        yield Ports(clock, randomness, federation, origin_keys, mail, sms)
     finally:
         if sms is not None:
             await sms.close()

@@ -185,18 +185,38 @@ class Upkeep:
 
     Args:
         holder: tells this process from others.
+        count: is told the name and the outcome of every run.
     """
 
-    def __init__(self, chores: Collection[Chore], *, database: Database, clock: Clock, holder: str) -> None:
+    def __init__(
+        self,
+        chores: Collection[Chore],
+        *,
+        database: Database,
+        clock: Clock,
+        holder: str,
+        count: Callable[[str, str], None] = lambda _chore, _outcome: None,
+    ) -> None:
         self._own = [chore for chore in chores if chore.once is Once.PER_PROCESS]
         self._shared = [chore for chore in chores if chore.once is Once.PER_DATABASE]
         self._database = database
         self._clock = clock
         self._holder = holder
+        self._count = count
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the chores are called."""
+        return tuple(chore.name for chore in (*self._own, *self._shared))
+
+    @property
+    def shared_names(self) -> tuple[str, ...]:
+        """What those are called that are done once for all processes."""
+        return tuple(chore.name for chore in self._shared)
 
     def run_forever(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What is to run for as long as the process lives, side by side."""
-        return (*(_repeat(chore) for chore in self._own), self._share())
+        return (*(self._repeat(chore) for chore in self._own), self._share())
 
     async def run_due(self) -> int:
         """Do what is due of the chores that are shared, unless others are at it; returns how many that were."""
@@ -220,7 +240,7 @@ class Upkeep:
         )
         if not claimed:
             return False
-        await _run(chore)
+        await self._run(chore)
         # Also if it failed: the next run comes in its time.
         run_at_ms = now_ms + round(1000 * chore.every_seconds)
         await self._database.transaction(
@@ -228,19 +248,20 @@ class Upkeep:
         )
         return True
 
+    async def _repeat(self, chore: Chore) -> None:
+        """Run a chore of this process's own again and again; the first time within a minute."""
+        pause_seconds = min(chore.every_seconds, _MINUTE)
+        while True:
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = chore.every_seconds
+            await self._run(chore)
 
-async def _repeat(chore: Chore) -> None:
-    """Run a chore of this process's own again and again; the first time within a minute."""
-    pause_seconds = min(chore.every_seconds, _MINUTE)
-    while True:
-        await asyncio.sleep(pause_seconds)
-        pause_seconds = chore.every_seconds
-        await _run(chore)
-
-
-async def _run(chore: Chore) -> None:
-    """A failed run is logged, and the next one comes in its time."""
-    try:
-        await chore.run()
-    except Exception:  # noqa: BLE001 - upkeep must outlive a database that is away for a while
-        _log.exception("upkeep.failed", chore=chore.name)
+    async def _run(self, chore: Chore) -> None:
+        """A failed run is logged, and the next one comes in its time."""
+        try:
+            await chore.run()
+        except Exception:  # noqa: BLE001 - upkeep must outlive a database that is away for a while
+            _log.exception("upkeep.failed", chore=chore.name)
+            self._count(chore.name, "failed")
+        else:
+            self._count(chore.name, "done")

@@ -20,6 +20,7 @@ from identity_server.domain.ports import (
     SmsTransport,
     TextMessage,
 )
+from identity_server.metrics.table import DELIVERY_OUTCOMES
 from identity_server.outbound.sms import (
     BUILT_IN_PROVIDERS,
     AccountProblem,
@@ -69,6 +70,35 @@ async def test_the_first_that_takes_it_ends_the_matter() -> None:
     await router(*providers).send(MESSAGE)
     assert [len(provider.got) for provider in providers] == [1, 1, 1, 0]
     assert providers[2].got == [MESSAGE]
+
+
+async def test_what_each_provider_says_is_counted() -> None:
+    answers: dict[str, Exception | None] = {
+        "refuses": DeliveryRefused("a: 400"),
+        "postpones": postponed(),
+        "minds us": AccountProblem("b: 401"),
+        "breaks": KeyError(),
+        "takes": None,
+    }
+    counted: list[tuple[str, str]] = []
+    transport = SmsRouter(
+        providers={name: Provider(answer) for name, answer in answers.items()},
+        default=("refuses", "postpones", "minds us", "takes"),
+        by_country={"49": ("breaks",)},
+        close=nothing,
+        count=lambda provider, outcome: counted.append((provider, outcome)),
+    )
+    await transport.send(MESSAGE)
+    with pytest.raises(DeliveryUnknown):
+        await transport.send(dataclasses.replace(MESSAGE, country_code="49"))
+    assert dict(counted) == {
+        "refuses": "refused",
+        "postpones": "postponed",
+        "minds us": "account_problem",
+        "takes": "taken",
+        "breaks": "unknown",
+    }
+    assert {outcome for _, outcome in counted} == set(DELIVERY_OUTCOMES)
 
 
 async def test_what_may_have_been_sent_goes_to_nobody_else() -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from identity_server.metrics import BUCKETS, Metrics, Totals
+from identity_server.metrics import BUCKETS, Metrics, Reading, Totals
 from identity_server.server import board as module
 from identity_server.server.board import PARENT, Board
 
@@ -30,6 +30,28 @@ def test_sums_of_all_are_added_up() -> None:
     durations = totals.requests["/ready", "GET", 200]
     assert sum(durations.counts) == durations.counts[1] == 6
     assert BUCKETS[0] < durations.seconds / 6 < BUCKETS[1]
+
+
+def test_gauges_become_one_as_they_are_declared_to_and_end_with_their_process() -> None:
+    board = Board(workers=2)
+    places = [board.take_place(), board.take_place()]
+    for place, number in zip(places, (3.0, 5.0), strict=True):
+        metrics = Metrics()
+        metrics.count_chore("sweep visits", "done")
+        for name in ("connections", "index_changes", "index_followed"):
+            metrics.measure(name, value=number)
+        metrics.note_reading(Reading(taken_at=number, gauges={("pepper_age_seconds",): number}))
+        board.publish(place, metrics.totals)
+    totals = board.totals()
+    assert [totals.gauges[name,] for name in ("connections", "index_changes", "index_followed")] == [8, 5, 3]
+    assert totals.reading is not None
+    assert totals.reading.gauges["pepper_age_seconds",] == 5, "the newest"
+    former = Totals()
+    former.add_counted(board.leave(places[1]))
+    board.publish(PARENT, former)
+    totals = board.totals()
+    assert totals.gauges["connections",] == 3
+    assert totals.numbers["chore_runs", "sweep visits", "done"] == 2
 
 
 def test_another_process_sees_what_was_published() -> None:

@@ -37,7 +37,7 @@ def test_heir_takes_the_row_of_its_ancestor() -> None:
 
 
 def test_limit_tells_when_to_come_back_in_both_forms() -> None:
-    response = error_response(errors.RateLimited(retry_after_ms=1001))
+    response = error_response(errors.RateLimited(retry_after_ms=1001, limit="bind"))
     assert response.headers["Retry-After"] == "2"
     assert isinstance(response.body, bytes)
     assert b'"retry_after_ms":1001' in response.body

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "workers": _MIDDLE,
     "api": (_MIDDLE - {"storage", "index"}) | {"observability", "metrics"},
     "key_files": _DOMAIN | {"storage"},
-    "wiring": _MIDDLE | {"api", "outbound", "config", "key_files", "observability"},
+    "wiring": _MIDDLE | {"api", "outbound", "config", "key_files", "observability", "metrics"},
     "app": _MIDDLE | {"api", "workers", "config", "wiring", "metrics"},
     "server": frozenset({"app", "api", "config", "wiring", "metrics", "observability"}),
 }

@@ -67,7 +67,12 @@ class SmsSettings:
 
 
 def build_sms_transport(
-    settings: SmsSettings, *, clock: Clock, limits: PostLimits | None = None, stream: TextIO | None = None
+    settings: SmsSettings,
+    *,
+    clock: Clock,
+    limits: PostLimits | None = None,
+    stream: TextIO | None = None,
+    count: Callable[[str, str], None] = lambda _provider, _outcome: None,
 ) -> SmsRouter | None:
     """The transport for text messages; None if no provider is named. Close it at the end.
 
@@ -76,6 +81,7 @@ def build_sms_transport(
         clock: for signatures and waiting times.
         limits: how long to wait for a provider.
         stream: where the `log` provider writes; standard output unless given.
+        count: is told the provider and the outcome of every offer.
 
     Raises:
         ProviderProblem: a provider is unknown, has no account, or its package fails.
@@ -91,6 +97,7 @@ def build_sms_transport(
         default=settings.providers,
         by_country=settings.by_country,
         close=http.close,
+        count=count,
     )
 
 

@@ -23,11 +23,11 @@ from identity_server.outbound.sms.posting import AccountProblem
 
 _log = structlog.get_logger(__name__)
 
-_EVENTS: Mapping[type[DeliveryError], tuple[int, str]] = {
-    AccountProblem: (logging.ERROR, "sms.account_problem"),
-    DeliveryPostponed: (logging.WARNING, "sms.postponed"),
-    DeliveryRefused: (logging.WARNING, "sms.refused"),
-    DeliveryUnknown: (logging.ERROR, "sms.unknown"),
+_FAILURES: Mapping[type[DeliveryError], tuple[int, str]] = {
+    AccountProblem: (logging.ERROR, "account_problem"),
+    DeliveryPostponed: (logging.WARNING, "postponed"),
+    DeliveryRefused: (logging.WARNING, "refused"),
+    DeliveryUnknown: (logging.ERROR, "unknown"),
 }
 
 
@@ -41,6 +41,7 @@ class SmsRouter:
         default: Sequence[str],
         by_country: Mapping[str, Sequence[str]],
         close: Callable[[], Awaitable[None]],
+        count: Callable[[str, str], None] = lambda _provider, _outcome: None,
     ) -> None:
         """Take the parts.
 
@@ -49,11 +50,13 @@ class SmsRouter:
             default: the order for countries that aren't in `by_country`; may be empty.
             by_country: the order by calling code.
             close: frees what the providers share.
+            count: is told the provider and the outcome of every offer: "taken", or one of `_FAILURES`.
         """
         self._providers = providers
         self._default = tuple(default)
         self._by_country = by_country
         self._close = close
+        self._count = count
 
     def serves(self, country_code: str) -> bool:
         """Whether there is any provider for numbers of this calling code."""
@@ -95,9 +98,12 @@ class SmsRouter:
             failure = DeliveryUnknown(f"{name}: broke down ({type(error).__name__})")
         else:
             log.info("sms.taken")
+            self._count(name, "taken")
             return None
-        level, event = next(said for kind, said in _EVENTS.items() if isinstance(failure, kind))
+        level, outcome = next(said for kind, said in _FAILURES.items() if isinstance(failure, kind))
+        event = f"sms.{outcome}"
         log.log(level, event, reason=str(failure))
+        self._count(name, outcome)
         return failure
 
 
