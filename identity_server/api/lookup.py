@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import StrictStr
+from pydantic import Field, StrictStr
+from typing_extensions import TypedDict
 
 from identity_server.api.app_keys import METRICS, SERVICES
-from identity_server.api.errors import json_response
-from identity_server.api.requests import Text, WireModel, read_json
-from identity_server.api.route import ACCOUNT
-
-_Name = Annotated[str, Text(255)]
-_Pepper = Annotated[str, Text(255, min_length=0)]
+from identity_server.api.route import ACCOUNT, outcomes
+from identity_server.api.wire import Text, WireModel
+from identity_server.domain.errors import HomeserverDenied, InvalidParameter, InvalidPepper, TooManyAddresses
 
 
-class _Lookup(WireModel):
-    algorithm: _Name
-    pepper: _Pepper
+class HashedAddresses(WireModel):
+    """Whose Matrix IDs are asked for."""
+
+    algorithm: Annotated[str, Text(255), Field(description="How they are hashed, one of those on offer.")]
+    pepper: Annotated[str, Text(255, min_length=0), Field(description="What they are hashed with.")]
     # Not constrained one by one: what is badly formed matches nothing, and the body's size bounds them all.
-    addresses: list[StrictStr]
+    addresses: Annotated[
+        list[StrictStr],
+        Field(description="URL-safe base64, without padding, of the SHA-256 of `address medium pepper`."),
+    ]
 
 
-async def hash_details(request: web.Request) -> web.Response:
-    """https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv2hash_details."""
+class HashDetails(TypedDict):
+    """How addresses are to be hashed."""
+
+    algorithms: Annotated[Sequence[str], Field(description="The algorithms on offer.")]
+    lookup_pepper: Annotated[str, Field(description="The pepper in use; it changes.")]
+
+
+class Mappings(TypedDict):
+    """The addresses that are bound, and may be known to be."""
+
+    mappings: Annotated[Mapping[str, str], Field(description="From hashes, as they were sent, to Matrix IDs.")]
+
+
+@outcomes(HomeserverDenied)
+async def hash_details(request: web.Request) -> HashDetails:
+    """Say how addresses are to be hashed.
+
+    https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv2hash_details
+    """
     details = await request.app[SERVICES].lookup.hash_details(asker=request[ACCOUNT].user_id)
-    return json_response({"algorithms": details.algorithms, "lookup_pepper": details.pepper})
+    return {"algorithms": details.algorithms, "lookup_pepper": details.pepper}
 
 
-async def lookup(request: web.Request) -> web.Response:
-    """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2lookup."""
-    query = await read_json(request, _Lookup)
+@outcomes(HomeserverDenied, InvalidParameter, TooManyAddresses, InvalidPepper)
+async def lookup(request: web.Request, query: HashedAddresses) -> Mappings:
+    """Find the Matrix IDs behind hashed addresses.
+
+    https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2lookup
+    """
     mappings = await request.app[SERVICES].lookup.lookup(
         asker=request[ACCOUNT].user_id,
         algorithm=query.algorithm,
@@ -39,4 +63,4 @@ async def lookup(request: web.Request) -> web.Response:
         queries=query.addresses,
     )
     request.app[METRICS].count_lookup(asked=len(query.addresses), found=len(mappings))
-    return json_response({"mappings": mappings})
+    return {"mappings": mappings}

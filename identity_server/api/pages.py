@@ -6,12 +6,13 @@ from aiohttp import web
 
 from identity_server.api.app_keys import PAGES
 from identity_server.api.errors import INTERNAL, retry_after_seconds, status_and_errcode
+from identity_server.api.route import ROUTE
 from identity_server.domain import errors
 from identity_server.rendering.page import Page, Reader
 
 _MAX_HINT = 64
 
-LINK_IS_NO_GOOD = (
+_LINK_IS_NO_GOOD = (
     errors.TokenIncorrect,
     errors.TokenExpired,
     errors.SessionExpired,
@@ -54,7 +55,8 @@ def error_page(request: web.Request, error: errors.IdentityServerError | None) -
     if error is None:
         return page_response(pages.error(reader, status=INTERNAL[0]))
     status, _ = status_and_errcode(error)
-    if isinstance(error, LINK_IS_NO_GOOD):
-        return page_response(pages.failed(reader, status=status))
+    if isinstance(error, _LINK_IS_NO_GOOD):
+        bad_link = request[ROUTE].bad_link
+        return page_response(pages.failed(reader, status=status) if bad_link is None else bad_link(request, status))
     retry = retry_after_seconds(error) if isinstance(error, errors.RateLimited) else None
     return page_response(pages.error(reader, status=status, retry_after_seconds=retry))

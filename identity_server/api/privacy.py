@@ -16,14 +16,17 @@ from pydantic import StrictStr
 from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
 from identity_server.api.clients import network_of
 from identity_server.api.errors import status_and_errcode
-from identity_server.api.pages import LINK_IS_NO_GOOD, brand_of, page_response, reader_of
-from identity_server.api.requests import Text, TokenField, WireModel, read_form, read_query
+from identity_server.api.pages import brand_of, page_response, reader_of
+from identity_server.api.route import outcomes
 from identity_server.api.visibility import VisibilityField
+from identity_server.api.wire import Text, TokenField, WireModel
 from identity_server.domain.errors import (
     DestinationRejected,
     Forbidden,
     InvalidAddress,
     InvalidEmail,
+    MessageRefused,
+    RateLimited,
     TokenExpired,
     TokenIncorrect,
 )
@@ -49,35 +52,46 @@ DOWNLOAD_PATH: Final = f"{PRIVACY_PATH}/download"
 _FILE_NAME = "identity-server-data"
 
 _Language = Annotated[str, Text(64, min_length=0)]
-Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-class _Asked(WireModel):
+class MailAsked(WireModel):
+    """Whose owner is to get a link."""
+
     # Whatever string isn't an address is refused as an address.
     email: StrictStr = ""
     lang: _Language = ""
 
 
-class _AskedByPhone(WireModel):
+class TextAsked(WireModel):
+    """Whose owner is to get a code."""
+
     # Nor is whatever string isn't a number.
     number: StrictStr = ""
     lang: _Language = ""
 
 
-class _Visited(WireModel):
+class Visited(WireModel):
+    """What every form of the page shows: the token of the mailed link."""
+
     token: TokenField
     lang: _Language = ""
 
 
-class _Proved(_Visited):
+class CodeEntered(Visited):
+    """The code of a text message."""
+
     code: Annotated[str, Text(255, min_length=0)] = ""
 
 
-class _Shown(_Visited):
+class VisibilityChosen(Visited):
+    """Who may know."""
+
     visibility: VisibilityField
 
 
-class _Downloaded(_Visited):
+class DownloadChosen(Visited):
+    """What kind of file is wanted."""
+
     form: Literal["html", "json"]
 
 
@@ -87,21 +101,13 @@ def visit_link(base_url: str, token: str, lang: str | None) -> str:
     return f"{base_url}{OPEN_PATH}?{urlencode(query)}"
 
 
-def _only_good_links(handler: Handler) -> Handler:
-    """Answer a link that is wrong or over in words that suit this page."""
-
-    async def guarded(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except LINK_IS_NO_GOOD as error:
-            status, _ = status_and_errcode(error)
-            return page_response(request.app[PAGES].privacy.failed(reader_of(request), status=status))
-
-    return guarded
+def bad_link(request: web.Request, status: int) -> Page:
+    """What is said of a link that is wrong or over, in words that suit this page."""
+    return request.app[PAGES].privacy.failed(reader_of(request), status=status)
 
 
 async def show_ask_page(request: web.Request) -> web.Response:
-    """Where every page and mail leads: enter an address."""
+    """Show the page where every page and mail leads: enter an address."""
     return _ask_page(request, reader_of(request), here="privacy")
 
 
@@ -121,10 +127,10 @@ def _ask_page(
     return page_response(page)
 
 
-async def ask(request: web.Request) -> web.Response:
-    """An address was entered. The answer is the same for each, known here or not."""
+@outcomes(Forbidden, RateLimited)
+async def ask(request: web.Request, form: MailAsked) -> web.Response:
+    """Enter an address. The answer is the same for each, known here or not."""
     _require_own_page(request)
-    form = await read_form(request, _Asked)
     reader = reader_of(request, lang=form.lang)
     asked = MailRequest(
         email=form.email,
@@ -140,10 +146,10 @@ async def ask(request: web.Request) -> web.Response:
     return page_response(request.app[PAGES].privacy.sent(reader, address=address))
 
 
-async def ask_by_phone(request: web.Request) -> web.Response:
-    """A phone number was entered. Here, too, the answer is the same for each."""
+@outcomes(Forbidden, RateLimited, MessageRefused)
+async def ask_by_phone(request: web.Request, form: TextAsked) -> web.Response:
+    """Enter a phone number. Here, too, the answer is the same for each."""
     _require_own_page(request)
-    form = await read_form(request, _AskedByPhone)
     reader = reader_of(request, lang=form.lang)
     asked = TextRequest(
         number=form.number,
@@ -160,10 +166,9 @@ async def ask_by_phone(request: web.Request) -> web.Response:
     return page_response(request.app[PAGES].privacy.code(reader, token=visit.token, number=visit.number))
 
 
-@_only_good_links
-async def enter_code(request: web.Request) -> web.Response:
-    """The code of a text message was entered."""
-    form = await read_form(request, _Proved)
+@outcomes(TokenIncorrect, TokenExpired, RateLimited)
+async def enter_code(request: web.Request, form: CodeEntered) -> web.Response:
+    """Enter the code of a text message."""
     reader, pages, services = reader_of(request, lang=form.lang), request.app[PAGES].privacy, request.app[SERVICES]
     try:
         await services.phone_visits.prove(form.token, form.code.strip())
@@ -181,10 +186,9 @@ def _languages_of(reader: Reader) -> tuple[str, ...]:
     return (reader.lang, *browser) if reader.lang else browser
 
 
-@_only_good_links
-async def show_open_page(request: web.Request) -> web.Response:
-    """What the mail links to: asks before it shows anything, as mail scanners follow links."""
-    query = read_query(request, _Visited)
+@outcomes(TokenIncorrect, TokenExpired)
+async def show_open_page(request: web.Request, query: Visited) -> web.Response:
+    """Ask whoever follows the mailed link before anything is shown, as mail scanners follow links."""
     visit = await request.app[SERVICES].visits.find(query.token)
     page = request.app[PAGES].privacy.open(
         reader_of(request),
@@ -196,34 +200,51 @@ async def show_open_page(request: web.Request) -> web.Response:
     return page_response(page)
 
 
-@_only_good_links
-async def show(request: web.Request) -> web.Response:
+@outcomes(TokenIncorrect, TokenExpired, RateLimited)
+async def show(request: web.Request, form: VisibilityChosen) -> web.Response:
     """Say who may know of the binding."""
-    form = await read_form(request, _Shown)
     seen = await request.app[SERVICES].visits.show(form.token, form.visibility)
     return _held(request, form, *seen, done=Done.SHOWN)
 
 
-def _button(act: Callable[[Visits, str], Awaitable[tuple[Visit, Holdings]]], *, done: Done | None = None) -> Handler:
-    """A form that holds nothing but the token: do what it is for, and show what is held afterwards."""
-
-    async def pressed(request: web.Request) -> web.Response:
-        form = await read_form(request, _Visited)
-        return _held(request, form, *await act(request.app[SERVICES].visits, form.token), done=done)
-
-    return _only_good_links(pressed)
+@outcomes(TokenIncorrect, TokenExpired)
+async def open_visit(request: web.Request, form: Visited) -> web.Response:
+    """Show what is held."""
+    return await _press(request, form, Visits.look)
 
 
-open_visit: Final = _button(Visits.look)
-remove: Final = _button(Visits.unbind, done=Done.REMOVED)
-refuse: Final = _button(Visits.refuse, done=Done.REFUSED)
-allow: Final = _button(Visits.allow, done=Done.ALLOWED)
+@outcomes(TokenIncorrect, TokenExpired)
+async def remove(request: web.Request, form: Visited) -> web.Response:
+    """Remove the binding and what else is held."""
+    return await _press(request, form, Visits.unbind, done=Done.REMOVED)
 
 
-@_only_good_links
-async def download(request: web.Request) -> web.Response:
-    """What is held, as a file."""
-    form = await read_form(request, _Downloaded)
+@outcomes(TokenIncorrect, TokenExpired)
+async def refuse(request: web.Request, form: Visited) -> web.Response:
+    """Have the address left alone from now on."""
+    return await _press(request, form, Visits.refuse, done=Done.REFUSED)
+
+
+@outcomes(TokenIncorrect, TokenExpired)
+async def allow(request: web.Request, form: Visited) -> web.Response:
+    """Let the address be used again."""
+    return await _press(request, form, Visits.allow, done=Done.ALLOWED)
+
+
+async def _press(
+    request: web.Request,
+    form: Visited,
+    act: Callable[[Visits, str], Awaitable[tuple[Visit, Holdings]]],
+    *,
+    done: Done | None = None,
+) -> web.Response:
+    """Do what a button is for, and show what is held afterwards."""
+    return _held(request, form, *await act(request.app[SERVICES].visits, form.token), done=done)
+
+
+@outcomes(TokenIncorrect, TokenExpired, media_types=("text/html", "application/json"))
+async def download(request: web.Request, form: DownloadChosen) -> web.Response:
+    """Take along what is held, as a file."""
     visit, holdings = await request.app[SERVICES].visits.look(form.token)
     pages, terms = request.app[PAGES].privacy, request.app[SERVICES].terms.in_force
     if form.form == "json":
@@ -233,7 +254,7 @@ async def download(request: web.Request) -> web.Response:
 
 
 def _held(
-    request: web.Request, form: _Visited, visit: Visit, holdings: Holdings, done: Done | None = None
+    request: web.Request, form: Visited, visit: Visit, holdings: Holdings, done: Done | None = None
 ) -> web.Response:
     page = request.app[PAGES].privacy.held(
         reader_of(request, lang=form.lang),

@@ -6,21 +6,18 @@ The rule: what a handler gets is complete, of the right types, within its length
 from __future__ import annotations
 
 import asyncio
-import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
-from annotated_types import GroupedMetadata
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
 from identity_server.api.app_keys import SETTINGS
 from identity_server.api.route import ROUTE, Reads
+from identity_server.api.wire import WireModel
 from identity_server.domain.errors import (
     BadJson,
     BodyIncomplete,
@@ -30,56 +27,15 @@ from identity_server.domain.errors import (
     MissingParameters,
     NotJson,
 )
-from identity_server.domain.identifiers import parse_client_secret, parse_server_name, parse_session_id, parse_user_id
 
-_LARGEST_INTEGER = 2**53 - 1
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTENT: web.RequestKey[dict[str, Any]] = web.RequestKey("content", dict)
+"""The JSON object in the body as it came, for whoever needs all of it to check a signature."""
+
 _MAX_FORM_FIELDS = 20
 _ZLIB_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 """Tells zlib to find out by itself which of the two forms it has."""
 Wire = TypeVar("Wire", bound="WireModel")
-
-
-class WireModel(BaseModel):
-    """What a request carries; unknown fields are ignored, types are not bent."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, hide_input_in_errors=True)
-
-
-def _no_controls(value: str) -> str:
-    if _CONTROLS.search(value):
-        raise ValueError("control characters are not allowed")
-    return value
-
-
-def _decimal(value: Any) -> Any:
-    """Clients send some integers as strings of digits."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_LARGEST_INTEGER)):
-        return int(value)
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Text(GroupedMetadata):
-    """A string without control characters, of a bounded length: `Annotated[str, Text(255)]`."""
-
-    max_length: int
-    min_length: int = 1
-
-    def __iter__(self) -> Iterator[object]:
-        yield StringConstraints(min_length=self.min_length, max_length=self.max_length)
-        yield AfterValidator(_no_controls)
-
-
-Integer = Annotated[int, BeforeValidator(_decimal), Field(ge=0, le=_LARGEST_INTEGER)]
-ClientSecretField = Annotated[str, AfterValidator(parse_client_secret)]
-SessionIdField = Annotated[str, AfterValidator(parse_session_id)]
-UserIdField = Annotated[str, AfterValidator(parse_user_id)]
-ServerNameField = Annotated[str, AfterValidator(parse_server_name)]
-TokenField = Annotated[str, Text(255)]
-MediumField = Annotated[str, Text(32)]
-AddressField = Annotated[str, Text(512)]
 
 
 async def read_json(request: web.Request, model: type[Wire]) -> Wire:
@@ -88,17 +44,12 @@ async def read_json(request: web.Request, model: type[Wire]) -> Wire:
     Raises:
         BodyTooLarge, BodyTooSlow, BodyIncomplete, NotJson, BadJson, MissingParameters, InvalidParameter: as they say.
     """
-    return validate(model, await read_json_object(request))
+    request[CONTENT] = content = await _read_json_object(request)
+    return _validate(model, content)
 
 
-async def read_json_object(request: web.Request) -> dict[str, Any]:
-    """The JSON object in the body as it is (on v1: or what stands for it); for whoever needs all of it, to check a signature.
-
-    Of a name that stands twice the last counts.
-
-    Raises:
-        BodyTooLarge, BodyTooSlow, BodyIncomplete, NotJson, BadJson: as they say.
-    """
+async def _read_json_object(request: web.Request) -> dict[str, Any]:
+    """The object in the body, or what stands for it on v1; of a name that stands twice the last counts."""
     body = await _read_body(request, request[ROUTE].max_body)
     if request[ROUTE].reads is Reads.ANYTHING and not _says_json(request, body):
         return _loose_parameters(request, body)
@@ -137,7 +88,7 @@ async def read_form(request: web.Request, model: type[Wire]) -> Wire:
         fields = parse_form(body)
     except ValueError:
         raise InvalidParameter("The form cannot be read.") from None
-    return validate(model, fields)
+    return _validate(model, fields)
 
 
 def read_query(request: web.Request, model: type[Wire]) -> Wire:
@@ -149,15 +100,11 @@ def read_query(request: web.Request, model: type[Wire]) -> Wire:
     twice = [name for name in model.model_fields if len(request.query.getall(name, [])) > 1]
     if twice:
         raise InvalidParameter(f"Given more than once: {', '.join(twice)}")
-    return validate(model, dict(request.query))
+    return _validate(model, dict(request.query))
 
 
-def validate(model: type[Wire], value: dict[str, Any]) -> Wire:
-    """Check an object; the errors of pydantic become ours, without the offending values.
-
-    Raises:
-        MissingParameters, InvalidParameter: as they say.
-    """
+def _validate(model: type[Wire], value: dict[str, Any]) -> Wire:
+    """Check an object; the errors of pydantic become ours, without the offending values."""
     try:
         return model.model_validate(value)
     except ValidationError as error:

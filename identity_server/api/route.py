@@ -1,26 +1,34 @@
-"""What a row of the route table says, and the guard that makes it true.
+"""What a row of the route table says: who may ask what, and, in the signature of its handler, with what and for what.
 
-The rule: a handler runs only after its row's demands are met; no handler asks for a token itself.
+The rule: whatever is to be known about an operation from outside stands in its row or in its handler's signature, so
+that api/guard.py can make it true and api/openapi.py can write it down.
 """
 
 from __future__ import annotations
 
-import hmac
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any, Final, TypeVar, get_type_hints
 
 from aiohttp import web
 
-from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.api.wire import WireModel
 from identity_server.domain.account import Account
-from identity_server.domain.errors import Forbidden, HomeserverDenied, Unauthenticated
+from identity_server.domain.errors import IdentityServerError
 from identity_server.domain.identifiers import UserId
+from identity_server.rendering.page import Page
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[..., Awaitable[Any]]
+"""Takes the request and, where its row reads parameters, the model that they are read into. Gives the JSON object of
+the answer, as a TypedDict; where people are answered, the response."""
 
-_MAX_TOKEN = 512
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
+BadLink = Callable[[web.Request, int], Page]
+
 _KIB = 1024
+_HTML: Final = ("text/html",)
 
 
 class Access(Enum):
@@ -28,6 +36,8 @@ class Access(Enum):
 
     OPEN = auto()
     """Anyone."""
+    HOMESERVER = auto()
+    """Whoever proves it in the request: as the owner of an address, by a session, or as a homeserver, by a signature."""
     TOKEN = auto()
     """Whoever shows an access token, even of a homeserver that is no longer served: to give it up."""
     ACCOUNT = auto()
@@ -39,7 +49,7 @@ class Access(Enum):
 
 
 class Reads(Enum):
-    """Where parameters are read from."""
+    """Where the parameters of a body are read from."""
 
     JSON = auto()
     """The JSON object in the body, whatever its Content-Type says."""
@@ -55,12 +65,44 @@ class Answers(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What a handler may end in, beside its answer and what holds for every row.
+
+    Attributes:
+        errors: what may be raised.
+        redirect: the status of sending a reader elsewhere; None if that never happens.
+        media_types: what a page may be.
+    """
+
+    errors: tuple[type[IdentityServerError], ...] = ()
+    redirect: int | None = None
+    media_types: tuple[str, ...] = _HTML
+
+
+def outcomes(
+    *errors: type[IdentityServerError], redirect: int | None = None, media_types: tuple[str, ...] = _HTML
+) -> Callable[[AnyHandler], AnyHandler]:
+    """Say what a handler may end in; the tests fail if it ends in anything else."""
+
+    def mark(handler: AnyHandler) -> AnyHandler:
+        vars(handler)[_OUTCOMES] = Outcomes(errors, redirect, media_types)
+        return handler
+
+    return mark
+
+
+_OUTCOMES: Final = "outcomes"
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One row.
 
     Attributes:
         max_body: the largest body that is read, in bytes.
         answers_head: for GET, whether HEAD is answered as well; not where asking changes something.
+        bad_link: for pages, what is shown to who has followed a link that is wrong or old; by default the page that
+            suits links in validation mails.
     """
 
     method: str
@@ -71,66 +113,39 @@ class Route:
     reads: Reads = Reads.JSON
     max_body: int = 64 * _KIB
     answers_head: bool = True
+    bad_link: BadLink | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that lead to the handler."""
         return ("GET", "HEAD") if self.method == "GET" and self.answers_head else (self.method,)
 
+    @property
+    def takes(self) -> type[WireModel] | None:
+        """What the handler is given beside the request."""
+        names = list(inspect.signature(self.handler).parameters)[1:]
+        if not names:
+            return None
+        model: type[WireModel] = get_type_hints(self.handler)[names[0]]
+        return model
+
+    @property
+    def gives(self) -> Any:
+        """The type of the handler's answer."""
+        return get_type_hints(self.handler)["return"]
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What else the handler may end in."""
+        found: Outcomes = vars(self.handler).get(_OUTCOMES, Outcomes())
+        return found
+
 
 ROUTE: web.RequestKey[Route] = web.RequestKey("route", Route)
 ACCOUNT: web.RequestKey[Account] = web.RequestKey("account", Account)
-
-
-def guarded(route: Route) -> Handler:
-    """The row's handler behind the row's demands."""
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        request[ROUTE] = route
-        if route.access is Access.INTERNAL:
-            _require_secret(request)
-        elif route.access is not Access.OPEN:
-            services = request.app[SERVICES]
-            token = _access_token(request)
-            # Nearly always there is nothing to wait for, and then even a coroutine would cost more than the answer.
-            account = services.accounts.recognise(token) or await services.accounts.authenticate(token)
-            if not account.is_served and route.access is not Access.TOKEN:
-                raise HomeserverDenied
-            if route.access is Access.ACCOUNT_AND_TERMS and account.consents_to is not services.terms.in_force:
-                await services.terms.require(account)
-            request[ACCOUNT] = account
-        return await route.handler(request)
-
-    return handler
 
 
 def account_id(request: web.Request) -> UserId | None:
     """Whose access token was shown; None on the routes of v1, which know no accounts."""
     account = request.get(ACCOUNT)
     return None if account is None else account.user_id
-
-
-def _require_secret(request: web.Request) -> None:
-    secret = request.app[SETTINGS].internal_secret
-    if secret is None and "Origin" in request.headers:
-        # A page in a browser on this machine reaches loopback, too; programs of the operator's don't say so.
-        raise Forbidden("The internal API doesn't answer web pages.")
-    if secret is not None and not hmac.compare_digest(_bearer(request).encode(errors="replace"), secret.encode()):
-        raise Unauthenticated
-
-
-def _bearer(request: web.Request) -> str:
-    header = request.headers.get("Authorization", "")
-    if header.startswith("Bearer "):
-        return header[7:].strip()
-    scheme, _, token = header.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def _access_token(request: web.Request) -> str:
-    found = _bearer(request)
-    if not found and request.method == "GET" and request.app[SETTINGS].accept_query_token:
-        found = request.query.get("access_token", "")
-    if not 0 < len(found) <= _MAX_TOKEN or not found.isascii():
-        raise Unauthenticated
-    return found

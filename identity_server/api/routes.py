@@ -22,7 +22,9 @@ from identity_server.api import (
     visibility,
 )
 from identity_server.api.app_keys import V1Switches
-from identity_server.api.route import Access, Answers, Reads, Route, guarded
+from identity_server.api.guard import guarded
+from identity_server.api.route import Access, Answers, Reads, Route
+from identity_server.api.validate_parts import bad_email_link, bad_phone_link
 from identity_server.rendering.policies import TERMS_PATH
 from identity_server.rendering.templates import PRIVACY_PATH
 
@@ -59,6 +61,7 @@ ROUTES: Final = (
         Answers.PAGE,
         # Whoever only asks what is there has not followed the link.
         answers_head=False,
+        bad_link=bad_email_link,
     ),
     Route("POST", f"{_V2}/validate/msisdn/requestToken", validate_msisdn.request_msisdn_token, TERMS),
     Route("POST", f"{_V2}/validate/msisdn/submitToken", validate_msisdn.submit_msisdn_token, TERMS),
@@ -70,11 +73,12 @@ ROUTES: Final = (
         OPEN,
         Answers.PAGE,
         answers_head=False,
+        bad_link=bad_phone_link,
     ),
     Route("GET", f"{_V2}/3pid/getValidated3pid", threepid.get_validated_threepid, TERMS),
     Route("POST", f"{_V2}/3pid/bind", threepid.bind, TERMS),
     # Homeservers unbind without an account: by a session of the address's owner, or by their signature.
-    Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, OPEN),
+    Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, Access.HOMESERVER),
     Route("POST", f"{_V2}/store-invite", invitations.store_invite, TERMS),
     Route("POST", f"{_V2}/sign-ed25519", invitations.sign, TERMS),
     # Not in the specification. To see and to hide what is about oneself takes no consent to new terms.
@@ -87,14 +91,14 @@ ROUTES: Final = (
     Route("GET", PRIVACY_PATH, privacy.show_ask_page, OPEN, Answers.PAGE),
     Route("POST", PRIVACY_PATH, privacy.ask, OPEN, Answers.PAGE),
     Route("POST", privacy.PHONE_PATH, privacy.ask_by_phone, OPEN, Answers.PAGE),
-    Route("POST", privacy.CODE_PATH, privacy.enter_code, OPEN, Answers.PAGE),
-    Route("GET", privacy.OPEN_PATH, privacy.show_open_page, OPEN, Answers.PAGE),
-    Route("POST", privacy.OPEN_PATH, privacy.open_visit, OPEN, Answers.PAGE),
-    Route("POST", privacy.SHOW_PATH, privacy.show, OPEN, Answers.PAGE),
-    Route("POST", privacy.REMOVE_PATH, privacy.remove, OPEN, Answers.PAGE),
-    Route("POST", privacy.REFUSE_PATH, privacy.refuse, OPEN, Answers.PAGE),
-    Route("POST", privacy.ALLOW_PATH, privacy.allow, OPEN, Answers.PAGE),
-    Route("POST", privacy.DOWNLOAD_PATH, privacy.download, OPEN, Answers.PAGE),
+    Route("POST", privacy.CODE_PATH, privacy.enter_code, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
+    Route("GET", privacy.OPEN_PATH, privacy.show_open_page, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
+    Route("POST", privacy.OPEN_PATH, privacy.open_visit, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
+    Route("POST", privacy.SHOW_PATH, privacy.show, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
+    Route("POST", privacy.REMOVE_PATH, privacy.remove, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
+    Route("POST", privacy.REFUSE_PATH, privacy.refuse, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
+    Route("POST", privacy.ALLOW_PATH, privacy.allow, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
+    Route("POST", privacy.DOWNLOAD_PATH, privacy.download, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
     # For operators' tools.
     Route("GET", "/health", status.health, OPEN),
     Route("GET", "/ready", status.ready, OPEN),
@@ -115,6 +119,7 @@ V1_ALWAYS: Final = (
         OPEN,
         Answers.PAGE,
         answers_head=False,
+        bad_link=bad_email_link,
     ),
 )
 
@@ -142,9 +147,10 @@ V1_ACCESS: Final = (
         OPEN,
         Answers.PAGE,
         answers_head=False,
+        bad_link=bad_phone_link,
     ),
     Route("GET", f"{_V1}/3pid/getValidated3pid", threepid.get_validated_threepid, OPEN),
-    Route("POST", f"{_V1}/3pid/unbind", threepid.unbind, OPEN),
+    Route("POST", f"{_V1}/3pid/unbind", threepid.unbind, Access.HOMESERVER),
     Route("POST", f"{_V1}/store-invite", invitations.store_invite, OPEN, reads=Reads.ANYTHING),
 )
 

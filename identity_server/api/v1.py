@@ -5,48 +5,53 @@ Everything else of v1 is a handler of v2, reached without an account.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from aiohttp import web
 from pydantic import Field, StrictStr
+from typing_extensions import TypedDict
 
 from identity_server.api.app_keys import SERVICES, SETTINGS
 from identity_server.api.clients import network_of
-from identity_server.api.errors import json_response
-from identity_server.api.requests import AddressField, MediumField, WireModel, read_json, read_query
-from identity_server.api.threepid import canonical_threepid
-from identity_server.domain.errors import InvalidParameter
+from identity_server.api.route import outcomes
+from identity_server.api.threepid import AnyThreepid, SignedAssociation, canonical_threepid
+from identity_server.api.wire import Empty, WireModel
+from identity_server.domain.errors import InvalidParameter, RateLimited
 from identity_server.domain.identifiers import Threepid
 
 _MAX_THREEPIDS = 1000
 
 
-class _Lookup(WireModel):
-    medium: MediumField
-    address: AddressField
+class PlainAddresses(WireModel):
+    """Whose Matrix IDs are asked for."""
+
+    threepids: Annotated[
+        list[list[StrictStr]], Field(max_length=_MAX_THREEPIDS, description="Pairs of medium and address.")
+    ]
 
 
-class _BulkLookup(WireModel):
-    threepids: Annotated[list[list[StrictStr]], Field(max_length=_MAX_THREEPIDS)]
+class PlainMappings(TypedDict):
+    """The addresses that are bound, and may be known to be."""
+
+    threepids: Annotated[list[tuple[str, str, str]], Field(description="Medium, address and Matrix ID of each.")]
 
 
-async def lookup(request: web.Request) -> web.Response:
-    """The signed association of an address; an empty object if it isn't bound."""
-    query = read_query(request, _Lookup)
+@outcomes(InvalidParameter, RateLimited)
+async def lookup(request: web.Request, query: AnyThreepid) -> SignedAssociation | Empty:
+    """Find the signed association of an address; an empty object if it isn't bound."""
     associations = request.app[SERVICES].associations
     threepid = canonical_threepid(query.medium, query.address)
     found = await associations.list_live([threepid], client_network=_network(request))
-    return json_response(associations.sign(found[0]) if found else {})
+    return cast("SignedAssociation", associations.sign(found[0])) if found else {}
 
 
-async def bulk_lookup(request: web.Request) -> web.Response:
-    """The Matrix IDs of many addresses; those that aren't bound are left out."""
-    body = await read_json(request, _BulkLookup)
+@outcomes(InvalidParameter, RateLimited)
+async def bulk_lookup(request: web.Request, body: PlainAddresses) -> PlainMappings:
+    """Find the Matrix IDs of many addresses; those that aren't bound are left out."""
     asked = [threepid for pair in body.threepids if (threepid := _parse(pair)) is not None]
     associations = request.app[SERVICES].associations
     found = await associations.list_live(asked, client_network=_network(request))
-    rows = [[each.threepid.medium, each.threepid.address, each.user_id] for each in found]
-    return json_response({"threepids": rows})
+    return {"threepids": [(each.threepid.medium, each.threepid.address, each.user_id) for each in found]}
 
 
 def _network(request: web.Request) -> str:

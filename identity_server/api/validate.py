@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import urlencode
 
 from aiohttp import web
-from pydantic import StrictStr
+from pydantic import Field, StrictStr
+from typing_extensions import TypedDict
 
 from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
 from identity_server.api.clients import address_of, network_of
-from identity_server.api.errors import json_response
 from identity_server.api.pages import brand_of, page_response, reader_of
-from identity_server.api.requests import Text, TokenField, WireModel, read_form, read_json, read_query
-from identity_server.api.route import account_id
+from identity_server.api.route import account_id, outcomes
 from identity_server.api.validate_parts import (
-    RequestTokenBody,
-    SubmitTokenBody,
+    MessageRequest,
+    Success,
+    ValidationProof,
     confirmed,
-    follow_link,
+    followed,
     may_redirect,
+)
+from identity_server.api.wire import Text, TokenField, WireModel
+from identity_server.domain.errors import (
+    AddressRefused,
+    EmailRefused,
+    InvalidEmail,
+    InvalidParameter,
+    RateLimited,
+    SessionExpired,
+    TokenExpired,
+    TokenIncorrect,
 )
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId
 from identity_server.domain.validation import ValidationSession
@@ -28,18 +40,26 @@ from identity_server.services.validation import EmailRequest
 
 CONFIRM_PATH = "/_matrix/identity/confirm"
 _SUBMIT_PATH = "/_matrix/identity/v2/validate/email/submitToken"
-_SEE_OTHER = 303
 
-# Whatever string isn't an address is refused as an address, by `canonical_email`: its length and characters too.
-_Email = StrictStr
 _Language = Annotated[str, Text(64, min_length=0)]
 
 
-class _RequestToken(RequestTokenBody):
-    email: _Email
+class MailRequest(MessageRequest):
+    """To which address a validation mail is to go."""
+
+    # Whatever string isn't an address is refused as an address, by `canonical_email`: its length and characters too.
+    email: Annotated[StrictStr, Field(description="The address.", examples=["alice@example.org"])]
 
 
-class _Confirm(WireModel):
+class SessionCreated(TypedDict):
+    """The session that the message was sent for."""
+
+    sid: Annotated[str, Field(description="Its id.")]
+
+
+class Confirmation(WireModel):
+    """The token of a mailed link."""
+
     token: TokenField
     lang: _Language = ""
 
@@ -54,9 +74,12 @@ def submit_link(base_url: str, sid: str, client_secret: str, token: str) -> str:
     return f"{base_url}{_SUBMIT_PATH}?{urlencode({'token': token, 'client_secret': client_secret, 'sid': sid})}"
 
 
-async def request_email_token(request: web.Request) -> web.Response:
-    """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2validateemailrequesttoken."""
-    body = await read_json(request, _RequestToken)
+@outcomes(InvalidEmail, RateLimited, AddressRefused, EmailRefused)
+async def request_email_token(request: web.Request, body: MailRequest) -> SessionCreated:
+    """Send a validation mail to an address.
+
+    https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2validateemailrequesttoken
+    """
     sid = await request.app[SERVICES].validation.request_email_token(
         EmailRequest(
             email=body.email,
@@ -70,23 +93,31 @@ async def request_email_token(request: web.Request) -> web.Response:
         ),
         requested_by=account_id(request),
     )
-    return json_response({"sid": sid})
+    return {"sid": sid}
 
 
-async def submit_email_token(request: web.Request) -> web.Response:
-    """https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2validateemailsubmittoken."""
-    await _submit(request, await read_json(request, SubmitTokenBody))
-    return json_response({"success": True})
+@outcomes(InvalidParameter, SessionExpired, TokenIncorrect)
+async def submit_email_token(request: web.Request, proof: ValidationProof) -> Success:
+    """Show that a validation mail has arrived, by its token.
+
+    https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2validateemailsubmittoken
+    """
+    await _submit(request, proof)
+    return {"success": True}
 
 
-async def follow_email_link(request: web.Request) -> web.Response:
-    """https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv2validateemailsubmittoken."""
-    return await follow_link(request, _submit, medium=Medium.EMAIL)
+@outcomes(InvalidParameter, SessionExpired, TokenIncorrect, redirect=HTTPStatus.FOUND)
+async def follow_email_link(request: web.Request, proof: ValidationProof) -> web.Response:
+    """Follow the link of a validation mail; that validates the address.
+
+    https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv2validateemailsubmittoken
+    """
+    return followed(request, await _submit(request, proof), medium=Medium.EMAIL)
 
 
-async def show_confirm_page(request: web.Request) -> web.Response:
-    """What our mails link to: asks before it changes anything, as mail scanners follow links."""
-    query = read_query(request, _Confirm)
+@outcomes(TokenIncorrect, TokenExpired)
+async def show_confirm_page(request: web.Request, query: Confirmation) -> web.Response:
+    """Ask whoever follows our own mails' link, before anything changes, as mail scanners follow links."""
     session = await request.app[SERVICES].validation.find_by_token(query.token)
     assert session.threepid is not None, "a live session has its address"
     page = request.app[PAGES].confirm(
@@ -102,15 +133,15 @@ async def show_confirm_page(request: web.Request) -> web.Response:
     return page_response(page)
 
 
-async def confirm(request: web.Request) -> web.Response:
-    """The button of the confirm page."""
-    form = await read_form(request, _Confirm)
+@outcomes(TokenIncorrect, TokenExpired, redirect=HTTPStatus.SEE_OTHER)
+async def confirm(request: web.Request, form: Confirmation) -> web.Response:
+    """Validate the address, by the button of the confirm page."""
     session = await request.app[SERVICES].validation.confirm(form.token)
     reader = reader_of(request, lang=form.lang)
-    return confirmed(request, session, reader, medium=Medium.EMAIL, redirect_status=_SEE_OTHER)
+    return confirmed(request, session, reader, medium=Medium.EMAIL, redirect_status=HTTPStatus.SEE_OTHER)
 
 
-async def _submit(request: web.Request, proof: SubmitTokenBody) -> ValidationSession:
+async def _submit(request: web.Request, proof: ValidationProof) -> ValidationSession:
     return await request.app[SERVICES].validation.submit_token(
         medium=Medium.EMAIL,
         sid=SessionId(proof.sid),

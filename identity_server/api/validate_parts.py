@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Literal
 
 from aiohttp import web
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
 from identity_server.api.app_keys import PAGES, SETTINGS
-from identity_server.api.errors import status_and_errcode
-from identity_server.api.pages import LINK_IS_NO_GOOD, page_response, reader_of, redirect
-from identity_server.api.requests import (
-    ClientSecretField,
-    Integer,
-    SessionIdField,
-    Text,
-    TokenField,
-    WireModel,
-    read_query,
-)
+from identity_server.api.pages import page_response, reader_of, redirect
+from identity_server.api.wire import ClientSecretField, Integer, SessionIdField, Text, TokenField, WireModel
 from identity_server.domain.identifiers import Medium
 from identity_server.domain.validation import ValidationSession
-from identity_server.rendering.page import Reader
+from identity_server.rendering.page import Page, Reader
 from identity_server.rendering.pages import host_of
 
-_FOUND = 302
 _Link = Annotated[str, Text(2000, min_length=0)]
 
 
@@ -34,39 +25,41 @@ def _web_link(value: str) -> str | None:
     return value if host_of(value) is not None else None
 
 
-class RequestTokenBody(WireModel):
+class MessageRequest(WireModel):
     """What requestToken takes for every medium."""
 
     client_secret: ClientSecretField
-    send_attempt: Integer
-    next_link: Annotated[_Link | None, AfterValidator(lambda value: value and _web_link(value))] = None
+    send_attempt: Annotated[
+        Integer,
+        Field(description="A greater number than before asks for another message; a string of digits will do."),
+    ]
+    next_link: Annotated[
+        _Link | None,
+        AfterValidator(lambda value: value and _web_link(value)),
+        Field(description="Where whoever follows the link goes next; http or https."),
+    ] = None
 
 
-class SubmitTokenBody(WireModel):
-    """What submitToken takes, in a body or in a query."""
+class ValidationProof(WireModel):
+    """What shows that a message has arrived, in a body or in a query."""
 
     sid: SessionIdField
     client_secret: ClientSecretField
     token: TokenField
 
 
-async def follow_link(
-    request: web.Request,
-    submit: Callable[[web.Request, SubmitTokenBody], Awaitable[ValidationSession]],
-    *,
-    medium: Medium,
-) -> web.Response:
-    """Answer GET submitToken: validate at once, and tell a person what came of it."""
-    pages, reader = request.app[PAGES], reader_of(request)
-    try:
-        session = await submit(request, read_query(request, SubmitTokenBody))
-    except LINK_IS_NO_GOOD as error:
-        status, _ = status_and_errcode(error)
-        own = pages.followed(reader, status=status)
-        return page_response(own or pages.failed(reader, status=status, medium=medium))
-    if session.next_link is None and (own := pages.followed(reader)) is not None:
+class Success(TypedDict):
+    """The address is validated."""
+
+    success: Literal[True]
+
+
+def followed(request: web.Request, session: ValidationSession, *, medium: Medium) -> web.Response:
+    """Answer whoever has followed the link of GET submitToken, which has validated the session."""
+    reader = reader_of(request)
+    if session.next_link is None and (own := request.app[PAGES].followed(reader)) is not None:
         return page_response(own)
-    return confirmed(request, session, reader, medium=medium, redirect_status=_FOUND)
+    return confirmed(request, session, reader, medium=medium, redirect_status=HTTPStatus.FOUND)
 
 
 def confirmed(
@@ -76,6 +69,21 @@ def confirmed(
     if session.next_link is not None and may_redirect(request, session):
         return redirect(session.next_link, status=redirect_status)
     return page_response(request.app[PAGES].confirmed(reader, continue_to=session.next_link, medium=medium))
+
+
+def bad_email_link(request: web.Request, status: int) -> Page:
+    """What whoever has followed the link of a mail is shown if it was wrong or old."""
+    return _bad_link(request, status, medium=Medium.EMAIL)
+
+
+def bad_phone_link(request: web.Request, status: int) -> Page:
+    """The same for the link of a text message."""
+    return _bad_link(request, status, medium=Medium.MSISDN)
+
+
+def _bad_link(request: web.Request, status: int, *, medium: Medium) -> Page:
+    pages, reader = request.app[PAGES], reader_of(request)
+    return pages.followed(reader, status=status) or pages.failed(reader, status=status, medium=medium)
 
 
 def may_redirect(request: web.Request, session: ValidationSession) -> bool:
