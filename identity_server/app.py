@@ -75,10 +75,10 @@ async def open_system(
     """
     metrics = metrics or Metrics()
     async with AsyncExitStack() as stack:
-        database, keys = await open_database(config, ports.clock, ports.randomness, stack)
+        database, keys, signing_key = await open_database(config, ports.clock, ports.randomness, stack)
         peppers = make_peppers(config, ports.clock, ports.randomness, database)
         await peppers.ensure_one()
-        index = make_index(config, ports.clock, database, keys.root)
+        index = make_index(config, ports.clock, database, keys)
         database.follow(index.catch_up)
         stack.push_async_callback(index.close)
         await index.start()
@@ -86,7 +86,7 @@ async def open_system(
             homeservers=ports.homeservers,
             clock=ports.clock,
             randomness=ports.randomness,
-            signing_key=keys.signing,
+            signing_key=signing_key,
             keep_delivered_invites=not config.general.delete_tokens_on_bind,
         )
         refusals = Refusals(database=database)
@@ -95,7 +95,9 @@ async def open_system(
         stack.push_async_callback(runner.close)
         mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)
         texts = make_texts(config, templates)
-        services = make_services(config, ports, database, index, runner, keys, peppers, bind_notices, mails, texts)
+        services = make_services(
+            config, ports, database, index, runner, keys, signing_key, peppers, bind_notices, mails, texts
+        )
         pages = Pages(templates)
         pages.check()
         settings = http_settings(config)

@@ -15,7 +15,7 @@ import structlog
 
 from identity_server.domain.ports import Randomness
 from identity_server.domain.signing import SigningKey
-from identity_server.storage.sealing import ROOT_KEY_BYTES, RootKey
+from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
 from identity_server.storage.server_keys import KnownKey
 
 _log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ class KeySources:
 class Keys:
     """Both keys, and what the database is to remember of them."""
 
-    root: RootKey
+    root: KeyRing
     signing: SigningKey
     new: list[KnownKey]
 
@@ -101,7 +101,7 @@ def load_keys(sources: KeySources, known: dict[str, KnownKey], *, randomness: Ra
                 f" {expected.fingerprint[:8]}, not {key.fingerprint[:8]}); it is expected in {file},"
                 " or in the configuration's [crypto] section"
             )
-    return Keys(root=root, signing=signing, new=[key for key, _, _ in found if key.name not in known])
+    return Keys(root=KeyRing(root), signing=signing, new=[key for key, _, _ in found if key.name not in known])
 
 
 def _root_key(sources: KeySources, known: KnownKey | None, randomness: Randomness) -> tuple[RootKey, bytes | None]:

@@ -69,7 +69,7 @@ async def _import(source: SydentFile, config: Config, progress: Progress, *, dry
         importer = Importer(
             source=source,
             target=storage.database,
-            sealer=storage.sealer,
+            sealer=storage.keys.sealer,
             code_hasher=storage.code_hasher,
             clock=storage.clock,
             randomness=storage.randomness,

@@ -99,5 +99,5 @@ class AuditEntry:
 def subject_parts(subject: Subject) -> tuple[str, str]:
     """How a subject is written into a commitment: its kind, and its name."""
     if isinstance(subject, Threepid):
-        return subject.medium.value, subject.address
+        return subject.parts
     return ("user" if subject.startswith("@") else "server"), subject

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable, Mapping
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import VerifyMismatchError
@@ -21,32 +22,39 @@ class CodeHasher:
     """Hashes and compares codes, each of which belongs to one validation session, or one visit to the privacy page.
 
     Args:
-        key: secret, and kept apart from the hashes.
+        keys: secret, and kept apart from the hashes; by their names, which stand in the hashes. The first is for new
+            ones. Asked for every time, because the keys of a server may change while it runs.
     """
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def __init__(self, keys: Callable[[], Mapping[str, bytes]]) -> None:
+        self._keys = keys
         self._argon2 = PasswordHasher(
             time_cost=_PASSES, memory_cost=_MEMORY_KIB, parallelism=1, salt_len=SALT_BYTES, type=Type.ID
         )
 
     def hash(self, owner: str, code: str, *, salt: bytes) -> str:
-        """The hash of an owner's code, in argon2's own notation; it fits no other owner.
+        """The hash of an owner's code: a key's name, and argon2's own notation. It fits no other owner.
 
         Args:
             owner: the id of the session or visit.
             code: what was sent for it.
             salt: `SALT_BYTES` random bytes.
         """
-        return self._argon2.hash(self._bound_to(owner, code), salt=salt)
+        key_name, key = next(iter(self._keys().items()))
+        return key_name + self._argon2.hash(_bound_to(key, owner, code), salt=salt)
 
     def matches(self, hashed: str, owner: str, code: str) -> bool:
         """Whether this is the code that was hashed for the owner."""
+        key_name, dollar, argon2 = hashed.partition("$")
+        key = self._keys().get(key_name)
+        if key is None:
+            return False
         try:
-            return self._argon2.verify(hashed, self._bound_to(owner, code))
+            return self._argon2.verify(dollar + argon2, _bound_to(key, owner, code))
         except VerifyMismatchError:
             return False
 
-    def _bound_to(self, owner: str, code: str) -> bytes:
-        # Neither part can hold a NUL, so the joined text is unambiguous.
-        return hmac.digest(self._key, f"{owner}\0{code}".encode(), hashlib.sha256)
+
+def _bound_to(key: bytes, owner: str, code: str) -> bytes:
+    # Neither part can hold a NUL, so the joined text is unambiguous.
+    return hmac.digest(key, f"{owner}\0{code}".encode(), hashlib.sha256)

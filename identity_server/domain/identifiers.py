@@ -63,6 +63,11 @@ class Threepid:
     medium: Medium
     address: str
 
+    @property
+    def parts(self) -> tuple[str, str]:
+        """How it is written into a keyed digest: its kind, and its name."""
+        return self.medium.value, self.address
+
     def __repr__(self) -> str:
         # An address must not slip into a log line or a traceback.
         return f"Threepid(medium={self.medium.value!r}, address=<hidden>)"

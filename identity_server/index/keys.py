@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from identity_server.storage.sealing import RootKey
+from identity_server.storage.key_ring import RootKey
 
 KEY_BYTES = 16
 _HASH_CHARACTERS = 43

@@ -179,6 +179,7 @@ class ReadIndex:
     """Finds the Matrix ID for a digest without asking the database.
 
     Args:
+        keys: those of the root key that seals now; asked for whenever it may have been replaced.
         path: the index file.
         build: brings that file up to date.
         offers_plain: whether lookups by algorithm `none` are answered.
@@ -188,7 +189,7 @@ class ReadIndex:
         self,
         *,
         database: Database,
-        keys: LookupKeys,
+        keys: Callable[[], LookupKeys],
         path: Path,
         build: Callable[[], Awaitable[None]],
         offers_plain: bool,
@@ -351,7 +352,8 @@ class ReadIndex:
         wanted = {PLAIN} if self._offers_plain else set()
         wanted |= {pepper.value for pepper in self._peppers}
         most = max(_MOST_CHANGED, _MOST_CHANGED_SHARE * len(view.file.entries.ids))
-        return view.file.tables.keys() != wanted or view.changed > most
+        is_of_other_key = view.file.fingerprint != self._keys().fingerprint
+        return is_of_other_key or view.file.tables.keys() != wanted or view.changed > most
 
     async def _take_over(self) -> None:
         """Go on with the file as it is now; the one before answers until the new one has caught up.
@@ -364,8 +366,9 @@ class ReadIndex:
             identity = _identity(self._path)
         except OSError as error:
             raise Unusable(f"it can't be opened: {error.strerror}") from None
-        file = await asyncio.to_thread(open_index_file, self._path, fingerprint=self._keys.fingerprint)
-        answers = Answers(file, self._keys, {pepper: {} for pepper in file.tables})
+        keys = self._keys()
+        file = await asyncio.to_thread(open_index_file, self._path, fingerprint=keys.fingerprint)
+        answers = Answers(file, keys, {pepper: {} for pepper in file.tables})
         view = _View(answers, identity, FeedPosition(file.seq))
         if not self._has_a_pepper(view):
             raise Unusable("its peppers are gone")
@@ -433,7 +436,7 @@ class ReadIndex:
             )
         for pepper, table in answers.added.items():
             hashes = [written_hash(association.threepid, pepper) for _, association in news]
-            keys = np.frombuffer(self._keys.many(hashes) or b"", f"V{KEY_BYTES}").tolist()
+            keys = np.frombuffer(answers.keys.many(hashes) or b"", f"V{KEY_BYTES}").tolist()
             table.update(zip(keys, (association_id for association_id, _ in news), strict=True))
 
 

@@ -15,12 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.storage.bulk import insert_many
-from identity_server.storage.sealing import Sealer
+from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import association_changes, associations
 
 _ADDRESS = "associations.sealed_address"
 _ADDED = "added"
 _REMOVED = "removed"
+_STORED = [associations.c[name] for name in ("address_blind", "id", "user_id", "ts", "visibility")]
+# PostgreSQL takes 32 767 parameters in one statement, SQLite about as many.
+_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +107,23 @@ class Associations:
             await self._record_all(ids, _REMOVED, now_ms)
 
     async def list_blinds(self, first: bytes, last: bytes) -> dict[bytes, StoredAssociation]:
-        """What is bound, by blinded address, from one to another; for who compares many addresses in their order."""
-        rows = await self._connection.execute(
-            select(
-                *(associations.c[name] for name in ("address_blind", "id", "user_id", "ts", "visibility")),
-            ).where(associations.c.address_blind.between(first, last))
-        )
-        return {
-            row.address_blind: StoredAssociation(row.id, row.user_id, row.ts, Visibility(row.visibility))
-            for row in rows
-        }
+        """What is bound, by blinded address, from one to another; for who compares many addresses in their order.
+
+        It takes rows of one root key to be in one order: where there may be those of two, `list_of` finds them all.
+        """
+        within = associations.c.address_blind.between(first, last)
+        rows = await self._connection.execute(select(*_STORED).where(within))
+        return {row.address_blind: _stored(row) for row in rows}
+
+    async def list_of(self, threepids: Collection[Threepid]) -> dict[Threepid, StoredAssociation]:
+        """What is bound of many addresses."""
+        by_blind = {blind: each for each in threepids for blind in self._sealer.blinds(each)}
+        blinds, found = list(by_blind), {}
+        for start in range(0, len(blinds), _AT_ONCE):
+            some = is_one_of(associations.c.address_blind, blinds[start : start + _AT_ONCE])
+            rows = await self._connection.execute(select(*_STORED).where(some))
+            found.update({by_blind[row.address_blind]: _stored(row) for row in rows})
+        return found
 
     async def list_by_user(self, user_id: UserId) -> list[Association]:
         """What is bound to a Matrix ID; the oldest first."""
@@ -204,10 +214,8 @@ class Associations:
         return result.rowcount
 
     async def _find_row(self, threepid: Threepid) -> Row[Any] | None:
-        blind = self._sealer.blind(threepid)
-        return (
-            await self._connection.execute(select(associations).where(associations.c.address_blind == blind))
-        ).first()
+        theirs = self._sealer.is_blind_of(associations.c.address_blind, threepid)
+        return (await self._connection.execute(select(associations).where(theirs))).first()
 
     async def _record(self, association_id: int, kind: str, now_ms: int) -> None:
         self.changed = True
@@ -244,3 +252,7 @@ class Associations:
             not_after=row.not_after,
             visibility=Visibility(row.visibility),
         )
+
+
+def _stored(row: Row[Any]) -> StoredAssociation:
+    return StoredAssociation(row.id, row.user_id, row.ts, Visibility(row.visibility))

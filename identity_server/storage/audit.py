@@ -51,8 +51,8 @@ class Audit:
         await self._connection.execute(_INSERT, entry_to_row(entry))
 
     def is_genuine(self, entry: AuditEntry) -> bool | None:
-        """Whether it is as this server wrote it; None if the root key at hand can't tell."""
-        if entry.key_id != self._sealer.key_id:
+        """Whether it is as this server wrote it; None if it is keyed by a root key that isn't known."""
+        if not self._sealer.can_commit(entry.key_id):
             return None
         to_all, *subjects = entry.commitments or (b"",)
         return same_digest(to_all, self._to_all(entry, subjects))
@@ -62,14 +62,14 @@ class Audit:
         return [*await self._find(audit_chain, event), *await self._find(audit_pending, event)]
 
     def is_about(self, entry: AuditEntry, subject: Subject) -> bool:
-        """Whether this entry concerns them, as far as the root key at hand can tell."""
-        return self._about(entry, subject) in entry.commitments[1:]
+        """Whether this entry concerns them, as far as the root keys that are known can tell."""
+        return self._sealer.can_commit(entry.key_id) and self._about(entry, subject) in entry.commitments[1:]
 
     def _about(self, entry: AuditEntry, subject: Subject) -> bytes:
-        return self._sealer.commit(*entry.parts, *subject_parts(subject))
+        return self._sealer.commit(entry.key_id, *entry.parts, *subject_parts(subject))
 
     def _to_all(self, entry: AuditEntry, subjects: Iterable[bytes]) -> bytes:
-        return self._sealer.commit(*entry.parts, *(each.hex() for each in subjects))
+        return self._sealer.commit(entry.key_id, *entry.parts, *(each.hex() for each in subjects))
 
     async def _find(self, table: Table, event: AuditEvent) -> Sequence[AuditEntry]:
         order = table.c.seq if table is audit_chain else table.c.id

@@ -45,7 +45,7 @@ from identity_server.storage.postgresql import (
 )
 from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.refusals import Refusals
-from identity_server.storage.sealing import Sealer
+from identity_server.storage.sealing import LiveKeys, Sealer
 from identity_server.storage.sqlite import is_busy, open_connection
 from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
@@ -86,9 +86,14 @@ _CLAIMS: dict[str, Any] = {
 
 
 class Transaction:
-    """One unit of work: all repositories on one connection."""
+    """One unit of work: all repositories on one connection.
+
+    Attributes:
+        key_ids: of every root key that rows may be sealed by; the one that seals now comes first.
+    """
 
     def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+        self.key_ids = sealer.key_ids
         self.accounts = Accounts(connection)
         self.access_tokens = AccessTokens(connection)
         self.validation_sessions = ValidationSessions(connection, sealer)
@@ -120,6 +125,7 @@ class Database:
     so that whoever has bound an address finds it in the next lookup.
 
     Args:
+        keys: what is read and written in it is sealed by.
         stamps: tell the node's other processes of such commits; without, nobody shares this database.
 
     Attributes:
@@ -127,9 +133,9 @@ class Database:
         activity: what this process has done with it.
     """
 
-    def __init__(self, engine: AsyncEngine, sealer: Sealer, *, stamps: Stamps | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, keys: LiveKeys, *, stamps: Stamps | None = None) -> None:
         self._engine = engine
-        self._sealer = sealer
+        self._keys = keys
         self.stamps = stamps or Stamps()
         self.signals = CommitSignals(engine)
         self.activity = Activity()
@@ -256,7 +262,7 @@ class Database:
             await connection.execution_options(**(_for_sqlite(options) if self._one_writer else options))
             async with connection.begin():
                 await begin_with_limits(connection)
-                transaction = Transaction(connection, self._sealer)
+                transaction = Transaction(connection, self._keys.sealer)
                 result = await use_case(transaction)
                 await self.signals.announce(connection, transaction.news)
         if transaction.access_tokens.revoked:

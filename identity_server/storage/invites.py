@@ -80,7 +80,7 @@ class Invites:
         """The live invites of an address, taken along by a binding or not; the oldest first."""
         rows = await self._connection.execute(
             select(invites)
-            .where(invites.c.address_blind == self._sealer.blind(threepid), invites.c.expires_at_ms > now_ms)
+            .where(self._sealer.is_blind_of(invites.c.address_blind, threepid), invites.c.expires_at_ms > now_ms)
             .order_by(invites.c.created_at_ms, invites.c.id)
         )
         return [self._from_row(row) for row in rows]
@@ -88,7 +88,7 @@ class Invites:
     async def take(self, threepid: Threepid, *, now_ms: int) -> list[Invite]:
         """The waiting invites of an address, which from now on belong to the binding that takes them."""
         waiting = [
-            invites.c.address_blind == self._sealer.blind(threepid),
+            self._sealer.is_blind_of(invites.c.address_blind, threepid),
             invites.c.taken_at_ms.is_(None),
             invites.c.expires_at_ms > now_ms,
         ]

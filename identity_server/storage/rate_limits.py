@@ -7,8 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.rate_limits import RateLimit
-from identity_server.storage.sealing import Sealer
+from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import rate_limits
+
+_PURPOSE = "rate limit"
 
 
 class RateLimits:
@@ -24,20 +26,13 @@ class RateLimits:
         Raises:
             RateLimited: it is used up.
         """
-        digest = self._sealer.digest("rate limit", name, caller)
-        found = await self._connection.execute(
-            select(rate_limits.c.whole_again_at_ms).where(rate_limits.c.key_digest == digest)
-        )
-        stored: int | None = found.scalar_one_or_none()
-        allowed, value = limit.take(stored, now_ms=now_ms, cost=cost)
+        theirs = self._sealer.is_digest_of(rate_limits.c.key_digest, _PURPOSE, name, caller)
+        row = (await self._connection.execute(select(rate_limits).where(theirs))).one_or_none()
+        allowed, value = limit.take(None if row is None else row.whole_again_at_ms, now_ms=now_ms, cost=cost)
         if not allowed:
             raise RateLimited(retry_after_ms=value, limit=name)
-        if stored is None:
-            await self._connection.execute(insert(rate_limits).values(key_digest=digest, whole_again_at_ms=value))
-        else:
-            await self._connection.execute(
-                update(rate_limits).where(rate_limits.c.key_digest == digest).values(whole_again_at_ms=value)
-            )
+        digest = self._sealer.digest(_PURPOSE, name, caller)
+        await self._put(digest, before=None if row is None else row.key_digest, whole_again_at_ms=value)
 
     async def take_place(self, name: str, caller: str, *, places: int, window_ms: int, now_ms: int) -> bytes:
         """Use one of the caller's places, each of which is free again after the window.
@@ -48,25 +43,31 @@ class RateLimits:
         Raises:
             RateLimited: all are in use.
         """
-        digests = [self._sealer.digest("rate limit", name, caller, str(place)) for place in range(places)]
-        rows = await self._connection.execute(select(rate_limits).where(rate_limits.c.key_digest.in_(digests)))
-        free_at = {row.key_digest: row.whole_again_at_ms for row in rows}
-        chosen = min(digests, key=lambda digest: free_at.get(digest, 0))
-        if chosen not in free_at:
-            await self._connection.execute(
-                insert(rate_limits).values(key_digest=chosen, whole_again_at_ms=now_ms + window_ms)
-            )
-            return chosen
-        if free_at[chosen] > now_ms:
+        digests = [self._sealer.digests(_PURPOSE, name, caller, str(place)) for place in range(places)]
+        newest_of = {each: of_place[0] for of_place in digests for each in of_place}
+        theirs = is_one_of(rate_limits.c.key_digest, newest_of)
+        rows = await self._connection.execute(select(rate_limits).where(theirs))
+        taken = {newest_of[row.key_digest]: row for row in rows}
+        free_at = {digest: row.whole_again_at_ms for digest, row in taken.items()}
+        chosen = min((newest for newest, *_ in digests), key=lambda digest: free_at.get(digest, 0))
+        if free_at.get(chosen, 0) > now_ms:
             raise RateLimited(retry_after_ms=free_at[chosen] - now_ms, limit=name)
-        await self._connection.execute(
-            update(rate_limits).where(rate_limits.c.key_digest == chosen).values(whole_again_at_ms=now_ms + window_ms)
-        )
+        before = taken[chosen].key_digest if chosen in taken else None
+        await self._put(chosen, before=before, whole_again_at_ms=now_ms + window_ms)
         return chosen
 
     async def give_back(self, place: bytes) -> None:
         """Free a place that `take_place` gave."""
         await self._connection.execute(delete(rate_limits).where(rate_limits.c.key_digest == place))
+
+    async def _put(self, digest: bytes, *, before: bytes | None, whole_again_at_ms: int) -> None:
+        """Store under the newest key's digest what may have been under an earlier one's."""
+        values = {"key_digest": digest, "whole_again_at_ms": whole_again_at_ms}
+        if before is None:
+            await self._connection.execute(insert(rate_limits).values(values))
+        else:
+            row = rate_limits.c.key_digest == before
+            await self._connection.execute(update(rate_limits).where(row).values(values))
 
     async def cleanup(self, *, now_ms: int) -> int:
         """Forget callers whose allowance is whole again; returns how many."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import Threepid
-from identity_server.storage.sealing import Sealer
+from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import refused_addresses
 
 _PURPOSE = "refused address"
@@ -27,11 +27,7 @@ class Refusals:
 
     async def find(self, threepid: Threepid) -> int | None:
         """Since when an address is refused, in milliseconds; None if it isn't."""
-        found = await self._connection.execute(
-            select(refused_addresses.c.refused_at_ms).where(
-                refused_addresses.c.address_digest == self._digest(threepid)
-            )
-        )
+        found = await self._connection.execute(select(refused_addresses.c.refused_at_ms).where(self._is_of(threepid)))
         since_ms: int | None = found.scalar_one_or_none()
         return since_ms
 
@@ -43,12 +39,12 @@ class Refusals:
 
     async def among(self, threepids: Collection[Threepid]) -> set[Threepid]:
         """Those of many addresses that are refused."""
-        by_digest = {self._digest(each): each for each in threepids}
+        by_digest = {digest: each for each in threepids for digest in self._sealer.digests(_PURPOSE, *each.parts)}
         digests, refused = list(by_digest), set()
         for start in range(0, len(digests), _AT_ONCE):
             rows = await self._connection.execute(
                 select(refused_addresses.c.address_digest).where(
-                    refused_addresses.c.address_digest.in_(digests[start : start + _AT_ONCE])
+                    is_one_of(refused_addresses.c.address_digest, digests[start : start + _AT_ONCE])
                 )
             )
             refused |= {by_digest[row.address_digest] for row in rows}
@@ -58,17 +54,14 @@ class Refusals:
         """Refuse an address; False if it is refused already."""
         if await self.find(threepid) is not None:
             return False
-        await self._connection.execute(
-            insert(refused_addresses).values(address_digest=self._digest(threepid), refused_at_ms=now_ms)
-        )
+        digest = self._sealer.digest(_PURPOSE, *threepid.parts)
+        await self._connection.execute(insert(refused_addresses).values(address_digest=digest, refused_at_ms=now_ms))
         return True
 
     async def remove(self, threepid: Threepid) -> bool:
         """Refuse an address no longer; False if it wasn't refused."""
-        result = await self._connection.execute(
-            delete(refused_addresses).where(refused_addresses.c.address_digest == self._digest(threepid))
-        )
+        result = await self._connection.execute(delete(refused_addresses).where(self._is_of(threepid)))
         return result.rowcount > 0
 
-    def _digest(self, threepid: Threepid) -> bytes:
-        return self._sealer.digest(_PURPOSE, threepid.medium.value, threepid.address)
+    def _is_of(self, threepid: Threepid) -> ColumnElement[bool]:
+        return self._sealer.is_digest_of(refused_addresses.c.address_digest, _PURPOSE, *threepid.parts)

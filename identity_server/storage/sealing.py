@@ -1,113 +1,55 @@
 """Seals what a thief of the database must not read, and blinds what must still be compared.
 
-One 32-byte root key lives outside the database; every other key is derived from it under a label of its own.
+Every key is derived from a root key that lives outside the database, under a label of its own (key_ring.py).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
-from dataclasses import dataclass
+from collections.abc import Collection
+from typing import Any
 
 import nacl.exceptions
-from argon2.low_level import Type, hash_secret_raw
 from nacl.secret import Aead
+from sqlalchemy import ColumnElement
 
 from identity_server.domain.identifiers import Threepid
 from identity_server.domain.ports import Randomness
+from identity_server.storage.key_ring import KeyRing
 
-ROOT_KEY_BYTES = 32
-_DERIVED_BYTES = 32
 _BLIND_BYTES = 32
 _SALT_BYTES = 16
 COMMITMENT_BYTES = 16
-# What deriving a root key costs: once per start, so it may take a second and 256 MiB.
-_PASSPHRASE_MEMORY_KIB = 256 * 1024
-_PASSPHRASE_PASSES = 4
 
 
 class SealBroken(Exception):
     """A sealed value cannot be opened: another root key, a damaged row, or a value moved from elsewhere."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class RootKey:
-    """The key that everything at rest hangs on. Losing it loses the data."""
-
-    secret: bytes
-
-    def __post_init__(self) -> None:
-        if len(self.secret) != ROOT_KEY_BYTES:
-            raise ValueError("a root key has 32 bytes")
-
-    @classmethod
-    def parse(cls, text: str) -> RootKey:
-        """Read 32 bytes in base64, either alphabet, padded or not.
-
-        Raises:
-            ValueError: it is something else. The text is not repeated: it is a secret.
-        """
-        normal = text.strip().replace("-", "+").replace("_", "/").rstrip("=")
-        try:
-            return cls(base64.b64decode(normal + "=" * (-len(normal) % 4), validate=True))
-        except (binascii.Error, ValueError):
-            raise ValueError("a root key is written as 32 bytes in base64") from None
-
-    @classmethod
-    def from_passphrase(cls, passphrase: str, *, salt: bytes) -> RootKey:
-        """Derive by argon2id; takes about a second and 256 MiB."""
-        return cls(
-            hash_secret_raw(
-                passphrase.encode(),
-                salt,
-                time_cost=_PASSPHRASE_PASSES,
-                memory_cost=_PASSPHRASE_MEMORY_KIB,
-                parallelism=1,
-                hash_len=ROOT_KEY_BYTES,
-                type=Type.ID,
-            )
-        )
-
-    def to_text(self) -> str:
-        """How it is written to its file."""
-        return base64.b64encode(self.secret).decode()
-
-    def derive(self, label: str) -> bytes:
-        """A key for one use; labels are never used for two."""
-        return hashlib.blake2b(label.encode(), key=self.secret, digest_size=_DERIVED_BYTES).digest()
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the key without giving it away."""
-        return self.derive("fingerprint").hex()
-
-    @property
-    def key_id(self) -> str:
-        """The short name written on sealed rows."""
-        return self.fingerprint[:8]
-
-
 class Sealer:
-    """Seals and blinds under one root key.
+    """Seals and blinds under the newest key of a ring; opens, finds and compares under all of them.
 
     Attributes:
-        key_id: names the root key on every sealed row.
+        key_id: names the root key on every row that is sealed now.
+        key_ids: of every root key that rows may be sealed by, that one first.
     """
 
-    def __init__(self, root_key: RootKey, *, randomness: Randomness) -> None:
-        self.key_id = root_key.key_id
-        self._aead = Aead(root_key.derive("seal"))
-        self._blind_key = root_key.derive("blind index")
-        self._digest_key = root_key.derive("digests")
-        self._audit_key = root_key.derive("audit")
+    def __init__(self, ring: KeyRing, *, randomness: Randomness) -> None:
+        self.key_id = ring.sealing.key_id
+        self.key_ids = tuple(key.key_id for key in ring.live)
+        self._aeads = {key.key_id: Aead(key.derive("seal")) for key in ring.live}
+        self._blind_keys = [key.derive("blind index") for key in ring.live]
+        self._digest_keys = [keys.digests for keys in ring.digest_keys]
+        self._audit_keys = {keys.key_id: keys.audit for keys in ring.digest_keys}
         self._randomness = randomness
+
+    # --- sealing --------------------------------------------------------------------------
 
     def seal(self, place: str, row_id: object, plaintext: str) -> bytes:
         """Encrypt a value for one place ("table.column") in one row; it can't be opened anywhere else."""
         nonce = self._randomness.token_bytes(Aead.NONCE_SIZE)
-        return bytes(self._aead.encrypt(plaintext.encode(), f"{place}\0{row_id}".encode(), nonce))
+        return bytes(self._aeads[self.key_id].encrypt(plaintext.encode(), _bound_to(place, row_id), nonce))
 
     def open(self, place: str, row_id: object, key_id: str, sealed: bytes) -> str:
         """Decrypt a value of that place and row.
@@ -115,33 +57,89 @@ class Sealer:
         Raises:
             SealBroken: it was sealed by another key, for another place, or is damaged.
         """
-        if key_id != self.key_id:
+        aead = self._aeads.get(key_id)
+        if aead is None:
             raise SealBroken(f"{place} is sealed by key {key_id}, but the root key here is {self.key_id}")
         try:
-            return self._aead.decrypt(sealed, f"{place}\0{row_id}".encode()).decode()
+            return aead.decrypt(sealed, _bound_to(place, row_id)).decode()
         except nacl.exceptions.CryptoError:
             raise SealBroken(f"a value of {place} cannot be opened") from None
 
+    # --- comparing ------------------------------------------------------------------------
+
     def blind(self, threepid: Threepid) -> bytes:
         """Stands for an address where rows are found by equality; meaningless without the root key."""
-        return self._keyed(self._blind_key, threepid.medium.value, threepid.address)
+        return _blinded(self._blind_keys[0], threepid)
+
+    def blinds(self, threepid: Threepid) -> list[bytes]:
+        """What may stand for an address in rows that are there, the newest key's first."""
+        return [_blinded(key, threepid) for key in self._blind_keys]
+
+    def is_blind_of(self, column: ColumnElement[Any], threepid: Threepid) -> ColumnElement[bool]:
+        """That a column holds what stands for this address."""
+        return is_one_of(column, self.blinds(threepid))
 
     def digest(self, purpose: str, *parts: str) -> bytes:
         """A keyed digest of something that may be guessable, such as a client's own secret."""
-        return self._keyed(self._digest_key, purpose, *parts)
+        return _keyed(self._digest_keys[0], purpose, *parts)
+
+    def digests(self, purpose: str, *parts: str) -> list[bytes]:
+        """What `digest` may have said when rows were written that are there, the newest key's first."""
+        return [_keyed(key, purpose, *parts) for key in self._digest_keys]
+
+    def is_digest_of(self, column: ColumnElement[Any], purpose: str, *parts: str) -> ColumnElement[bool]:
+        """That a column holds a digest of this."""
+        return is_one_of(column, self.digests(purpose, *parts))
+
+    # --- the audit journal ----------------------------------------------------------------
 
     def salt(self) -> bytes:
         """What makes an entry of the audit journal unlike any other."""
         return self._randomness.token_bytes(_SALT_BYTES)
 
-    def commit(self, *parts: str) -> bytes:
-        """Stands for what an entry of the audit journal says, or doesn't say readably."""
-        return self._keyed(self._audit_key, *parts)[:COMMITMENT_BYTES]
+    def can_commit(self, key_id: str) -> bool:
+        """Whether that key is known, be it that it only was one once."""
+        return key_id in self._audit_keys
 
-    @staticmethod
-    def _keyed(key: bytes, *parts: str) -> bytes:
-        # No part holds a NUL (the grammars refuse it), so the joined text is unambiguous.
-        return hashlib.blake2b("\0".join(parts).encode(), key=key, digest_size=_BLIND_BYTES).digest()
+    def commit(self, key_id: str, *parts: str) -> bytes:
+        """Stands for what an entry of the audit journal says, or doesn't say readably, under a key that is known."""
+        return _keyed(self._audit_keys[key_id], *parts)[:COMMITMENT_BYTES]
+
+
+class LiveKeys:
+    """What this process knows of the root keys now; replaced as a whole while one takes the other's place.
+
+    Attributes:
+        ring: the keys.
+        sealer: works with them.
+    """
+
+    def __init__(self, ring: KeyRing, *, randomness: Randomness) -> None:
+        self._randomness = randomness
+        self.replace(ring)
+
+    def replace(self, ring: KeyRing) -> None:
+        """Go on with other keys; who has begun with the former ones ends with them."""
+        self.ring = ring
+        self.sealer = Sealer(ring, randomness=self._randomness)
+
+
+def is_one_of(column: ColumnElement[Any], digests: Collection[bytes]) -> ColumnElement[bool]:
+    """That a column holds one of these; as simple as can be where there is but one."""
+    return column.in_(digests) if len(digests) != 1 else column == next(iter(digests))
+
+
+def _blinded(key: bytes, threepid: Threepid) -> bytes:
+    return _keyed(key, *threepid.parts)
+
+
+def _keyed(key: bytes, *parts: str) -> bytes:
+    # No part holds a NUL (the grammars refuse it), so the joined text is unambiguous.
+    return hashlib.blake2b("\0".join(parts).encode(), key=key, digest_size=_BLIND_BYTES).digest()
+
+
+def _bound_to(place: str, row_id: object) -> bytes:
+    return f"{place}\0{row_id}".encode()
 
 
 def token_digest(token: str) -> bytes:

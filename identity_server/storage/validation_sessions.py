@@ -70,8 +70,8 @@ class ValidationSessions:
     async def lookup(self, sid: SessionId, client_secret: ClientSecret) -> ValidationSession | None:
         """The session of this id, if the client secret is the one it was made with."""
         row = await self._find_row(sid)
-        expected = self._sealer.digest(_SECRET, client_secret)
-        if row is None or not same_digest(row.client_secret_digest, expected):
+        expected = self._sealer.digests(_SECRET, client_secret)
+        if row is None or not any(same_digest(row.client_secret_digest, each) for each in expected):
             return None
         return self._from_row(row)
 
@@ -87,8 +87,8 @@ class ValidationSessions:
         row = (
             await self._connection.execute(
                 select(validation_sessions).where(
-                    validation_sessions.c.address_blind == self._sealer.blind(threepid),
-                    validation_sessions.c.client_secret_digest == self._sealer.digest(_SECRET, client_secret),
+                    self._sealer.is_blind_of(validation_sessions.c.address_blind, threepid),
+                    self._sealer.is_digest_of(validation_sessions.c.client_secret_digest, _SECRET, client_secret),
                     validation_sessions.c.requested_by == (requested_by or ""),
                 )
             )
@@ -114,7 +114,7 @@ class ValidationSessions:
         rows = await self._connection.execute(
             select(validation_sessions)
             .where(
-                validation_sessions.c.address_blind == self._sealer.blind(threepid),
+                self._sealer.is_blind_of(validation_sessions.c.address_blind, threepid),
                 validation_sessions.c.expires_at_ms > now_ms,
             )
             .order_by(validation_sessions.c.created_at_ms)
@@ -124,7 +124,7 @@ class ValidationSessions:
 
     async def wipe_of(self, threepid: Threepid) -> None:
         """Take an address and all its tokens out of its sessions; what stays of them can only say that it is over."""
-        theirs = validation_sessions.c.address_blind == self._sealer.blind(threepid)
+        theirs = self._sealer.is_blind_of(validation_sessions.c.address_blind, threepid)
         sids = select(validation_sessions.c.sid).where(theirs)
         await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid.in_(sids)))
         await self._connection.execute(update(validation_sessions).where(theirs).values(**_WIPED))
@@ -216,7 +216,7 @@ class ValidationSessions:
             .select_from(validation_tokens)
             .join(validation_sessions, validation_sessions.c.sid == validation_tokens.c.sid)
             .where(
-                validation_sessions.c.address_blind == self._sealer.blind(threepid),
+                self._sealer.is_blind_of(validation_sessions.c.address_blind, threepid),
                 validation_tokens.c.created_at_ms > since_ms,
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import Medium, Threepid
@@ -31,7 +31,7 @@ class Visits:
             insert(visits).values(
                 token_digest=digest,
                 medium=visit.threepid.medium.value,
-                address_digest=self._digest(visit.threepid),
+                address_digest=self._sealer.digest(_PURPOSE, *visit.threepid.parts),
                 key_id=self._sealer.key_id,
                 sealed_address=self._sealer.seal(_ADDRESS, digest.hex(), visit.threepid.address),
                 is_proven=visit.is_proven,
@@ -73,16 +73,14 @@ class Visits:
         """The live visits of an address, the oldest first."""
         rows = await self._connection.execute(
             select(visits)
-            .where(visits.c.address_digest == self._digest(threepid), visits.c.expires_at_ms > now_ms)
+            .where(self._is_of(threepid), visits.c.expires_at_ms > now_ms)
             .order_by(visits.c.created_at_ms)
         )
         return [self._from_row(row) for row in rows]
 
     async def remove_of(self, threepid: Threepid) -> int:
         """Remove the visits of an address; returns how many."""
-        result = await self._connection.execute(
-            delete(visits).where(visits.c.address_digest == self._digest(threepid))
-        )
+        result = await self._connection.execute(delete(visits).where(self._is_of(threepid)))
         return result.rowcount
 
     async def cleanup(self, *, now_ms: int) -> int:
@@ -90,8 +88,8 @@ class Visits:
         result = await self._connection.execute(delete(visits).where(visits.c.expires_at_ms <= now_ms))
         return result.rowcount
 
-    def _digest(self, threepid: Threepid) -> bytes:
-        return self._sealer.digest(_PURPOSE, threepid.medium.value, threepid.address)
+    def _is_of(self, threepid: Threepid) -> ColumnElement[bool]:
+        return self._sealer.is_digest_of(visits.c.address_digest, _PURPOSE, *threepid.parts)
 
     def _from_row(self, row: Row[Any]) -> Visit:
         address = self._sealer.open(_ADDRESS, row.token_digest.hex(), row.key_id, row.sealed_address)

@@ -636,7 +636,7 @@ class Importer:
     ) -> dict[str, TableReport]:
         outcomes = {table: TableReport() for table in found}
         await tx.imports.expect_many()
-        here = await tx.associations.list_blinds(batch[0].blind, batch[-1].blind)
+        here = await self._bound(tx, batch, found)
         refused = await _refused_among(tx, (row for rows in found.values() for row in rows.values()))
         stored: list[Association] = []
         removed: list[int] = []
@@ -658,6 +658,21 @@ class Importer:
             await tx.associations.put_all(list(zip(ids, stored, strict=True)), replaced=removed, now_ms=self._now_ms)
             await self._note(tx, sum(outcome.moved for outcome in outcomes.values()))
         return outcomes
+
+    async def _bound(
+        self, tx: Transaction, batch: list[Candidate], found: dict[str, dict[int, Binding]]
+    ) -> dict[bytes, StoredAssociation]:
+        """What is bound here of the addresses of a batch, by their blinds."""
+        if tx.key_ids == (self._sealer.key_id,):
+            return await tx.associations.list_blinds(batch[0].blind, batch[-1].blind)
+        # The root key is being replaced, or has been since this began: the blinds here are not those in the batch.
+        threepids: dict[bytes, Threepid] = {}
+        for each in batch:
+            row = found[each.table].get(each.row)
+            with suppress(Skip):
+                threepids |= {} if row is None else {each.blind: _threepid(row)}
+        here = await tx.associations.list_of(threepids.values())
+        return {blind: here[threepid] for blind, threepid in threepids.items() if threepid in here}
 
     def _decide(self, newest: Candidate, row: Binding | None, here: StoredAssociation | None) -> Association | None:
         """The association to be stored; None if the address is to have none.

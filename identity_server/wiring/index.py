@@ -11,9 +11,9 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE
-from base64 import b64decode, b64encode
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import orjson
@@ -27,7 +27,8 @@ from identity_server.index.read_index import ReadIndex
 from identity_server.observability import set_up_logging
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.storage.database import Database, database_url, make_engine
-from identity_server.storage.sealing import RootKey, Sealer
+from identity_server.storage.key_ring import KeyRing, RootKey
+from identity_server.storage.sealing import LiveKeys
 from identity_server.wiring.storage import open_stamps
 
 _SMALL = 20_000
@@ -39,37 +40,53 @@ class BuildFailed(Exception):
     """The process that should make the index has not; it says why in the log."""
 
 
-def make_index(config: Config, clock: Clock, database: Database, root_key: RootKey) -> ReadIndex:
-    keys = LookupKeys(root_key)
+def make_index(config: Config, clock: Clock, database: Database, keys: LiveKeys) -> ReadIndex:
     folder, offers_plain = config.index_folder, Algorithm.NONE in config.lookup.algorithms
-    builder = IndexBuilder(database=database, clock=clock, keys=keys, folder=folder, offers_plain=offers_plain)
     url = database_url(url=config.db.url, file=config.db.file).render_as_string(hide_password=False)
-    order = _Order(url, root_key, folder, offers_plain)
+
+    @lru_cache(maxsize=1)
+    def derived_from(root_key: RootKey) -> LookupKeys:
+        return LookupKeys(root_key)
+
+    def lookup_keys() -> LookupKeys:
+        return derived_from(keys.ring.sealing)
 
     async def build() -> None:
-        small = await database.read(lambda tx: tx.associations.are_at_most(_SMALL), bulk=True)
-        await (builder.build() if small else _build_apart(order))
+        ring = keys.ring
+        if await database.read(lambda tx: tx.associations.are_at_most(_SMALL), bulk=True):
+            derived = derived_from(ring.sealing)
+            await IndexBuilder(
+                database=database, clock=clock, keys=derived, folder=folder, offers_plain=offers_plain
+            ).build()
+        else:
+            await _build_apart(_Order(url, ring.live, folder, offers_plain))
 
-    return ReadIndex(database=database, keys=keys, path=folder / INDEX_FILE, build=build, offers_plain=offers_plain)
+    return ReadIndex(
+        database=database, keys=lookup_keys, path=folder / INDEX_FILE, build=build, offers_plain=offers_plain
+    )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Order:
-    """What a process of its own has to know."""
+    """What a process of its own has to know.
+
+    Attributes:
+        root_keys: all that rows may be sealed by; the lookup key is derived from the first.
+    """
 
     database_url: str
-    root_key: RootKey
+    root_keys: tuple[RootKey, ...]
     folder: Path
     offers_plain: bool
 
     def to_json(self) -> bytes:
-        root_key = b64encode(self.root_key.secret).decode()
-        return orjson.dumps([self.database_url, root_key, str(self.folder), self.offers_plain])
+        root_keys = [key.to_text() for key in self.root_keys]
+        return orjson.dumps([self.database_url, root_keys, str(self.folder), self.offers_plain])
 
     @classmethod
     def from_json(cls, text: bytes) -> _Order:
-        url, root_key, folder, offers_plain = orjson.loads(text)
-        return cls(url, RootKey(b64decode(root_key)), Path(folder), offers_plain)
+        url, root_keys, folder, offers_plain = orjson.loads(text)
+        return cls(url, tuple(map(RootKey.parse, root_keys)), Path(folder), offers_plain)
 
 
 async def _build_apart(order: _Order) -> None:
@@ -93,10 +110,11 @@ async def _build_apart(order: _Order) -> None:
 
 async def _carry_out(order: _Order) -> None:
     engine = make_engine(database_url(url=order.database_url, file=Path()))
-    sealer = Sealer(order.root_key, randomness=SystemRandomness())
-    database = Database(engine, sealer, stamps=open_stamps(order.folder))
+    sealing, *others = order.root_keys
+    live = LiveKeys(KeyRing(sealing, tuple(others)), randomness=SystemRandomness())
+    database = Database(engine, live, stamps=open_stamps(order.folder))
     try:
-        keys = LookupKeys(order.root_key)
+        keys = LookupKeys(sealing)
         await IndexBuilder(
             database=database, clock=SystemClock(), keys=keys, folder=order.folder, offers_plain=order.offers_plain
         ).build()

@@ -11,8 +11,8 @@ from identity_server.domain.ports import (
     MailTemplates,
 )
 from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.signing import SigningKey
 from identity_server.index.read_index import ReadIndex
-from identity_server.key_files import Keys
 from identity_server.rendering.texts import Texts
 from identity_server.services import Services
 from identity_server.services.accounts import Accounts
@@ -35,6 +35,7 @@ from identity_server.services.validation import Validation
 from identity_server.services.visits import Visits
 from identity_server.services.vital_signs import VitalSigns
 from identity_server.storage.database import Database
+from identity_server.storage.sealing import LiveKeys
 from identity_server.wiring.settings import (
     binding_rules,
     configured_policies,
@@ -64,7 +65,8 @@ def make_services(
     database: Database,
     index: ReadIndex,
     outbox: Outbox,
-    keys: Keys,
+    keys: LiveKeys,
+    signing_key: SigningKey,
     peppers: Peppers,
     bind_notices: BindNotices,
     mails: MailTemplates,
@@ -77,12 +79,12 @@ def make_services(
         outbox=outbox,
         clock=clock,
         randomness=randomness,
-        signing_key=keys.signing,
+        signing_key=signing_key,
         bind_notices=bind_notices,
         owner_notices=make_owner_notices(config, ports, mails),
         rules=binding_rules(config),
     )
-    codes = SlowCodes(make_code_hasher(keys.root), randomness=randomness)
+    codes = SlowCodes(make_code_hasher(keys), randomness=randomness)
     texting = phone_rules(config, offered=ports.sms is not None)
     visitors = ClientLimits(name="visits", database=database, clock=clock, limit=_VISITS, at_once=_VISITS_AT_ONCE)
     return Services(
@@ -115,13 +117,13 @@ def make_services(
             outbox=outbox,
             clock=clock,
             randomness=randomness,
-            signing_key=keys.signing,
+            signing_key=signing_key,
             policy=invite_policy(config),
             mails=make_invite_mails(config, clock, randomness),
             bind_notices=bind_notices,
             homeservers=policy,
         ),
-        journal=make_journal(config, clock, database, keys.signing),
+        journal=make_journal(config, clock, database, signing_key),
         lookup=Lookup(
             index=index,
             clock=clock,
@@ -151,7 +153,7 @@ def make_services(
             codes=codes,
             texts=texts,
         ),
-        public_keys=PublicKeys(database=database, clock=clock, signing_key=keys.signing),
+        public_keys=PublicKeys(database=database, clock=clock, signing_key=signing_key),
         terms=TermsOfService(database=database, clock=clock, load=lambda: configured_policies(config)),
         validation=Validation(
             database=database,

@@ -17,7 +17,7 @@ from identity_server.domain.ports import (
     Randomness,
 )
 from identity_server.domain.signing import SigningKey
-from identity_server.key_files import Keys, load_keys
+from identity_server.key_files import load_keys
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.services.audit_check import AuditCheck
 from identity_server.services.audit_desk import AuditDesk
@@ -27,8 +27,9 @@ from identity_server.services.invite_mails import InviteMails, InviteStyle
 from identity_server.services.journal import Journal
 from identity_server.services.peppers import Peppers
 from identity_server.storage.database import IN_MEMORY, Database, Engine, database_url, make_engine
+from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
 from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import ROOT_KEY_BYTES, RootKey, Sealer
+from identity_server.storage.sealing import LiveKeys
 from identity_server.storage.server_keys import add_known_keys, list_known_keys
 from identity_server.storage.stamps import Stamps
 from identity_server.wiring.settings import key_sources, postgresql_settings
@@ -45,7 +46,7 @@ class Storage:
     """The database alone, for the command line."""
 
     database: Database
-    sealer: Sealer
+    keys: LiveKeys
     code_hasher: CodeHasher
     clock: Clock
     randomness: Randomness
@@ -69,9 +70,8 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
     """
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
-        database, keys = await open_database(config, clock, randomness, stack)
-        sealer = Sealer(keys.root, randomness=randomness)
-        yield Storage(database, sealer, make_code_hasher(keys.root), clock, randomness)
+        database, live, _ = await open_database(config, clock, randomness, stack)
+        yield Storage(database, live, make_code_hasher(live), clock, randomness)
 
 
 @asynccontextmanager
@@ -88,14 +88,14 @@ async def look_into_storage(config: Config) -> AsyncIterator[Storage]:
         stack.push_async_callback(engine.dispose)
         if in_use:
             known = await list_known_keys(engine)
-            root = (await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)).root
+            ring = (await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)).root
         else:
             await Schema(engine).upgrade(now_ms=clock.now_ms())
-            root = RootKey(randomness.token_bytes(ROOT_KEY_BYTES))
-        sealer = Sealer(root, randomness=randomness)
-        database = Database(engine, sealer)
+            ring = KeyRing(RootKey(randomness.token_bytes(ROOT_KEY_BYTES)))
+        live = LiveKeys(ring, randomness=randomness)
+        database = Database(engine, live)
         stack.push_async_callback(database.close)
-        yield Storage(database, sealer, make_code_hasher(root), clock, randomness)
+        yield Storage(database, live, make_code_hasher(live), clock, randomness)
 
 
 async def _is_in_use(config: Config) -> bool:
@@ -137,11 +137,11 @@ async def open_audit(config: Config) -> AsyncIterator[AuditTools]:
     """The audit journal alone, for the command line; a server may be running beside it."""
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
-        database, keys = await open_database(config, clock, randomness, stack)
+        database, _, signing_key = await open_database(config, clock, randomness, stack)
         yield AuditTools(
-            check=AuditCheck(database=database, signing_key=keys.signing),
+            check=AuditCheck(database=database, signing_key=signing_key),
             desk=AuditDesk(database=database),
-            journal=make_journal(config, clock, database, keys.signing),
+            journal=make_journal(config, clock, database, signing_key),
         )
 
 
@@ -150,7 +150,7 @@ async def open_backlog(config: Config) -> AsyncIterator[Backlog]:
     """The outbox's backlog alone, for the command line; a server may be running beside it."""
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
-        database, _ = await open_database(config, clock, randomness, stack)
+        database, _, _ = await open_database(config, clock, randomness, stack)
         yield Backlog(database=database, clock=clock)
 
 
@@ -162,7 +162,7 @@ def engine_for(config: Config) -> Engine:
 
 async def open_database(
     config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack
-) -> tuple[Database, Keys]:
+) -> tuple[Database, LiveKeys, SigningKey]:
     engine = engine_for(config)
     stack.push_async_callback(engine.dispose)
     schema = Schema(engine, conf=config.path)
@@ -173,9 +173,10 @@ async def open_database(
     known = await list_known_keys(engine)
     keys = await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)
     await add_known_keys(engine, keys.new, now_ms=clock.now_ms())
-    database = Database(engine, Sealer(keys.root, randomness=randomness), stamps=open_stamps(config.index_folder))
+    live = LiveKeys(keys.root, randomness=randomness)
+    database = Database(engine, live, stamps=open_stamps(config.index_folder))
     stack.push_async_callback(database.close)
-    return database, keys
+    return database, live, keys.signing
 
 
 def open_stamps(index_folder: Path) -> Stamps:
@@ -193,9 +194,9 @@ def open_stamps(index_folder: Path) -> Stamps:
         ) from None
 
 
-def make_code_hasher(root: RootKey) -> CodeHasher:
+def make_code_hasher(keys: LiveKeys) -> CodeHasher:
     """Whoever stores a code must hash it as whoever compares it will."""
-    return CodeHasher(root.derive("codes of text messages"))
+    return CodeHasher(lambda: keys.ring.code_keys)
 
 
 def make_journal(config: Config, clock: Clock, database: Database, signing_key: SigningKey) -> Journal:

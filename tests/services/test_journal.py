@@ -22,7 +22,7 @@ from identity_server.services.audit_desk import AuditDesk
 from identity_server.services.journal import Journal
 from identity_server.storage.audit import entry_from_row
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.sealing import RootKey
+from identity_server.storage.key_ring import RootKey
 from identity_server.storage.tables import audit_chain, audit_heads, audit_pending
 from tests.support.databases import ROOT_KEY, open_database, read_rows, write_rows
 from tests.support.fakes import FakeClock

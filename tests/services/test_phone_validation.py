@@ -33,7 +33,7 @@ class CountingHasher(CodeHasher):
     """Counts comparisons, and how many of them run at once."""
 
     def __init__(self) -> None:
-        super().__init__(b"k" * 32)
+        super().__init__(lambda: {"key": b"k" * 32})
         self.compared = 0
         self.most_at_once = 0
         self._now = 0

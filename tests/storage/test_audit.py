@@ -10,8 +10,8 @@ from identity_server.domain.identifiers import Medium, ServerName, Threepid, Use
 from identity_server.shipped import shipped
 from identity_server.storage.audit import Audit
 from identity_server.storage.database import Database, Transaction
+from identity_server.storage.key_ring import RootKey
 from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import RootKey
 from tests.support.databases import engine_at, open_database, put_empty, read_everything, read_rows, write_rows
 from tests.support.fakes import START_MS
 

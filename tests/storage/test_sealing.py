@@ -4,13 +4,14 @@ import base64
 
 import pytest
 
-from identity_server.storage.sealing import RootKey, SealBroken, Sealer, same_digest, token_digest
+from identity_server.storage.key_ring import KeyRing, RootKey
+from identity_server.storage.sealing import SealBroken, Sealer, same_digest, token_digest
 from tests.support import make
 from tests.support.fakes import FakeRandomness
 
 
 def sealer(key: bytes = b"k" * 32) -> Sealer:
-    return Sealer(RootKey(key), randomness=FakeRandomness())
+    return Sealer(KeyRing(RootKey(key)), randomness=FakeRandomness())
 
 
 def test_what_is_sealed_can_be_opened_in_its_place_only() -> None:

@@ -18,9 +18,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.storage.database import Database, database_url, make_engine
+from identity_server.storage.key_ring import KeyRing, RootKey
 from identity_server.storage.postgresql import PostgresqlSettings
 from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import RootKey, Sealer
+from identity_server.storage.sealing import LiveKeys
 from identity_server.storage.stamps import Stamps
 from tests.support import postgresql
 from tests.support.fakes import START_MS, FakeRandomness
@@ -75,12 +76,14 @@ async def put_empty(file: Path) -> None:
 
 
 @asynccontextmanager
-async def open_database(directory: Path, *, root_key: RootKey = ROOT_KEY) -> AsyncIterator[Database]:
+async def open_database(
+    directory: Path, *, root_key: RootKey = ROOT_KEY, ring: KeyRing | None = None
+) -> AsyncIterator[Database]:
     """The database of a directory; opened twice, it is as two processes see it."""
     await put_migrated(directory / "identity.db")
     engine = engine_at(directory)
-    sealer = Sealer(root_key, randomness=FakeRandomness(str(id(engine))))
-    database = Database(engine, sealer, stamps=Stamps(directory / "stamps"))
+    keys = LiveKeys(ring or KeyRing(root_key), randomness=FakeRandomness(str(id(engine))))
+    database = Database(engine, keys, stamps=Stamps(directory / "stamps"))
     try:
         yield database
     finally:

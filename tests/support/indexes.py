@@ -11,7 +11,7 @@ from identity_server.index.building import INDEX_FILE, IndexBuilder
 from identity_server.index.keys import LookupKeys
 from identity_server.index.read_index import ReadIndex
 from identity_server.storage.database import Database
-from identity_server.storage.sealing import RootKey
+from identity_server.storage.key_ring import RootKey
 from tests.support import make
 from tests.support.databases import ROOT_KEY
 from tests.support.fakes import START_MS, FakeClock
@@ -32,7 +32,7 @@ def new_index(database: Database, folder: Path, *, root_key: RootKey = ROOT_KEY)
     """An index over the file of a folder, which follows the database."""
     build = new_builder(database, folder, root_key=root_key).build
     keys = LookupKeys(root_key)
-    index = ReadIndex(database=database, keys=keys, path=folder / INDEX_FILE, build=build, offers_plain=True)
+    index = ReadIndex(database=database, keys=lambda: keys, path=folder / INDEX_FILE, build=build, offers_plain=True)
     database.follow(index.catch_up)
     return index
 

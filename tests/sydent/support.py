@@ -18,7 +18,8 @@ from identity_server.domain.terms import NO_TERMS, Terms
 from identity_server.services.bind_notices import NoticeWriter
 from identity_server.services.outbox import BIND_NOTICE
 from identity_server.storage.database import Database
-from identity_server.storage.sealing import RootKey, Sealer
+from identity_server.storage.key_ring import KeyRing, RootKey
+from identity_server.storage.sealing import Sealer
 from identity_server.sydent.importing import Importer
 from identity_server.sydent.progress import Silent
 from identity_server.sydent.reading import open_sydent
@@ -227,7 +228,7 @@ class Target:
             importer = Importer(
                 source=source,
                 target=self.database,
-                sealer=Sealer(_ROOT_KEY, randomness=FakeRandomness()),
+                sealer=Sealer(KeyRing(ROOT_KEY), randomness=FakeRandomness()),
                 code_hasher=CODE_HASHER,
                 clock=FakeClock(),
                 randomness=self.randomness,
@@ -256,12 +257,12 @@ class Target:
         return read_everything(self.directory / "identity.db")
 
 
-CODE_HASHER = CodeHasher(b"c" * 32)
-_ROOT_KEY = RootKey(b"r" * 32)
+CODE_HASHER = CodeHasher(lambda: {"key": b"c" * 32})
+ROOT_KEY = RootKey(b"r" * 32)
 
 
 @asynccontextmanager
-async def open_target(directory: Path) -> AsyncIterator[Target]:
+async def open_target(directory: Path, *, ring: KeyRing | None = None) -> AsyncIterator[Target]:
     """The database of a directory."""
-    async with open_database(directory, root_key=_ROOT_KEY) as database:
+    async with open_database(directory, root_key=ROOT_KEY, ring=ring) as database:
         yield Target(directory, database)

@@ -14,6 +14,7 @@ from identity_server.domain.invite import EPHEMERAL_KEY_LIFETIME_MS, INVITE_LIFE
 from identity_server.domain.signing import SigningKey
 from identity_server.domain.terms import Acceptance, Policy, Terms, Translation
 from identity_server.domain.validation import CODE_LIFETIME_MS, SESSION_LIFETIME_MS
+from identity_server.storage.key_ring import KeyRing, RootKey
 from identity_server.storage.sealing import token_digest
 from identity_server.sydent.importing import CannotImport, check_identity
 from identity_server.sydent.reading import open_sydent
@@ -29,6 +30,7 @@ from tests.sydent.support import (
     MINUTE_MS,
     OTHER_SERVER,
     PEPPER,
+    ROOT_KEY,
     SERVER_NAME,
     SIGNING_TEXT,
     OldSydent,
@@ -67,6 +69,20 @@ async def test_binding_of_another_server_is_moved_too(sydent: OldSydent, target:
 
     assert await target.bindings() == {"alice@example.com": ALICE}
     assert report.table(GLOBAL).moved == 1
+
+
+async def test_what_is_bound_under_an_earlier_root_key_is_recognised(sydent: OldSydent, tmp_path: Path) -> None:
+    sydent.bind("older@example.com", ALICE, ts=1000)
+    sydent.bind("newer@example.com", ALICE, ts=1000)
+    earlier, new = ROOT_KEY, RootKey(b"n" * 32)
+    async with open_target(tmp_path) as target:
+        rows = [make.association("older@example.com", user_id=BOB, ts=999)]
+        rows += [make.association("newer@example.com", user_id=BOB, ts=1001)]
+        await target.database.transaction(lambda tx: tx.associations.put_all(list(enumerate(rows)), now_ms=START_MS))
+    async with open_target(tmp_path, ring=KeyRing(new, (earlier,))) as target:
+        await target.take(sydent)
+        assert await target.bindings() == {"older@example.com": ALICE, "newer@example.com": BOB}
+    assert read_rows(tmp_path / "identity.db", "SELECT count(*) FROM associations") == [(2,)]
 
 
 @pytest.mark.parametrize("foreign_is_newer", [True, False])
