@@ -19,6 +19,7 @@ from pathlib import Path
 from bench import world
 from identity_server.config import load
 from identity_server.domain.signing import SigningKey
+from identity_server.services.sweeping import in_batches
 from identity_server.wiring.storage import open_storage
 
 REPOSITORY = Path(__file__).parents[1]
@@ -213,7 +214,9 @@ async def _age(conf: Path) -> None:
     """Let it be as it is an hour later: the feed of changes that the import wrote is trimmed."""
     async with open_storage(load(conf, environ={})) as storage:
         later_ms = storage.clock.now_ms() + 1
-        await storage.database.transaction(lambda tx: tx.associations.trim_changes(before_ms=later_ms))
+        await in_batches(
+            storage.database, lambda tx, limit: tx.associations.trim_changes(before_ms=later_ms, limit=limit)
+        )
 
 
 def _conf(folder: Path, database: Path) -> str:

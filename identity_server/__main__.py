@@ -17,6 +17,7 @@ _COMMANDS = {
     "audit": "identity_server.commands.audit:audit",
     "check-config": "identity_server.commands.check_config:check_config",
     "db": "identity_server.commands.database:db",
+    "retention": "identity_server.commands.retention:retention",
     "invites": "identity_server.commands.invites:invites",
     "jobs": "identity_server.commands.jobs:jobs",
     "pepper": "identity_server.commands.pepper:pepper",

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from identity_server.api.clients import TrustedProxies
 from identity_server.api.request_log import RequestLog
+from identity_server.domain.retention import Kept
 from identity_server.metrics import Metrics
 from identity_server.rendering.pages import Pages
 from identity_server.services import Services
@@ -41,6 +42,7 @@ class HttpSettings:
         v1: what is served of v1.
         internal_secret: what callers of the internal listener must show; None for nothing.
         log_form: "json" or "console".
+        retention: what is kept, why, and for how long.
     """
 
     public_base_url: str
@@ -51,6 +53,7 @@ class HttpSettings:
     v1: V1Switches
     internal_secret: str | None
     log_form: str
+    retention: tuple[Kept, ...]
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

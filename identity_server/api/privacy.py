@@ -48,6 +48,7 @@ REMOVE_PATH: Final = f"{PRIVACY_PATH}/remove"
 REFUSE_PATH: Final = f"{PRIVACY_PATH}/refuse"
 ALLOW_PATH: Final = f"{PRIVACY_PATH}/allow"
 DOWNLOAD_PATH: Final = f"{PRIVACY_PATH}/download"
+RETENTION_PATH: Final = f"{PRIVACY_PATH}/retention"
 
 _FILE_NAME = "identity-server-data"
 
@@ -251,6 +252,17 @@ async def download(request: web.Request, form: DownloadChosen) -> web.Response:
         return _as_file(pages.data(holdings, terms=terms), "json")
     reader = reader_of(request, lang=form.lang)
     return _as_file(pages.document(reader, visit=visit, holdings=holdings, terms=terms), "html")
+
+
+async def show_retention(request: web.Request) -> web.Response:
+    """What is kept about people, why, and for how long, as this server is configured."""
+    page = request.app[PAGES].privacy.retention(
+        reader_of(request),
+        here="retention",
+        schedule=request.app[SETTINGS].retention,
+        terms=request.app[SERVICES].terms.in_force,
+    )
+    return page_response(page)
 
 
 def _held(

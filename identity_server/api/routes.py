@@ -89,6 +89,7 @@ ROUTES: Final = (
     Route("POST", validate.CONFIRM_PATH, validate.confirm, OPEN, Answers.PAGE),
     Route("GET", _POLICY_PATH, terms.show_policy, OPEN, Answers.PAGE),
     Route("GET", PRIVACY_PATH, privacy.show_ask_page, OPEN, Answers.PAGE),
+    Route("GET", privacy.RETENTION_PATH, privacy.show_retention, OPEN, Answers.PAGE),
     Route("POST", PRIVACY_PATH, privacy.ask, OPEN, Answers.PAGE),
     Route("POST", privacy.PHONE_PATH, privacy.ask_by_phone, OPEN, Answers.PAGE),
     Route("POST", privacy.CODE_PATH, privacy.enter_code, OPEN, Answers.PAGE, bad_link=privacy.bad_link),

@@ -20,6 +20,11 @@ class RateLimit:
     burst: int
     interval_ms: int
 
+    @property
+    def longest_ms(self) -> int:
+        """How long it takes until an allowance that was used up is whole again."""
+        return self.burst * self.interval_ms
+
     @classmethod
     def per_second(cls, *, burst: int, rate_hz: float) -> RateLimit:
         """From Sydent's pair of a burst and a rate in calls per second."""

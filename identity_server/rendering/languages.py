@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gettext
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,14 @@ from pathlib import Path
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
+from identity_server.domain.durations import MINUTE_MS
+
 PACKAGED_LANGUAGES = Path(__file__).parent.parent / "templates" / "languages"
 """Where the catalogues of this package lie."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FEW_HOURS = 6
+_TWO_DAYS = 48
 _MAX_HEADER = 1_000
 _MAX_TAGS = 20
 _MAX_TAG = 35
@@ -67,6 +72,23 @@ class Language:
             "date": date % {"day": when.day, "month": month, "year": when.year},
             "time": f"{when:%H:%M}",
         }
+
+    def span(self, duration_ms: int) -> str:
+        """A length of time for people, in the largest unit that suits it, rounded up.
+
+        >>> Languages.load().default.span(90 * 60_000)
+        '90 minutes'
+        """
+        ngettext = self.translations.ngettext
+        minutes = max(math.ceil(duration_ms / MINUTE_MS), 1)
+        hours, days, years = (math.ceil(minutes / each) for each in (60, 60 * 24, 60 * 24 * 365))
+        if minutes < _FEW_HOURS * 60 and minutes % 60:
+            return ngettext("%(count)s minute", "%(count)s minutes", minutes) % {"count": minutes}
+        if hours <= _TWO_DAYS:
+            return ngettext("%(count)s hour", "%(count)s hours", hours) % {"count": hours}
+        if days % 365:
+            return ngettext("%(count)s day", "%(count)s days", days) % {"count": days}
+        return ngettext("%(count)s year", "%(count)s years", years) % {"count": years}
 
 
 class Languages:

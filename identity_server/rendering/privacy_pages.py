@@ -18,11 +18,13 @@ from identity_server.domain.association import ASSOCIATION_LIFETIME_MS, Associat
 from identity_server.domain.holdings import Holdings
 from identity_server.domain.identifiers import Medium, SessionId, Threepid, UserId, server_of
 from identity_server.domain.invite import Invite
+from identity_server.domain.retention import Kept, Lifetimes, retention_schedule
 from identity_server.domain.terms import Policy, Terms, Translation
 from identity_server.domain.validation import ValidationSession
 from identity_server.domain.visit import Visit
 from identity_server.rendering.languages import Language
 from identity_server.rendering.page import Page, PageMaker, Reader
+from identity_server.rendering.retention import shown
 
 _SELF = ("'self'",)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -171,6 +173,13 @@ class PrivacyPages:
         text = text.encode("utf-8", "replace").decode() + "\n"
         return Page(status=200, html=text, headers=_DATA_HEADERS)
 
+    def retention(self, reader: Reader, *, here: str, schedule: Sequence[Kept], terms: Terms) -> Page:
+        """What is kept about people, why, how, and for how long; for everybody."""
+        language = self._maker.language_of(reader)
+        rows = [shown(row, language) for row in schedule if row.is_personal]
+        variables = {"rows": rows, "terms": self._documents(reader, terms)}
+        return self._maker.make("privacy/retention", reader, here=here, variables=variables, indexable=True)
+
     def failed(self, reader: Reader, *, status: int, medium: Medium = Medium.EMAIL) -> Page:
         """The link is wrong or over, or the code is."""
         return self._maker.make("privacy/failed", reader, status=status, variables={"medium": medium})
@@ -197,6 +206,8 @@ class PrivacyPages:
         yield from (partial(see, holdings=empty, done=done) for done in (*Done, None))
         yield partial(see, holdings=full)
         yield partial(self.document, reader, visit=visit, holdings=full, terms=terms)
+        schedule = retention_schedule(Lifetimes(phone_months=12))
+        yield partial(self.retention, reader, here="retention", schedule=schedule, terms=terms)
         yield from (partial(self.failed, reader, status=400, medium=medium) for medium in Medium)
 
     def _held(

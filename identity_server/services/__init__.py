@@ -13,6 +13,7 @@ from identity_server.services.health import Health
 from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations
 from identity_server.services.journal import Journal
+from identity_server.services.limits import Limits
 from identity_server.services.lookup import Lookup
 from identity_server.services.peppers import Peppers
 from identity_server.services.phone_validation import PhoneValidation
@@ -34,6 +35,7 @@ class Services:
     homeserver_requests: HomeserverRequests
     invitations: Invitations
     journal: Journal
+    limits: Limits
     lookup: Lookup
     peppers: Peppers
     phone_validation: PhoneValidation

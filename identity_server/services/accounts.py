@@ -10,6 +10,7 @@ from identity_server.domain.ports import Clock, Homeservers, Randomness
 from identity_server.domain.random_values import opaque
 from identity_server.services.client_limits import ClientLimits
 from identity_server.services.stamped_cache import StampedCache
+from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.sealing import token_digest
 from identity_server.storage.stamps import Subject
@@ -120,6 +121,7 @@ class Accounts:
         """Commit the removal of tokens that have expired; returns how many."""
         await self.record_token_uses()
         unused_since_ms = self._clock.now_ms() - self._token_lifetime_ms
-        return await self._database.transaction(
-            lambda tx: tx.access_tokens.cleanup(unused_since_ms=unused_since_ms), bulk=True
+        return await in_batches(
+            self._database,
+            lambda tx, limit: tx.access_tokens.cleanup(unused_since_ms=unused_since_ms, limit=limit),
         )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.audit import AuditEvent
-from identity_server.domain.durations import DAY_MS, HOUR_MS, MINUTE_MS
+from identity_server.domain.durations import MINUTE_MS
 from identity_server.domain.errors import AddressRefused, Forbidden, NoSuchBinding, NoSuchSession, NotYourMatrixId
 from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import (
@@ -23,21 +23,19 @@ from identity_server.domain.identifiers import (
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
 from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.retention import CHANGES_KEPT_MS, MONTH_MS, UNPROVEN_PHONE_MS
 from identity_server.domain.signing import SigningKey
 from identity_server.services.bind_notices import BindNotices
 from identity_server.services.outbox import Outbox
 from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
+from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
-_CHANGES_KEPT_MS = HOUR_MS
 _BINDS = RateLimit(burst=20, interval_ms=MINUTE_MS)
 _VISIBILITY_CHANGES = RateLimit(burst=20, interval_ms=MINUTE_MS)
 # Nobody says who asks, so it is the network that counts: 100 000 addresses a day, 10 000 of them at once.
 _V1_LOOKUPS = RateLimit(burst=10_000, interval_ms=864)
-_MONTH_MS = 365 * DAY_MS // 12
-_GRACE_MS = 7 * DAY_MS
-_SWEPT_AT_ONCE = 500
 T = TypeVar("T")
 
 
@@ -59,7 +57,7 @@ class BindingRules:
         """When a binding is over that rests on a proof of that time; None for never."""
         if threepid.medium is not Medium.MSISDN or self.phone_months is None:
             return None
-        return proven_at_ms + self.phone_months * _MONTH_MS
+        return proven_at_ms + self.phone_months * MONTH_MS
 
 
 class Associations:
@@ -315,21 +313,18 @@ class Associations:
         """
         now_ms = self._clock.now_ms()
 
-        async def use_case(tx: Transaction) -> int:
-            ids = await tx.associations.list_expired_phones(before_ms=now_ms - _GRACE_MS, limit=_SWEPT_AT_ONCE)
+        async def sweep(tx: Transaction, limit: int) -> int:
+            ids = await tx.associations.list_expired_phones(before_ms=now_ms - UNPROVEN_PHONE_MS, limit=limit)
             if ids:
                 await tx.associations.remove_all(ids, now_ms=now_ms)
                 await tx.audit.add(AuditEvent.SWEPT, now_ms=now_ms, count=len(ids))
             return len(ids)
 
-        swept = 0
-        while some := await self._database.transaction(use_case, bulk=True):
-            swept += some
-        return swept
+        return await in_batches(self._database, sweep)
 
     async def cleanup(self) -> int:
-        """Commit the removal of feed entries that every reader has long seen."""
-        before_ms = self._clock.now_ms() - _CHANGES_KEPT_MS
-        return await self._database.transaction(
-            lambda tx: tx.associations.trim_changes(before_ms=before_ms), bulk=True
+        """Commit the removal of feed entries that every reader has long seen; returns how many."""
+        before_ms = self._clock.now_ms() - CHANGES_KEPT_MS
+        return await in_batches(
+            self._database, lambda tx, limit: tx.associations.trim_changes(before_ms=before_ms, limit=limit)
         )

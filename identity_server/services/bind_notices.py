@@ -12,11 +12,12 @@ import structlog
 
 from identity_server.domain.association import Association
 from identity_server.domain.audit import AuditEvent
-from identity_server.domain.durations import DAY_MS, HOUR_MS, MINUTE_MS
+from identity_server.domain.durations import HOUR_MS, MINUTE_MS
 from identity_server.domain.identifiers import ServerName, server_of
 from identity_server.domain.invite import Invite
 from identity_server.domain.ports import Clock, Homeservers, Randomness
 from identity_server.domain.random_values import row_id
+from identity_server.domain.retention import BIND_NOTICE_LIFETIME_MS
 from identity_server.domain.signing import SigningKey
 from identity_server.services.outbox import BIND_NOTICE
 from identity_server.storage.database import Transaction
@@ -25,7 +26,6 @@ from identity_server.storage.jobs import Job
 _log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE_MS = 6 * HOUR_MS
-_LIFETIME_MS = 14 * DAY_MS
 _JITTER_BITS = 16
 
 HANDOVER_MS = 10_000
@@ -52,7 +52,7 @@ class NoticeWriter:
             BIND_NOTICE,
             payload,
             now_ms=now_ms,
-            expires_at_ms=now_ms + _LIFETIME_MS,
+            expires_at_ms=now_ms + BIND_NOTICE_LIFETIME_MS,
             queue=payload["server_name"],
         )
         return payload["body"], job
@@ -68,7 +68,7 @@ class NoticeWriter:
             BIND_NOTICE,
             payload,
             now_ms=now_ms,
-            expires_at_ms=now_ms + _LIFETIME_MS,
+            expires_at_ms=now_ms + BIND_NOTICE_LIFETIME_MS,
             queue=payload["server_name"],
         )
 
@@ -86,7 +86,7 @@ class NoticeWriter:
             payload,
             now_ms=now_ms,
             run_at_ms=now_ms + HANDOVER_MS,
-            expires_at_ms=now_ms + _LIFETIME_MS,
+            expires_at_ms=now_ms + BIND_NOTICE_LIFETIME_MS,
             queue=payload["server_name"],
         )
         return job_id

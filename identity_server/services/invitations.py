@@ -37,6 +37,7 @@ from identity_server.domain.signing import SigningKey, decode_public_key
 from identity_server.services.bind_notices import NoticeWriter
 from identity_server.services.invite_mails import WEB_CLIENT, InviteMails
 from identity_server.services.outbox import Outbox, Outcome
+from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
@@ -252,7 +253,7 @@ class Invitations:
     async def cleanup(self) -> int:
         """Commit the removal of invites that are over; returns how many."""
         now_ms = self._clock.now_ms()
-        return await self._database.transaction(lambda tx: tx.invites.cleanup(now_ms=now_ms), bulk=True)
+        return await in_batches(self._database, lambda tx, limit: tx.invites.cleanup(now_ms=now_ms, limit=limit))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from identity_server.domain.durations import DAY_MS
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import message_id, row_id
 from identity_server.domain.rate_limits import RateLimit, mailbox_of
+from identity_server.domain.retention import OWNER_NOTICE_LIFETIME_MS
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL
 from identity_server.storage.database import Transaction
@@ -15,8 +15,6 @@ from identity_server.storage.jobs import Job
 
 BOUND = "bound"
 UNBOUND = "unbound"
-
-_LIFETIME_MS = 3 * DAY_MS
 
 
 class OwnerNotices:
@@ -62,6 +60,10 @@ class OwnerNotices:
             variables={"address": threepid.address, "user_id": user_id},
         )
         job = await tx.jobs.add_claimed(
-            row_id(self._randomness), MAIL, mail_to_payload(mail), now_ms=now_ms, expires_at_ms=now_ms + _LIFETIME_MS
+            row_id(self._randomness),
+            MAIL,
+            mail_to_payload(mail),
+            now_ms=now_ms,
+            expires_at_ms=now_ms + OWNER_NOTICE_LIFETIME_MS,
         )
         return [job]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from identity_server.domain.errors import NoSuchKey
 from identity_server.domain.ports import Clock
 from identity_server.domain.signing import SigningKey, decode_public_key
+from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database
 
 
@@ -41,4 +42,6 @@ class PublicKeys:
     async def cleanup(self) -> int:
         """Commit the removal of ephemeral keys that are over; returns how many."""
         now_ms = self._clock.now_ms()
-        return await self._database.transaction(lambda tx: tx.ephemeral_keys.cleanup(now_ms=now_ms), bulk=True)
+        return await in_batches(
+            self._database, lambda tx, limit: tx.ephemeral_keys.cleanup(now_ms=now_ms, limit=limit)
+        )

@@ -41,6 +41,7 @@ from identity_server.services.session_requests import (
     require_room,
     take_back,
 )
+from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 from identity_server.storage.sealing import token_digest
@@ -334,13 +335,11 @@ class Validation:
         return session.validated_threepid(self._clock.now_ms())
 
     async def cleanup(self) -> int:
-        """Commit the removal of what is over: tokens, addresses of sessions, sessions, whole allowances."""
+        """Commit the removal of what is over: tokens, addresses of sessions, sessions; returns how many."""
         now_ms = self._clock.now_ms()
-
-        async def use_case(tx: Transaction) -> int:
-            return await tx.validation_sessions.cleanup(now_ms=now_ms) + await tx.rate_limits.cleanup(now_ms=now_ms)
-
-        return await self._database.transaction(use_case, bulk=True)
+        return await in_batches(
+            self._database, lambda tx, limit: tx.validation_sessions.cleanup(now_ms=now_ms, limit=limit)
+        )
 
 
 async def _take_back(tx: Transaction, sending: _Sending) -> None:

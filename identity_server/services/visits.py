@@ -22,6 +22,7 @@ from identity_server.services.associations import Associations
 from identity_server.services.client_limits import ClientLimits
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL, Outbox
+from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
@@ -259,7 +260,7 @@ class Visits:
     async def cleanup(self) -> int:
         """Commit the removal of visits that are over; returns how many."""
         now_ms = self._clock.now_ms()
-        return await self._database.transaction(lambda tx: tx.visits.cleanup(now_ms=now_ms), bulk=True)
+        return await in_batches(self._database, lambda tx, limit: tx.visits.cleanup(now_ms=now_ms, limit=limit))
 
     async def _change(
         self, token: str, change: Callable[[Transaction, Threepid], Awaitable[list[Job]]]

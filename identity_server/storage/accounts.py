@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from identity_server.domain.account import Account
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
+from identity_server.storage.bulk import delete_some
 from identity_server.storage.tables import accepted_terms, access_tokens, accounts
 
 _AT_ONCE = 1_000
@@ -124,9 +125,7 @@ class AccessTokens:
                 update(access_tokens).where(access_tokens.c.token_digest.in_(some)).values(last_used_at_ms=now_ms)
             )
 
-    async def cleanup(self, *, unused_since_ms: int) -> int:
-        """Remove tokens not used after that moment; returns how many."""
-        result = await self._connection.execute(
-            delete(access_tokens).where(access_tokens.c.last_used_at_ms <= unused_since_ms)
-        )
-        return result.rowcount
+    async def cleanup(self, *, unused_since_ms: int, limit: int) -> int:
+        """Remove tokens not used after that moment, so many at most; returns how many."""
+        by = access_tokens.c.last_used_at_ms
+        return await delete_some(self._connection, access_tokens, by <= unused_since_ms, by=by, limit=limit)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.identifiers import Medium, Threepid, UserId
-from identity_server.storage.bulk import insert_many
+from identity_server.storage.bulk import delete_some, insert_many
 from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import association_changes, associations
 
@@ -203,15 +203,15 @@ class Associations:
         query = select(association_changes.c.at_ms).where(numbers > after_seq).order_by(numbers).limit(1)
         return (await self._connection.execute(query)).scalar_one_or_none()
 
-    async def trim_changes(self, *, before_ms: int) -> int:
-        """Drop old entries; the newest always stays, so that the numbers can be told from a gap."""
-        newest = select(func.max(association_changes.c.change_seq)).scalar_subquery()
-        result = await self._connection.execute(
-            delete(association_changes).where(
-                association_changes.c.at_ms < before_ms, association_changes.c.change_seq < newest
-            )
-        )
-        return result.rowcount
+    async def trim_changes(self, *, before_ms: int, limit: int) -> int:
+        """Drop the oldest entries, so many at most; returns how many.
+
+        The newest always stays, so that the numbers can be told from a gap.
+        """
+        feed = association_changes.c
+        newest = select(func.max(feed.change_seq)).scalar_subquery()
+        over = (feed.at_ms < before_ms) & (feed.change_seq < newest)
+        return await delete_some(self._connection, association_changes, over, by=feed.change_seq, limit=limit)
 
     async def _find_row(self, threepid: Threepid) -> Row[Any] | None:
         theirs = self._sealer.is_blind_of(associations.c.address_blind, threepid)

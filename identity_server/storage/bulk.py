@@ -1,11 +1,11 @@
-"""Inserts thousands of rows at the cost of the database alone."""
+"""Inserts thousands of rows at the cost of the database alone, and removes them in parts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Table, insert
+from sqlalchemy import ColumnElement, Table, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -20,3 +20,20 @@ async def insert_many(connection: AsyncConnection, table: Table, rows: Sequence[
     compiled = insert(table).compile(dialect=connection.dialect, column_keys=names)
     order = compiled.positiontup
     await connection.exec_driver_sql(str(compiled), [tuple(row[name] for name in order or names) for row in rows])
+
+
+async def delete_some(
+    connection: AsyncConnection, table: Table, over: ColumnElement[bool], *, by: ColumnElement[Any], limit: int
+) -> int:
+    """Delete so many rows at most; returns how many.
+
+    Args:
+        connection: in a transaction.
+        table: with a primary key of one column.
+        over: which rows may go.
+        by: which of them go first, those where it is smallest: a column whose index finds them.
+        limit: how many.
+    """
+    (key,) = table.primary_key.columns
+    some = select(key).where(over).order_by(by).limit(limit)
+    return (await connection.execute(delete(table).where(key.in_(some)))).rowcount

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_server.storage.bulk import delete_some
 from identity_server.storage.tables import ephemeral_keys
 
 
@@ -43,9 +44,7 @@ class EphemeralKeys:
         )
         return found.first() is not None
 
-    async def cleanup(self, *, now_ms: int) -> int:
-        """Remove keys that are over; returns how many."""
-        result = await self._connection.execute(
-            delete(ephemeral_keys).where(ephemeral_keys.c.valid_until_ms <= now_ms)
-        )
-        return result.rowcount
+    async def cleanup(self, *, now_ms: int, limit: int) -> int:
+        """Remove keys that are over, so many at most; returns how many."""
+        by = ephemeral_keys.c.valid_until_ms
+        return await delete_some(self._connection, ephemeral_keys, by <= now_ms, by=by, limit=limit)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.invite import Invite
+from identity_server.storage.bulk import delete_some
 from identity_server.storage.sealing import Sealer, token_digest
 from identity_server.storage.tables import invites
 
@@ -112,10 +113,10 @@ class Invites:
         result = await self._connection.execute(delete(invites).where(invites.c.id.in_(list(ids))))
         return result.rowcount
 
-    async def cleanup(self, *, now_ms: int) -> int:
-        """Remove invites that are over; returns how many."""
-        result = await self._connection.execute(delete(invites).where(invites.c.expires_at_ms <= now_ms))
-        return result.rowcount
+    async def cleanup(self, *, now_ms: int, limit: int) -> int:
+        """Remove invites that are over, so many at most; returns how many."""
+        by = invites.c.expires_at_ms
+        return await delete_some(self._connection, invites, by <= now_ms, by=by, limit=limit)
 
     def _from_row(self, row: Row[Any]) -> Invite:
         address = self._sealer.open(_ADDRESS, row.id, row.key_id, row.sealed_address)

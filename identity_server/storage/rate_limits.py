@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.rate_limits import RateLimit
+from identity_server.storage.bulk import delete_some
 from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import rate_limits
 
@@ -69,7 +70,7 @@ class RateLimits:
             row = rate_limits.c.key_digest == before
             await self._connection.execute(update(rate_limits).where(row).values(values))
 
-    async def cleanup(self, *, now_ms: int) -> int:
-        """Forget callers whose allowance is whole again; returns how many."""
-        result = await self._connection.execute(delete(rate_limits).where(rate_limits.c.whole_again_at_ms <= now_ms))
-        return result.rowcount
+    async def cleanup(self, *, now_ms: int, limit: int) -> int:
+        """Forget callers whose allowance is whole again, so many at most; returns how many."""
+        by = rate_limits.c.whole_again_at_ms
+        return await delete_some(self._connection, rate_limits, by <= now_ms, by=by, limit=limit)

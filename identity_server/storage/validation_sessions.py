@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, Threepid, UserId
 from identity_server.domain.validation import CODE_TRIES, SESSION_TOMBSTONE_MS, SentCode, ValidationSession
+from identity_server.storage.bulk import delete_some
 from identity_server.storage.sealing import Sealer, same_digest
 from identity_server.storage.tables import validation_sessions, validation_tokens
 
@@ -224,27 +225,52 @@ class ValidationSessions:
             query = query.where(validation_sessions.c.requested_by == requested_by)
         return await self._count(query)
 
-    async def cleanup(self, *, now_ms: int) -> int:
-        """Remove expired tokens and codes, wipe expired sessions, and drop those that have said so for long enough."""
-        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.expires_at_ms <= now_ms))
-        await self._connection.execute(
-            update(validation_sessions)
-            .where(
-                validation_sessions.c.code_expires_at_ms <= now_ms, validation_sessions.c.validated_at_ms.is_(None)
+    async def cleanup(self, *, now_ms: int, limit: int) -> int:
+        """Remove expired tokens and codes, wipe expired sessions, and drop those that have said so for long enough.
+
+        Of each so many at most; returns how many rows were touched.
+        """
+        sessions, token_expires = validation_sessions.c, validation_tokens.c.expires_at_ms
+        return (
+            await delete_some(
+                self._connection, validation_tokens, token_expires <= now_ms, by=token_expires, limit=limit
             )
-            .values(code_hash=None, code_expires_at_ms=None)
+            + await self._forget_codes(now_ms=now_ms, limit=limit)
+            + await self._wipe_over(now_ms=now_ms, limit=limit)
+            + await delete_some(
+                self._connection,
+                validation_sessions,
+                sessions.expires_at_ms <= now_ms - SESSION_TOMBSTONE_MS,
+                by=sessions.expires_at_ms,
+                limit=limit,
+            )
         )
-        over = select(validation_sessions.c.sid).where(validation_sessions.c.expires_at_ms <= now_ms)
-        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid.in_(over)))
-        wiped = await self._connection.execute(
-            update(validation_sessions)
-            .where(validation_sessions.c.expires_at_ms <= now_ms, validation_sessions.c.sealed_address.is_not(None))
-            .values(**_WIPED)
+
+    async def _forget_codes(self, *, now_ms: int, limit: int) -> int:
+        sessions = validation_sessions.c
+        old = (
+            select(sessions.sid)
+            .where(sessions.code_expires_at_ms <= now_ms, sessions.validated_at_ms.is_(None))
+            .order_by(sessions.code_expires_at_ms)
+            .limit(limit)
         )
-        dropped = await self._connection.execute(
-            delete(validation_sessions).where(validation_sessions.c.expires_at_ms <= now_ms - SESSION_TOMBSTONE_MS)
+        forget = update(validation_sessions).where(sessions.sid.in_(old))
+        return (await self._connection.execute(forget.values(code_hash=None, code_expires_at_ms=None))).rowcount
+
+    async def _wipe_over(self, *, now_ms: int, limit: int) -> int:
+        sessions = validation_sessions.c
+        over = (
+            select(sessions.sid)
+            .where(sessions.expires_at_ms <= now_ms, sessions.sealed_address.is_not(None))
+            # Those that were wiped before lie behind these, for as long as they have something to say.
+            .order_by(sessions.expires_at_ms.desc())
+            .limit(limit)
         )
-        return wiped.rowcount + dropped.rowcount
+        sids = (await self._connection.execute(over)).scalars().all()
+        if sids:
+            await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid.in_(sids)))
+            await self._connection.execute(update(validation_sessions).where(sessions.sid.in_(sids)).values(**_WIPED))
+        return len(sids)
 
     async def _find_row(self, sid: SessionId) -> Row[Any] | None:
         query = select(validation_sessions).where(validation_sessions.c.sid == sid)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from identity_server.domain.identifiers import Medium, Threepid
 from identity_server.domain.validation import CODE_TRIES
 from identity_server.domain.visit import Visit
+from identity_server.storage.bulk import delete_some
 from identity_server.storage.sealing import Sealer, token_digest
 from identity_server.storage.tables import visits
 
@@ -83,10 +84,10 @@ class Visits:
         result = await self._connection.execute(delete(visits).where(self._is_of(threepid)))
         return result.rowcount
 
-    async def cleanup(self, *, now_ms: int) -> int:
-        """Remove visits that are over; returns how many."""
-        result = await self._connection.execute(delete(visits).where(visits.c.expires_at_ms <= now_ms))
-        return result.rowcount
+    async def cleanup(self, *, now_ms: int, limit: int) -> int:
+        """Remove visits that are over, so many at most; returns how many."""
+        by = visits.c.expires_at_ms
+        return await delete_some(self._connection, visits, by <= now_ms, by=by, limit=limit)
 
     def _is_of(self, threepid: Threepid) -> ColumnElement[bool]:
         return self._sealer.is_digest_of(visits.c.address_digest, _PURPOSE, *threepid.parts)

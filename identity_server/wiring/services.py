@@ -22,6 +22,7 @@ from identity_server.services.client_limits import ClientLimits
 from identity_server.services.health import Health
 from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations
+from identity_server.services.limits import Limits
 from identity_server.services.lookup import Lookup
 from identity_server.services.outbox import Outbox
 from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
@@ -124,6 +125,7 @@ def make_services(
             homeservers=policy,
         ),
         journal=make_journal(config, clock, database, signing_key),
+        limits=Limits(database=database, clock=clock),
         lookup=Lookup(
             index=index,
             clock=clock,

@@ -12,6 +12,7 @@ from identity_server.domain.durations import DAY_MS
 from identity_server.domain.homeserver_policy import HomeserverList, HomeserverPolicy
 from identity_server.domain.invite import Obfuscation
 from identity_server.domain.rate_limits import RateLimit
+from identity_server.domain.retention import LONGEST_LIMIT_MS, Lifetimes, retention_schedule
 from identity_server.domain.terms import Terms
 from identity_server.key_files import KeySources
 from identity_server.outbound.sms import (
@@ -144,6 +145,24 @@ def invite_policy(config: Config) -> InvitePolicy:
     )
 
 
+def retention_lifetimes(config: Config) -> Lifetimes:
+    by_sender = validation_limits(config).per_sender
+    phones = phone_rules(config, offered=True)
+    limits = (by_sender, per_mailbox(config), phones.per_number, phones.per_calling_code)
+    return Lifetimes(
+        token_unused_ms=config.general.access_token_lifetime_days * DAY_MS,
+        phone_months=config.sms.msisdn_revalidate_after_months,
+        audit_ms=config.audit.keep_days * DAY_MS,
+        pepper_ms=config.lookup.pepper_rotation_days * DAY_MS + config.lookup.pepper_grace_seconds * 1000,
+        limit_ms=max(LONGEST_LIMIT_MS, *(limit.longest_ms for limit in limits)),
+        # Who has no account is counted by network where others are by Matrix ID.
+        network_limit_ms=max(LONGEST_LIMIT_MS, by_sender.longest_ms)
+        if config.general.enable_v1_access
+        else LONGEST_LIMIT_MS,
+        keeps_delivered_invites=not config.general.delete_tokens_on_bind,
+    )
+
+
 def terms_in_force(config: Config) -> Terms:
     """The terms that the configuration names.
 
@@ -173,6 +192,7 @@ def http_settings(config: Config) -> HttpSettings:
         ),
         internal_secret=config.http.internalapi_secret,
         log_form=config.general.log_format,
+        retention=retention_schedule(retention_lifetimes(config)),
     )
 
 

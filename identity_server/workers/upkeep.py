@@ -14,7 +14,9 @@ from typing import Any
 
 import structlog
 
+from identity_server.domain import retention
 from identity_server.domain.ports import Clock
+from identity_server.domain.retention import Sweep
 from identity_server.index.read_index import ReadIndex
 from identity_server.services import Services
 from identity_server.storage.database import Database
@@ -66,9 +68,9 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             "What other nodes commit is seen within a second; so is what was committed by somebody who then died.",
         ),
         Chore(
-            "save the index",
+            retention.SAVE_INDEX.name,
             Once.PER_PROCESS,
-            20 * _MINUTE,
+            retention.SAVE_INDEX.every_ms / 1000,
             index.save,
             "The file is never further behind than the change feed goes back, so that a start needn't make it anew.",
         ),
@@ -107,66 +109,53 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             services.peppers.rotate_if_due,
             "A pepper that lives too long makes collected hashes useful.",
         ),
-        Chore(
-            "drop old peppers",
-            Once.PER_DATABASE,
-            10 * _MINUTE,
+        _sweep(
+            retention.DROP_PEPPERS,
             services.peppers.cleanup,
             "A pepper is dropped when its grace is over.",
         ),
-        Chore(
-            "sweep validation sessions",
-            Once.PER_DATABASE,
-            _HOUR,
+        _sweep(
+            retention.SWEEP_SESSIONS,
             services.validation.cleanup,
             "Addresses that were not validated are nobody's business after a day.",
         ),
-        Chore(
-            "sweep access tokens",
-            Once.PER_DATABASE,
-            _HOUR,
+        _sweep(
+            retention.SWEEP_TOKENS,
             services.accounts.cleanup,
             "Unused tokens are a risk to those who left them.",
         ),
-        Chore(
-            "sweep visits",
-            Once.PER_DATABASE,
-            _HOUR / 2,
+        _sweep(
+            retention.SWEEP_LIMITS,
+            services.limits.cleanup,
+            "Who has asked for something is of no use once they may ask for as much again.",
+        ),
+        _sweep(
+            retention.SWEEP_VISITS,
             services.visits.cleanup,
             "People are told that their address is deleted when their visit to the privacy page is over.",
         ),
-        Chore(
-            "sweep invites",
-            Once.PER_DATABASE,
-            _HOUR,
+        _sweep(
+            retention.SWEEP_INVITES,
             services.invitations.cleanup,
             "An invite that nobody took up holds an address that nobody proved.",
         ),
-        Chore(
-            "sweep ephemeral keys",
-            Once.PER_DATABASE,
-            _HOUR,
+        _sweep(
+            retention.SWEEP_EPHEMERAL_KEYS,
             services.public_keys.cleanup,
             "Keys of invites are kept until their time.",
         ),
-        Chore(
-            "sweep phone numbers",
-            Once.PER_DATABASE,
-            _HOUR,
+        _sweep(
+            retention.SWEEP_PHONE_NUMBERS,
             services.associations.sweep_expired,
             "A number that nobody has proven for so long may be someone else's by now.",
         ),
-        Chore(
-            "trim the change feed",
-            Once.PER_DATABASE,
-            _HOUR,
+        _sweep(
+            retention.TRIM_CHANGES,
             services.associations.cleanup,
             "A reader further behind than an hour builds its index anew.",
         ),
-        Chore(
-            "prune the audit journal",
-            Once.PER_DATABASE,
-            _HOUR,
+        _sweep(
+            retention.PRUNE_AUDIT,
             services.journal.prune,
             "Even what names no one is kept for a purpose, and only as long as that lasts.",
         ),
@@ -178,6 +167,11 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             "Whoever keeps the log elsewhere can tell if the journal's end was removed.",
         ),
     )
+
+
+def _sweep(sweep: Sweep, run: Callable[[], Awaitable[object]], reason: str) -> Chore:
+    """What the schedule of retention promises."""
+    return Chore(sweep.name, Once.PER_DATABASE, sweep.every_ms / 1000, run, reason)
 
 
 class Upkeep:

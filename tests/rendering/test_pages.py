@@ -225,6 +225,7 @@ def test_a_policy_in_a_language_without_a_catalogue(tmp_path: Path) -> None:
     assert [(each["href"], each.get("aria-current")) for each in outline.links()] == [
         ("/base/_matrix/identity/terms/p/1/fr", None),
         ("/base/_matrix/identity/terms/p/1/it", "true"),
+        (f"https://{SERVER}/_matrix/identity/privacy/retention", None),
     ]
     assert "Italiano" in page.html
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def read(path: Path) -> Catalog:
 
 def used() -> set[tuple[str | None, str]]:
     """Every message id in templates and code, with its context."""
-    code = extract_from_dir(PACKAGE, method_map=[("rendering/**.py", "python")])
+    code = extract_from_dir(PACKAGE, method_map=[("rendering/**.py", "python"), ("domain/retention.py", "python")])
     templates = extract_from_dir(
         PACKAGE,
         method_map=[("templates/**.j2", "jinja2")],
@@ -34,7 +35,10 @@ def used() -> set[tuple[str | None, str]]:
 
 
 def translations(path: Path) -> dict[str, str]:
-    return {str(message.id): str(message.string) for message in read(path) if message.id}
+    def texts(value: str | Sequence[str] | None) -> str:
+        return value if isinstance(value, str) else "\n".join(value or ())
+
+    return {texts(message.id): texts(message.string) for message in read(path) if message.id}
 
 
 def test_four_languages_are_there() -> None:

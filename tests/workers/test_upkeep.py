@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from identity_server.domain.retention import Lifetimes, retention_schedule
 from identity_server.storage.database import Database
 from identity_server.workers.upkeep import LEASE_MS, Chore, Once, Upkeep, schedule
 from tests.support.databases import open_database
@@ -25,6 +26,15 @@ async def test_every_chore_can_be_done_and_gives_its_reason(server: Harness) -> 
         assert chore.every_seconds >= 0.5
         await chore.run()
     assert len({chore.name for chore in chores}) == len(chores)
+
+
+async def test_what_the_schedule_of_retention_promises_is_done_as_often_as_it_says(server: Harness) -> None:
+    chores = {chore.name: chore for chore in schedule(server.system.services, server.system.index)}
+    sweeps = {row.sweep for row in retention_schedule(Lifetimes(phone_months=6))} - {None}
+    assert len(sweeps) > 8
+    for sweep in sweeps:
+        assert sweep is not None
+        assert chores[sweep.name].every_seconds == sweep.every_ms / 1000
 
 
 async def test_chore_that_fails_comes_round_again(tmp_path: Path) -> None:
