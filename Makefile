@@ -82,7 +82,7 @@ bench: $(VENV)/.dev ## Compare with the real Sydent on the same data, in a quart
 
 lock: ## Rewrite the lock files from pyproject.toml
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock
-	uv pip compile pyproject.toml --extra demo --group dev --universal --generate-hashes \
+	uv pip compile pyproject.toml --extra demo --extra sentry --extra opentelemetry --group dev --universal --generate-hashes \
 	  --no-header --python-version 3.11 -c requirements.lock -o requirements-dev.lock
 
 clean: ## Remove everything that was installed or built here
