@@ -7,10 +7,12 @@ answers 500 without a word about it.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import orjson
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from identity_server.api.headers import JSON_HEADERS
 from identity_server.domain import errors
@@ -63,9 +65,25 @@ _UNREADABLE = "This is not a request that can be read."
 _ERRCODES_OF_HTTP = {408: "M_UNKNOWN", 413: "M_TOO_LARGE"}
 
 
+class Error(TypedDict):
+    """What went wrong."""
+
+    errcode: Annotated[str, Field(description="For programs.", examples=["M_UNKNOWN"])]
+    error: Annotated[str, Field(description="For people; never anything of the request's.")]
+    retry_after_ms: NotRequired[Annotated[int, Field(description="With `M_LIMIT_EXCEEDED`: how long to wait.")]]
+    mxid: NotRequired[Annotated[str, Field(description="With `M_THREEPID_IN_USE`: whose the address is.")]]
+    algorithm: NotRequired[Annotated[str, Field(description="With `M_INVALID_PEPPER`: the algorithm asked for.")]]
+    lookup_pepper: NotRequired[Annotated[str, Field(description="With `M_INVALID_PEPPER`: the pepper to use.")]]
+
+
 def status_and_errcode(error: errors.IdentityServerError) -> tuple[int, str]:
-    """The row of an error's class, or of its nearest ancestor that has one."""
-    return next((TABLE[each] for each in type(error).__mro__ if each in TABLE), INTERNAL)
+    """The row of an error's class."""
+    return row_of(type(error))
+
+
+def row_of(kind: type[errors.IdentityServerError]) -> tuple[int, str]:
+    """The row of a class of errors, or of its nearest ancestor that has one."""
+    return next((TABLE[each] for each in kind.__mro__ if each in TABLE), INTERNAL)
 
 
 def json_response(body: Any, *, status: int = 200) -> web.Response:
@@ -76,7 +94,7 @@ def json_response(body: Any, *, status: int = 200) -> web.Response:
 def error_response(error: errors.IdentityServerError) -> web.Response:
     """The wire form of an error, with what some of them carry along."""
     status, errcode = status_and_errcode(error)
-    body: dict[str, Any] = {"errcode": errcode, "error": error.message}
+    body: Error = {"errcode": errcode, "error": error.message}
     headers: dict[str, str] = {}
     if isinstance(error, errors.RateLimited):
         body["retry_after_ms"] = error.retry_after_ms
@@ -103,7 +121,8 @@ def closing_response(status: int) -> web.Response:
     """What is said to whoever can't be understood, so that no request can follow on the connection."""
     ours = status >= INTERNAL[0]
     errcode = INTERNAL[1] if ours else _ERRCODES_OF_HTTP.get(status, "M_UNRECOGNIZED")
-    response = json_response({"errcode": errcode, "error": INTERNAL_MESSAGE if ours else _UNREADABLE}, status=status)
+    body: Error = {"errcode": errcode, "error": INTERNAL_MESSAGE if ours else _UNREADABLE}
+    response = json_response(body, status=status)
     response.force_close()
     return response
 
@@ -111,4 +130,5 @@ def closing_response(status: int) -> web.Response:
 def internal_error_response() -> web.Response:
     """What a fault of ours looks like from outside."""
     status, errcode = INTERNAL
-    return json_response({"errcode": errcode, "error": INTERNAL_MESSAGE}, status=status)
+    body: Error = {"errcode": errcode, "error": INTERNAL_MESSAGE}
+    return json_response(body, status=status)

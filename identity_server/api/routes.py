@@ -8,6 +8,7 @@ from aiohttp import web
 
 from identity_server.api import (
     account,
+    document,
     internal,
     invitations,
     lookup,
@@ -100,6 +101,8 @@ ROUTES: Final = (
     Route("POST", privacy.REFUSE_PATH, privacy.refuse, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
     Route("POST", privacy.ALLOW_PATH, privacy.allow, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
     Route("POST", privacy.DOWNLOAD_PATH, privacy.download, OPEN, Answers.PAGE, bad_link=privacy.bad_link),
+    # For programs, and those who write them.
+    Route("GET", document.DOCUMENT_PATH, document.show_document, OPEN),
     # For operators' tools.
     Route("GET", "/health", status.health, OPEN),
     Route("GET", "/ready", status.ready, OPEN),

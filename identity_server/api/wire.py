@@ -60,7 +60,7 @@ def _described(description: str, **schema: Any) -> Any:
 
 _OPAQUE = {"pattern": "^[0-9a-zA-Z.=_-]{1,255}$"}
 
-Integer = Annotated[int, BeforeValidator(_decimal), Field(ge=0, le=LARGEST_INTEGER)]
+Integer = Annotated[int, Field(ge=0, le=LARGEST_INTEGER), BeforeValidator(_decimal)]
 ClientSecretField = Annotated[
     str,
     AfterValidator(parse_client_secret),

@@ -21,6 +21,7 @@ def loaded() -> set[str]:
         pytest.param("sqlalchemy.orm", id="SQLAlchemy's ORM, which nothing uses"),
         pytest.param("alembic", id="migrations, at a start with nothing to migrate"),
         pytest.param("asyncpg", id="PostgreSQL's driver, on SQLite"),
+        pytest.param("identity_server.api.openapi", id="what writes the API's document"),
         pytest.param("identity_server.demo", id="the demo"),
         pytest.param("identity_server.sydent", id="the import from Sydent"),
     ],

@@ -22,6 +22,7 @@ from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.server import open_socket
 from identity_server.wiring.settings import load_templates
 from identity_server.wiring.world import Ports
+from tests.support.api_document import assert_documented
 from tests.support.canaries import Canaries
 from tests.support.databases import put_migrated, read_rows, variables_for, written_to
 from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness, FakeSms
@@ -88,6 +89,13 @@ class Harness:
             method, self.base + path, headers=headers, allow_redirects=False, **options
         ) as response:
             reply = await _read(response)
+            assert_documented(
+                method,
+                response.url.raw_path,
+                status=reply.status,
+                content_type=response.content_type,
+                answer=reply.json,
+            )
         self.canaries.note_reply(reply.status, reply.body, reply.json)
         return reply
 
