@@ -189,7 +189,7 @@ class Associations:
         return seq or 0
 
     async def feed_bounds(self) -> tuple[int, int]:
-        """The oldest and the newest number in the feed; (0, 0) while nothing has ever changed."""
+        """The oldest and the newest number in the feed; it begins with 0, which is trimmed in time like all others."""
         # Asked for both at once, SQLite would go through all of it.
         oldest, newest = (
             select(end(association_changes.c.change_seq)).scalar_subquery() for end in (func.min, func.max)
@@ -206,11 +206,13 @@ class Associations:
     async def trim_changes(self, *, before_ms: int, limit: int) -> int:
         """Drop the oldest entries, so many at most; returns how many.
 
-        The newest always stays, so that the numbers can be told from a gap.
+        The newest of the old ones stays. So whoever has seen everything up to there can tell numbers that were never
+        used from a gap, and there always is an entry that has settled.
         """
         feed = association_changes.c
-        newest = select(func.max(feed.change_seq)).scalar_subquery()
-        over = (feed.at_ms < before_ms) & (feed.change_seq < newest)
+        is_old = feed.at_ms < before_ms
+        newest = select(func.max(feed.change_seq)).where(is_old).scalar_subquery()
+        over = is_old & (feed.change_seq < newest)
         return await delete_some(self._connection, association_changes, over, by=feed.change_seq, limit=limit)
 
     async def _find_row(self, threepid: Threepid) -> Row[Any] | None:

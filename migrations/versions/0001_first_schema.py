@@ -36,6 +36,11 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("association_changes", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_association_changes_at_ms"), ["at_ms"], unique=False)
+    # The beginning of the feed, before any number is given out: as long as it stands, nothing has been trimmed, and a
+    # number that is missing after it belongs to a transaction that goes on or was undone.
+    op.execute(
+        "INSERT INTO association_changes (change_seq, association_id, kind, at_ms) VALUES (0, 0, 'removed', 0)"
+    )
 
     op.create_table(
         "associations",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 from identity_server.domain.association import Visibility
 from identity_server.domain.errors import Unavailable
@@ -18,6 +19,7 @@ from identity_server.index import building, read_index
 from identity_server.index.building import IndexBuilder, Rows
 from identity_server.index.read_index import ReadIndex
 from identity_server.storage.database import Database, Transaction
+from identity_server.storage.tables import association_changes
 from tests.support import make
 from tests.support.databases import open_database
 from tests.support.fakes import START_MS
@@ -114,6 +116,52 @@ async def test_gap_in_the_feed_leads_to_a_rebuild(database: Database, index: Rea
     assert find(index) is None
     assert find(index, "bob@example.com") == "@bob:a.b"
     assert find(index, "carol@example.com") == "@carol:a.b"
+
+
+@pytest.mark.postgresql(reason="numbers are given out before it is known whether they are used")
+async def test_first_numbers_that_were_given_out_in_vain_are_no_gap(database: Database, tmp_path: Path) -> None:
+    async def undone(tx: Transaction) -> None:
+        await tx.associations.put(9, make.association())
+        raise KeyError
+
+    await database.transaction(lambda tx: tx.peppers.add("first", now_ms=START_MS))
+    with pytest.raises(KeyError):
+        await database.transaction(undone)
+    await put(database, 1)
+    index = new_index(database, tmp_path, after_hours=0)
+    await index.start()
+    await put(database, 2, "bob@example.com", "@bob:a.b")
+    assert find_all(index, ["alice@example.com", "bob@example.com"]) == {
+        "alice@example.com": "@alice:a.b",
+        "bob@example.com": "@bob:a.b",
+    }
+    assert index._current.feed.missing
+    assert index._current.feed.highest > index._current.file.seq
+    await index.close()
+
+
+async def test_after_a_quiet_time_the_feed_is_trimmed_and_can_be_followed(database: Database, tmp_path: Path) -> None:
+    await database.transaction(lambda tx: tx.peppers.add("first", now_ms=START_MS))
+    early = new_index(database, tmp_path)
+    await early.start()
+    for number in range(3):
+        await put(database, number)
+    # The number after the last old one was given out in vain.
+    await database.transaction(
+        lambda tx: tx.associations._connection.execute(
+            insert(association_changes).values(
+                change_seq=9, association_id=9, kind="removed", at_ms=START_MS + 1_799_000
+            )
+        )
+    )
+    trimmed = await database.transaction(lambda tx: tx.associations.trim_changes(before_ms=START_MS + 1, limit=100))
+    assert trimmed > 2
+    late = new_index(database, tmp_path / "another node", after_hours=0.5)
+    await late.start()
+    await early.refresh()
+    for index in (early, late):
+        assert find(index) == "@alice:a.b"
+        await index.close()
 
 
 async def test_database_put_back_from_a_copy_leads_to_a_rebuild(database: Database, index: ReadIndex) -> None:

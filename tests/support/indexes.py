@@ -19,18 +19,23 @@ from tests.support.fakes import START_MS, FakeClock
 NOW = START_MS + 1
 
 
-def new_builder(database: Database, folder: Path, *, root_key: RootKey = ROOT_KEY) -> IndexBuilder:
-    """Makes the file of a folder."""
+def new_builder(
+    database: Database, folder: Path, *, root_key: RootKey = ROOT_KEY, after_hours: float = 1
+) -> IndexBuilder:
+    """Makes the file of a folder.
+
+    Args:
+        after_hours: how long ago the tests have changed what they have; an hour, as whenever the feed is trimmed.
+    """
     keys = LookupKeys(root_key)
     clock = FakeClock()
-    # What the tests have changed is long past, as it is whenever the feed is trimmed.
-    clock.advance(hours=1)
+    clock.advance(hours=after_hours)
     return IndexBuilder(database=database, clock=clock, keys=keys, folder=folder, offers_plain=True)
 
 
-def new_index(database: Database, folder: Path, *, root_key: RootKey = ROOT_KEY) -> ReadIndex:
+def new_index(database: Database, folder: Path, *, root_key: RootKey = ROOT_KEY, after_hours: float = 1) -> ReadIndex:
     """An index over the file of a folder, which follows the database."""
-    build = new_builder(database, folder, root_key=root_key).build
+    build = new_builder(database, folder, root_key=root_key, after_hours=after_hours).build
     keys = LookupKeys(root_key)
     index = ReadIndex(database=database, keys=lambda: keys, path=folder / INDEX_FILE, build=build, offers_plain=True)
     database.follow(index.catch_up)
