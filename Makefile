@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fast thorough postgresql e2e bench lock clean
+.PHONY: help run demo test check fast thorough postgresql e2e fire bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,8 +48,9 @@ docs: $(VENV)/.dev ## The documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Every odd input to every endpoint, every command, the specification's document, the real Sydent, processes that are
-# killed under load, the benchmark: slower.
-THOROUGH := tests/api tests/bench tests/commands tests/contract tests/doctor tests/packaging tests/sydent tests/is_tester tests/processes
+# killed under load, a few rounds of what `make fire` does many times, the benchmark: slower.
+THOROUGH := tests/api tests/bench tests/commands tests/contract tests/doctor tests/packaging tests/sydent tests/is_tester tests/processes \
+  tests/fire
 
 fast: tests-need ## The tests to run while working, in about a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e" $(THOROUGH:%=--ignore=%)
@@ -68,6 +69,12 @@ postgresql: tests-need ## The same tests on PostgreSQL
 # In one process, because its tests share one Synapse.
 e2e: tests-need ## The end-to-end tests: a real Synapse, the real matrix-js-sdk
 	$(BIN)/python -m pytest -m e2e
+
+# The page is written even if a part fails: then it says so.
+FIRE ?= tests/fire
+fire: tests-need ## Break everything as often as docs/reliability.md says, and write there what came of it; an hour
+	$(BIN)/python -m pytest -n 2 --fire full $(FIRE); status=$$?; \
+	  $(BIN)/python -m tests.fire.report && exit $$status
 
 test: check fast thorough postgresql e2e ## Everything: format, lint, types, tests
 

@@ -22,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sqlite",
         help="the engine that every test's database is on",
     )
+    parser.addoption(
+        "--fire",
+        choices=("quick", "full"),
+        default="quick",
+        help="how often tests/fire breaks things: a few times, or as often as docs/reliability.md promises",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -43,9 +43,10 @@ class PostgresqlServer:
         settings: of `postgresql.conf`; what is changed counts from the next start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """Make one and start it; settings are further ones of `postgresql.conf`."""
         self.folder = make_folder()
-        self.settings = {"listen_addresses": "", "max_connections": "200", **_QUICK}
+        self.settings = {"listen_addresses": "", "max_connections": "200", **_QUICK, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._program = self._find_program()
         self._run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", _SUPERUSER)
