@@ -10,7 +10,8 @@ from functools import partial
 
 from aiohttp import web
 
-from identity_server.api.app_keys import METRICS, PAGES, REQUEST_LOG, SERVICES, SETTINGS, HttpSettings
+from identity_server.api.app_keys import METRICS, PAGES, REQUEST_IDS, REQUEST_LOG, SERVICES, SETTINGS, HttpSettings
+from identity_server.api.request_ids import RequestIds
 from identity_server.api.request_log import RequestLog
 from identity_server.api.route import Route
 from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
@@ -159,9 +160,10 @@ def build_app(
     app = web.Application()
     app[SERVICES], app[PAGES], app[SETTINGS] = services, pages, settings
     app[METRICS] = metrics
-    app[REQUEST_LOG] = RequestLog(
-        form=settings.log_form, clock=ports.clock, randomness=ports.randomness, metrics=metrics
+    app[REQUEST_IDS] = RequestIds(
+        randomness=ports.randomness, header=settings.request_id_header, proxies=settings.trusted_proxies
     )
+    app[REQUEST_LOG] = RequestLog(form=settings.log_form, clock=ports.clock, metrics=metrics)
     app.on_cleanup.append(_close_request_log)
     add_routes(app, routes)
     return app

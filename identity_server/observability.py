@@ -23,6 +23,8 @@ _ADDRESS_CHARACTER = r"[^\s@<>\"'(),;:=]"
 _EMAIL = re.compile(rf"(?<!{_ADDRESS_CHARACTER}){_ADDRESS_CHARACTER}++@{_ADDRESS_CHARACTER}+\.{_ADDRESS_CHARACTER}+")
 # Digests, tokens and sealed values are at least this long; ids and revisions are shorter.
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]{32,}")
+# A proxy's request ids may be as long as tokens are.
+_OUR_OWN = frozenset({"timestamp", "request_id"})
 _KEPT_FILES = 365
 
 REQUEST_ID: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}request_id")
@@ -147,7 +149,7 @@ def rotate_log() -> None:
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Blot out what looks like an e-mail address or a secret, wherever it has slipped in."""
     for key, value in event.items():
-        if isinstance(value, str) and key != "timestamp":
+        if isinstance(value, str) and key not in _OUR_OWN:
             event[key] = redact_text(value)
     return event
 

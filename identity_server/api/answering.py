@@ -20,6 +20,7 @@ from identity_server.api.app_keys import METRICS
 from identity_server.api.errors import closing_response, error_response, internal_error_response
 from identity_server.api.headers import STANDARD_HEADERS
 from identity_server.api.pages import error_page
+from identity_server.api.request_ids import ANSWER_HEADER, RequestIds
 from identity_server.api.request_log import RequestLog
 from identity_server.api.route import ROUTE, Answers
 from identity_server.domain import errors
@@ -32,11 +33,11 @@ _UNKNOWN: Final = "unknown"
 _SERVER: Final = "Server"
 
 
-def answering(handle: Handler, log: RequestLog) -> Handler:
+def answering(handle: Handler, ids: RequestIds, log: RequestLog) -> Handler:
     """The application's own handler, made to answer whatever comes."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        started, request_id, method = monotonic(), log.next_id(), request.method
+        started, request_id, method = monotonic(), ids.of(request), request.method
         REQUEST_ID.set(request_id)
         if method == "OPTIONS":
             # On every path, before anyone asks who is there or what is wanted.
@@ -48,6 +49,7 @@ def answering(handle: Handler, log: RequestLog) -> Handler:
                 response = _error_response(request, error)
         if _SERVER not in response.headers:
             response.headers.update(STANDARD_HEADERS)
+        response.headers[ANSWER_HEADER] = request_id
         log.note(request_id, started, method, route_of(request), response.status)
         return response
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from identity_server.api.clients import TrustedProxies
+from identity_server.api.request_ids import RequestIds
 from identity_server.api.request_log import RequestLog
 from identity_server.domain.retention import Kept
 from identity_server.metrics import Metrics
@@ -42,6 +43,7 @@ class HttpSettings:
         v1: what is served of v1.
         internal_secret: what callers of the internal listener must show; None for nothing.
         log_form: "json" or "console".
+        request_id_header: where trusted proxies write the id that they gave a request; None if they don't.
         retention: what is kept, why, and for how long.
     """
 
@@ -53,11 +55,13 @@ class HttpSettings:
     v1: V1Switches
     internal_secret: str | None
     log_form: str
+    request_id_header: str | None
     retention: tuple[Kept, ...]
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 PAGES: web.AppKey[Pages] = web.AppKey("pages", Pages)
 SETTINGS: web.AppKey[HttpSettings] = web.AppKey("settings", HttpSettings)
+REQUEST_IDS: web.AppKey[RequestIds] = web.AppKey("request_ids", RequestIds)
 REQUEST_LOG: web.AppKey[RequestLog] = web.AppKey("request_log", RequestLog)
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)

@@ -15,7 +15,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
 from identity_server.api.answering import answering
-from identity_server.api.app_keys import REQUEST_LOG
+from identity_server.api.app_keys import REQUEST_IDS, REQUEST_LOG
 from identity_server.api.errors import closing_response
 
 _log = structlog.get_logger(__name__)
@@ -108,7 +108,7 @@ class Runner(web.AppRunner):
         handler = plain.request_handler
         if REQUEST_LOG in self.app:
             # The application makes its requests itself, so that they are of the kind that it takes.
-            handler = cast("_AnyHandler", answering(handler, self.app[REQUEST_LOG]))
+            handler = cast("_AnyHandler", answering(handler, self.app[REQUEST_IDS], self.app[REQUEST_LOG]))
         return _Server(
             handler,
             request_factory=plain.request_factory,

@@ -15,8 +15,7 @@ from typing import Final
 
 import orjson
 
-from identity_server.domain.ports import Clock, Randomness
-from identity_server.domain.random_values import opaque
+from identity_server.domain.ports import Clock
 from identity_server.metrics import Metrics
 from identity_server.observability import BLOCK
 
@@ -26,7 +25,6 @@ _PAUSE_SECONDS = 0.1
 _MOST_NOTES = 1_000
 _NOT_LOGGED = frozenset({"/health", "/ready"})
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"})
-_PREFIX_BYTES = 9
 _LEVEL: Final = "info"
 
 _What = tuple[str, str, int]
@@ -42,13 +40,10 @@ class RequestLog:
         form: "json" or "console", as in `observability.set_up_logging`.
     """
 
-    def __init__(self, *, form: str, clock: Clock, randomness: Randomness, metrics: Metrics) -> None:
+    def __init__(self, *, form: str, clock: Clock, metrics: Metrics) -> None:
         self._write = self._as_json if form == "json" else self._for_people
         self._clock = clock
         self._metrics = metrics
-        # Nobody else's, and then counted: an id has to tell requests apart, not to be hard to guess.
-        self._prefix = opaque(randomness, _PREFIX_BYTES)
-        self._count = 0
         self._noted: list[_Note] = []
         self._second = -1
         self._second_text = ""
@@ -57,11 +52,6 @@ class RequestLog:
         metrics.gather_from(self.flush)
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._before)
-
-    def next_id(self) -> str:
-        """The id of the next request."""
-        self._count += 1
-        return f"{self._prefix}-{self._count:x}"
 
     def note(self, request_id: str, started: float, method: str, route: str, status: int) -> None:
         """A request has been answered that was begun at that time (monotonic seconds)."""

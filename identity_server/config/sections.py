@@ -402,6 +402,14 @@ class Http:
         doc="""The networks of your reverse proxies, which are believed about the client's address. Naming them is
         better than `obey_x_forwarded_for`: limits count by that address.""",
     )
+    request_id_header: str | None = key(
+        "request_id_header",
+        values.optional(values.HEADER),
+        new=True,
+        doc="""The header in which your reverse proxy tells the id that it gave a request, `X-Request-ID` say; the log then
+        calls the request by it. It counts from `trusted_proxies` alone, and the proxy must write it itself: what it
+        passes on from the client would get into the log. Empty: requests are given ids here.""",
+    )
     federation_verifycerts: bool = key(
         "federation.verifycerts",
         values.BOOLEAN,

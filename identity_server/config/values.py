@@ -44,6 +44,7 @@ _HOST = re.compile(r"[0-9A-Za-z_](?:[0-9A-Za-z_.-]{0,252}[0-9A-Za-z_])?")
 _SERVER_PATTERN = re.compile(r"(?=.*[*?])[0-9a-z_.:\[\]*?-]{1,230}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(?:-[0-9A-Za-z]{1,8})*")
 _BRAND = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,63}")
+_HEADER = re.compile(r"[A-Za-z][0-9A-Za-z-]{0,63}")
 _PREFIX = re.compile(r"default|[1-9][0-9]{0,3}")
 _CALLING_CODE = re.compile(r"[1-9][0-9]{0,2}")
 _PROVIDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -443,6 +444,7 @@ LOG_LEVEL = choice(
     also={"WARN": "WARNING", "FATAL": "CRITICAL"},
 )
 LANGUAGE: Reader[str] = Reader("a language tag such as `en`", _matching(_LANGUAGE))
+HEADER: Reader[str] = Reader("the name of a header", _matching(_HEADER))
 BRAND: Reader[str] = Reader("the name of a brand's directory", _matching(_BRAND))
 BODY_TEMPLATE: Reader[str] = Reader("text with `{token}` in it and no other braces", _body_template)
 ORIGINATORS: Reader[tuple[Originator, ...]] = Reader(

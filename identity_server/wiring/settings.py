@@ -192,6 +192,7 @@ def http_settings(config: Config) -> HttpSettings:
         ),
         internal_secret=config.http.internalapi_secret,
         log_form=config.general.log_format,
+        request_id_header=config.http.request_id_header,
         retention=retention_schedule(retention_lifetimes(config)),
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from multidict import CIMultiDict
 
 from identity_server.observability import set_up_logging
 from tests.support.harness import running
@@ -70,3 +71,65 @@ async def test_lines_of_one_request_share_its_id(
         answered = next(each for each in lines if each.get("status") == 500)
         assert failed["request_id"] == answered["request_id"]
         assert "ZeroDivisionError" in failed["exception"]
+
+
+GIVEN = "0123456789abcdef0123456789abcdef"
+"""As nginx makes them: as long as a token."""
+BEHIND_PROXY = {"HTTP__TRUSTED_PROXIES": "127.0.0.1", "HTTP__REQUEST_ID_HEADER": "X-Request-ID"}
+
+
+async def test_answer_says_what_the_log_calls_its_request(log: tuple[str, Path], tmp_path: Path) -> None:
+    form, path = log
+    async with running(tmp_path, settings={"GENERAL__LOG_FORMAT": form}) as server:
+        replies = [
+            await server.get("/_matrix/identity/versions", headers={"X-Request-ID": GIVEN}),
+            await server.get("account"),
+            await server.get("/nothing/there"),
+            await server.request("OPTIONS", "lookup"),
+            await server.get("/_matrix/identity/privacy"),
+        ]
+    ids = [reply.headers["X-Request-ID"] for reply in replies]
+    assert len(set(ids)) == len(ids)
+    requests = [line for line in path.read_text().splitlines() if "milliseconds" in line]
+    for request_id, line in zip(ids, requests, strict=True):
+        assert request_id in line
+    assert GIVEN not in path.read_text(), "nobody has said that proxies give ids"
+
+
+async def test_id_of_a_trusted_proxy_is_kept(
+    log: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form, path = log
+    async with running(tmp_path, settings={"GENERAL__LOG_FORMAT": form, **BEHIND_PROXY}) as server:
+
+        async def fails(*_arguments: object, **_more: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(server.system.services.lookup, "hash_details", fails)
+        alice = await server.register()
+        reply = await server.get("hash_details", as_=alice, headers={"X-Request-ID": GIVEN})
+    assert reply.headers["X-Request-ID"] == GIVEN
+    failed, answered = (line for line in path.read_text().splitlines() if GIVEN in line)
+    assert "request.failed" in failed
+    assert "500" in answered
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        pytest.param({"HTTP__TRUSTED_PROXIES": "192.0.2.1"}, [GIVEN], id="of a stranger"),
+        pytest.param({}, [GIVEN, GIVEN], id="two of them"),
+        pytest.param({}, ["alice@example.org"], id="an address"),
+        pytest.param({}, ["x" * 81], id="too long"),
+        pytest.param({}, ["short-x"], id="too short"),
+        pytest.param({}, ['abcdefgh" level="critical'], id="a field of the log"),
+    ],
+)
+async def test_ids_that_are_not_taken(settings: dict[str, str], given: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    set_up_logging(level="INFO", form="json", path=path)
+    async with running(tmp_path, settings={**BEHIND_PROXY, **settings}) as server:
+        headers = CIMultiDict([("X-Request-ID", value) for value in given])
+        reply = await server.get("/_matrix/identity/versions", headers=headers)
+    assert reply.headers["X-Request-ID"] not in given
+    assert not any(value in path.read_text() for value in given)

@@ -122,6 +122,7 @@ def test_reads(reader: Reader[Any], text: str, value: object) -> None:
         (values.LOG_LEVEL, "LOUD"),
         (values.LANGUAGE, "english please"),
         (values.BRAND, "../etc"),
+        (values.HEADER, "X-Request-ID: x"),
         (values.BODY_TEMPLATE, "no code"),
         (values.BODY_TEMPLATE, "{token} {password}"),
         (values.BODY_TEMPLATE, "{token"),

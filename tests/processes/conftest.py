@@ -48,13 +48,20 @@ class Server:
         )
 
     def configure(
-        self, *, workers: int = 2, general: str = "", http: str = "", lookup: str = "", port: int | None = None
+        self,
+        *,
+        workers: int = 2,
+        general: str = "",
+        http: str = "",
+        lookup: str = "",
+        port: int | None = None,
+        level: str = "DEBUG",
     ) -> None:
         """Write the configuration; `general`, `http` and `lookup` are more lines of these sections."""
         self.conf.write_text(f"""
 [general]
 server.name = localhost
-log.level = DEBUG
+log.level = {level}
 pidfile.path = {self.folder}/identity.pid
 prometheus_addr = 127.0.0.1
 prometheus_port = {self.metrics_port}

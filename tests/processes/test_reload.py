@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 from functools import partial
@@ -129,3 +130,38 @@ def _have_ended(server: Server, before: set[int]) -> bool:
 
 def _has(server: Server, workers: int) -> bool:
     return len(server.ready_workers()) == len(server.workers()) == workers
+
+
+async def test_level_and_form_of_the_log_change_without_a_restart(server: Server) -> None:
+    async def reconfigure(level: str) -> None:
+        former = server.workers()
+        server.configure(workers=1, level=level, general="log.format = json")
+        server.signal(signal.SIGHUP)
+        await asyncio.to_thread(server.wait_for, lambda: bool(server.workers()) and not server.workers() & former)
+
+    async def ask() -> None:
+        assert await status_of(server, "/health") == 200
+        assert await status_of(server, "/_matrix/identity/v2/account") == 401
+
+    async def logged_since(mark: int) -> list[str]:
+        """The requests in the log, and what the parent has said, once there is one more request."""
+        await asyncio.to_thread(server.wait_for, lambda: "/account" in server.log[mark:])
+        lines = [json.loads(line) for line in server.log[mark:].splitlines()]
+        return [line.get("route", line["event"]) for line in lines if line["event"] in {"request", "reloaded"}]
+
+    server.start(workers=1)
+    await ask()
+    await asyncio.to_thread(server.wait_for, lambda: "route=/_matrix/identity/v2/account status=401" in server.log)
+    await reconfigure("INFO")
+    mark = len(server.log)
+    await ask()
+    assert await logged_since(mark) == ["/_matrix/identity/v2/account"]
+    mark = len(server.log)
+    await reconfigure("WARNING")
+    await ask()
+    assert "reloaded" not in server.log[mark:]
+    mark = len(server.log)
+    await reconfigure("INFO")
+    await ask()
+    # The worker before has ended, so whatever it had to say about the request it had is there.
+    assert await logged_since(mark) == ["reloaded", "/_matrix/identity/v2/account"]
