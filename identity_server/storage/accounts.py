@@ -6,12 +6,12 @@ from collections.abc import Collection
 from itertools import islice
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.account import Account
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
 from identity_server.storage.bulk import delete_some
+from identity_server.storage.connection import Connection
 from identity_server.storage.tables import accepted_terms, access_tokens, accounts
 
 _AT_ONCE = 1_000
@@ -20,7 +20,7 @@ _AT_ONCE = 1_000
 class Accounts:
     """Accounts and their consent."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def add_if_new(self, user_id: UserId, *, now_ms: int) -> None:
@@ -82,7 +82,7 @@ class AccessTokens:
         revoked: whether this transaction ended the life of any before its time.
     """
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.revoked = False
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, literal_column, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.storage.bulk import delete_some, insert_many
+from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import association_changes, associations
 
@@ -52,7 +52,7 @@ class Associations:
         changed: whether this transaction changed any.
     """
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
         self.changed = False

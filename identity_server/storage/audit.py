@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, Table, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.audit import AuditEntry, AuditEvent, Subject, subject_parts
 from identity_server.domain.identifiers import ServerName
+from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import COMMITMENT_BYTES, Sealer, same_digest
 from identity_server.storage.tables import audit_chain, audit_pending
 
@@ -23,7 +23,7 @@ _INSERT = insert(audit_pending)
 class Audit:
     """Entries are added and read; nothing changes them."""
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.audit import AuditEntry, AuditEvent
 from identity_server.domain.audit_chain import Link, LinkedEntry, Statement
 from identity_server.storage.audit import entry_from_row, entry_to_row
 from identity_server.storage.bulk import insert_many
+from identity_server.storage.connection import Connection
 from identity_server.storage.tables import audit_chain, audit_heads, audit_pending
 
 
@@ -37,7 +37,7 @@ class Waiting:
 class AuditChain:
     """The linked entries, those that wait, and what the server has signed."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def is_waited_for(self) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, delete, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from identity_server.storage.connection import Connection
 
 
-async def insert_many(connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+async def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, all with the same columns and with values that the driver takes as they are.
 
     SQLAlchemy would look at each value of each row once more, which costs as much as the insert itself.
@@ -23,7 +24,7 @@ async def insert_many(connection: AsyncConnection, table: Table, rows: Sequence[
 
 
 async def delete_some(
-    connection: AsyncConnection, table: Table, over: ColumnElement[bool], *, by: ColumnElement[Any], limit: int
+    connection: Connection, table: Table, over: ColumnElement[bool], *, by: ColumnElement[Any], limit: int
 ) -> int:
     """Delete so many rows at most; returns how many.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_server.storage.connection import Connection
 from identity_server.storage.tables import chores
 
 
 class Chores:
     """One row per chore. Whoever has claimed it holds it until its lease runs out, whatever becomes of the holder."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def next_run_at_ms(self) -> dict[str, int]:

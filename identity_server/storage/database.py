@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from identity_server.domain.errors import Unavailable
 from identity_server.storage.accounts import AccessTokens, Accounts
@@ -27,6 +28,7 @@ from identity_server.storage.associations import Associations
 from identity_server.storage.audit import Audit
 from identity_server.storage.audit_chain import AuditChain
 from identity_server.storage.chores import Chores
+from identity_server.storage.connection import Connection
 from identity_server.storage.ephemeral_keys import EphemeralKeys
 from identity_server.storage.exports import Exports
 from identity_server.storage.imports import Imports
@@ -47,6 +49,7 @@ from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.refusals import Refusals
 from identity_server.storage.sealing import LiveKeys, Sealer
 from identity_server.storage.sqlite import is_busy, open_connection
+from identity_server.storage.sqlite_transactions import SqliteTransactions, TransactionLost
 from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
 from identity_server.storage.visits import Visits
@@ -68,21 +71,26 @@ _RUNS_AMONG_MANY_WRITERS = 10
 _PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.1
 
-_WRITES: dict[str, Any] = {"purpose": "write", "writes": True}
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a use case does.
+
+    Attributes:
+        purpose: its name in what is counted.
+        writes: whether it may.
+        options: SQLAlchemy's, where transactions differ.
+    """
+
+    purpose: str
+    writes: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_WRITES = _Kind("write", writes=True)
 # A snapshot is all that a reader needs, and so it can't be in the way of those who write.
-_READS: dict[str, Any] = {
-    "purpose": "read",
-    "writes": False,
-    "isolation_level": "REPEATABLE READ",
-    "postgresql_readonly": True,
-}
-# What is due may be all that piled up in an outage.
-_CLAIMS: dict[str, Any] = {
-    "purpose": "claim",
-    "writes": True,
-    "inline": False,
-    "isolation_level": "READ COMMITTED",
-}
+_READS = _Kind("read", writes=False, options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+_CLAIMS = _Kind("claim", writes=True, options={"isolation_level": "READ COMMITTED"})
 
 
 class Transaction:
@@ -92,7 +100,7 @@ class Transaction:
         key_ids: of every root key that rows may be sealed by; the one that seals now comes first.
     """
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self.key_ids = sealer.key_ids
         self.accounts = Accounts(connection)
         self.access_tokens = AccessTokens(connection)
@@ -142,6 +150,7 @@ class Database:
         self._followers: list[Callable[[], Awaitable[None]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._one_writer = engine.dialect.name == "sqlite"
+        self._sqlite = SqliteTransactions(engine, make=self._make, committed=self._tell) if self._one_writer else None
         # SQLite's file is locked by nobody who is out of reach, and imports may take their time.
         self._transaction_seconds: float | None = None if self._one_writer else TRANSACTION_SECONDS
         self._runs = _RUNS if self._one_writer else _RUNS_AMONG_MANY_WRITERS
@@ -166,7 +175,7 @@ class Database:
         Raises:
             Unavailable: the database stayed busy or could not be reached.
         """
-        return await self._shielded(self._run(use_case, {**_WRITES, "inline": not bulk}))
+        return await self._shielded(self._run(use_case, _WRITES, inline=not bulk))
 
     async def claim(self, use_case: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run a use case that makes rows its own by locking them, each of its statements on its own snapshot.
@@ -174,11 +183,12 @@ class Database:
         Where others are serialized, it neither waits for them nor makes them run again: so whoever looks for work
         every second disturbs nobody.
         """
-        return await self._shielded(self._run(use_case, _CLAIMS))
+        # What is due may be all that piled up in an outage.
+        return await self._shielded(self._run(use_case, _CLAIMS, inline=False))
 
     async def read(self, use_case: Callable[[Transaction], Awaitable[T]], *, bulk: bool = False) -> T:
         """Run a use case that only reads, on one consistent snapshot; `bulk` is as for `transaction`."""
-        return await self._shielded(self._run(use_case, {**_READS, "inline": not bulk}))
+        return await self._shielded(self._run(use_case, _READS, inline=not bulk))
 
     @property
     def pool(self) -> PoolState | None:
@@ -216,7 +226,7 @@ class Database:
         try:
             async with asyncio.timeout(self._transaction_seconds), self._engine.connect() as connection:
                 # Who only wants to know whether it answers doesn't queue for the write lock.
-                await connection.execution_options(writes=False)
+                await connection.execution_options(no_begin=True)
                 await connection.execute(text("SELECT 1"))
         except (DBAPIError, OSError, PoolTimeout) as error:
             raise Unavailable from error
@@ -227,6 +237,8 @@ class Database:
             await asyncio.wait(self._running)
         if self._data_version:
             self._data_version.close()
+        if self._sqlite:
+            await self._sqlite.close()
         await self._engine.dispose()
 
     async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
@@ -235,42 +247,52 @@ class Database:
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def _run(self, use_case: Callable[[Transaction], Awaitable[T]], options: Mapping[str, Any]) -> T:
+    async def _run(self, use_case: Callable[[Transaction], Awaitable[T]], kind: _Kind, *, inline: bool) -> T:
+        reason: object
         for run in range(1, self._runs + 1):
+            self.activity.begin(kind.purpose, self._engine.pool)
             try:
-                # SQLite has one writer at a time, and queueing here is fairer than being refused there;
-                # elsewhere only those queue that have lost a race, so that they don't lose it to each other again.
-                takes_turns = options["writes"] and (self._one_writer or run > 1)
-                async with self._turn if takes_turns else nullcontext():
-                    return await self._once(use_case, options)
+                if self._sqlite:
+                    return await (self._sqlite.write if kind.writes else self._sqlite.read)(use_case, inline=inline)
+                # Only those queue that have lost a race, so that they don't lose it to each other again.
+                async with self._turn if kind.writes and run > 1 else nullcontext():
+                    return await self._on_postgresql(use_case, kind)
+            except TransactionLost as error:
+                reason = error
             except DBAPIError as error:
                 if is_away(error):
                     raise self._away(error) from error
                 if not _worth_another_run(error) or (run == self._runs and is_broken_constraint(error)):
                     raise
-                self.activity.reruns += 1
-                _log.info("transaction.rerun", run=run, reason=type(error.orig).__name__)
-                await asyncio.sleep(min(_PAUSE_SECONDS * 2**run, _LONGEST_PAUSE_SECONDS))
+                reason = error.orig
             except (OSError, PoolTimeout) as error:
                 raise self._away(error) from error
+            self.activity.reruns += 1
+            _log.info("transaction.rerun", run=run, reason=type(reason).__name__)
+            await asyncio.sleep(min(_PAUSE_SECONDS * 2**run, _LONGEST_PAUSE_SECONDS))
         raise Unavailable
 
-    async def _once(self, use_case: Callable[[Transaction], Awaitable[T]], options: Mapping[str, Any]) -> T:
-        self.activity.begin(options["purpose"], self._engine.pool)
+    async def _on_postgresql(self, use_case: Callable[[Transaction], Awaitable[T]], kind: _Kind) -> T:
         async with asyncio.timeout(self._transaction_seconds), self._engine.connect() as connection:
-            # `writes` is read by the "begin" hook below: only writers take SQLite's write lock.
-            await connection.execution_options(**(_for_sqlite(options) if self._one_writer else options))
+            await connection.execution_options(**kind.options)
             async with connection.begin():
                 await begin_with_limits(connection)
-                transaction = Transaction(connection, self._keys.sealer)
+                transaction = self._make(Connection(connection))
                 result = await use_case(transaction)
                 await self.signals.announce(connection, transaction.news)
-        if transaction.access_tokens.revoked:
+        await self._tell([transaction])
+        return result
+
+    def _make(self, connection: Connection) -> Transaction:
+        return Transaction(connection, self._keys.sealer)
+
+    async def _tell(self, committed: Sequence[Transaction]) -> None:
+        news = {each for transaction in committed for each in transaction.news}
+        if ACCOUNTS in news:
             self.stamps.renew(Subject.ACCOUNTS)
-        if transaction.associations.changed or transaction.peppers.changed:
+        if LOOKUPS in news:
             self.stamps.renew(Subject.LOOKUPS)
             await self._tell_followers()
-        return result
 
     def _away(self, error: Exception) -> Unavailable:
         self.activity.outages += 1
@@ -285,11 +307,6 @@ class Database:
                 await follower()
             except Exception:  # noqa: BLE001 - the commit stands; a follower catches up when it is next asked
                 _log.warning("transaction.follower_failed", exc_info=True)
-
-
-def _for_sqlite(options: Mapping[str, Any]) -> dict[str, Any]:
-    # It has one level, in which everything is serialized.
-    return {"writes": options["writes"], "inline": options["inline"]}
 
 
 def _worth_another_run(error: DBAPIError) -> bool:
@@ -359,12 +376,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    options = connection.get_execution_options()
-    writes = options.get("writes", True)
-    connection.connection.driver_connection.begin(inline=options.get("inline", False), writes=writes)
-    if options.get("no_begin"):
-        return
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not connection.get_execution_options().get("no_begin"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 class _SqliteDataVersion:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.storage.bulk import delete_some
+from identity_server.storage.connection import Connection
 from identity_server.storage.tables import ephemeral_keys
 
 
 class EphemeralKeys:
     """Ephemeral public keys by their bytes."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def add(self, public_key: bytes, *, now_ms: int, valid_until_ms: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from identity_server.storage.connection import Connection
 from identity_server.storage.imports import NewAccount
 from identity_server.storage.tables import accepted_terms, accounts, ephemeral_keys
 
@@ -32,7 +32,7 @@ class LiveKey:
 class Exports:
     """Pages in the order of their keys; each call goes on after the last row of the page before."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def accounts(self, *, after: NewAccount | None) -> list[NewAccount]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Table, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
 from identity_server.storage.bulk import insert_many
+from identity_server.storage.connection import Connection
 from identity_server.storage.tables import (
     accepted_terms,
     access_tokens,
@@ -62,7 +62,7 @@ class Mark:
 class Imports:
     """Many rows at once."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def expect_many(self) -> None:

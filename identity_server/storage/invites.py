@@ -7,11 +7,11 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.invite import Invite
 from identity_server.storage.bulk import delete_some
+from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import Sealer, token_digest
 from identity_server.storage.tables import invites
 
@@ -22,7 +22,7 @@ _DETAILS = "invites.sealed_details"
 class Invites:
     """Invites by address and by token."""
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
 

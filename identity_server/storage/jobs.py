@@ -12,9 +12,9 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Row, delete, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.durations import MINUTE_MS
+from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import SealBroken, Sealer
 from identity_server.storage.tables import jobs
 
@@ -100,7 +100,7 @@ class Backlog:
 class Jobs:
     """Add, claim, finish, postpone, and what an operator wants to know of them."""
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.hashing import Pepper
+from identity_server.storage.connection import Connection
 from identity_server.storage.tables import peppers
 
 
@@ -16,7 +16,7 @@ class Peppers:
         changed: whether this transaction added one.
     """
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.changed = False
 

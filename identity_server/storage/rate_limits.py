@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.storage.bulk import delete_some
+from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import rate_limits
 
@@ -17,7 +17,7 @@ _PURPOSE = "rate limit"
 class RateLimits:
     """One timestamp per limit and caller, under a keyed digest."""
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
 

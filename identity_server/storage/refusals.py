@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sqlalchemy import ColumnElement, delete, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import Threepid
+from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import refused_addresses
 
@@ -21,7 +21,7 @@ _AT_ONCE = 500
 class Refusals:
     """Refused addresses by their digests."""
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
 

@@ -9,11 +9,16 @@ many rows in one statement, and every statement of a transaction that hasn't bee
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import aiosqlite
+from sqlalchemy import CursorResult, Executable
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from identity_server.storage.connection import Answer, Connection, Many, Parameters, Prepared
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +28,8 @@ _INLINE = frozenset({"Connection.cursor", "Connection.rollback", "Cursor.execute
 _COMMIT = "Connection.commit"
 _MAY_WAIT = frozenset({"Cursor.execute", "Cursor.executemany", "Cursor.executescript", _COMMIT})
 _FETCH_SIZE = 64
+_CACHED_STATEMENTS = 256
+_NOTHING: Parameters = {}
 
 
 def is_busy(error: BaseException | None) -> bool:
@@ -31,14 +38,14 @@ def is_busy(error: BaseException | None) -> bool:
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def open_connection(database: str, **options: Any) -> Connection:
+def open_connection(database: str, **options: Any) -> DriverConnection:
     """A connection, still to be awaited; options are those of `sqlite3.connect`."""
     # Never two threads at once, but not always the same. Nobody waits for a lock unless told to.
-    options |= {"check_same_thread": False, "timeout": 0}
-    return Connection(partial(sqlite3.connect, database, **options))
+    options |= {"check_same_thread": False, "timeout": 0, "cached_statements": _CACHED_STATEMENTS}
+    return DriverConnection(partial(sqlite3.connect, database, **options))
 
 
-class Connection(aiosqlite.Connection):
+class DriverConnection(aiosqlite.Connection):
     """A connection used by the event loop's thread or by its own, never by both at once.
 
     While its own thread has anything to do, or to do next, whatever is asked for queues behind it there: so nothing
@@ -65,6 +72,25 @@ class Connection(aiosqlite.Connection):
         self._inline = inline
         self._writes = writes
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether statements run where they are called."""
+        return self._inline
+
+    async def run(self, sql: str, values: Sequence[Any] = ()) -> tuple[list[Any], int]:
+        """Run a statement; returns all of its rows, and how many rows it has changed."""
+        if self._inline and self._asked_of_thread == self._done_by_thread:
+            try:
+                return self._fetched(sql, values)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+        return await self._in_thread(partial(self._fetched, sql, values), waits=True)
+
+    def _fetched(self, sql: str, values: Sequence[Any]) -> tuple[list[Any], int]:
+        cursor = self._conn.execute(sql, values)
+        return cursor.fetchall(), cursor.rowcount
+
     async def _execute(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if not self._running or self._connection is None:
             raise ValueError("Connection closed")
@@ -76,8 +102,11 @@ class Connection(aiosqlite.Connection):
                 if not is_busy(error):
                     raise
                 # Another process has a lock. It had no effect, so it is asked for again where it can be waited for.
+        return await self._in_thread(partial(fn, *args, **kwargs), waits=name in _MAY_WAIT)
+
+    async def _in_thread(self, function: Callable[[], T], *, waits: bool) -> T:
         self._asked_of_thread += 1
-        work = self._run_in_thread, partial(fn, *args, **kwargs), name in _MAY_WAIT
+        work = self._run_in_thread, function, waits
         result: T = await super()._execute(*work)  # type: ignore[no-untyped-call] # the driver has no types there
         return result
 
@@ -101,3 +130,86 @@ class Connection(aiosqlite.Connection):
 
     def _set_busy_timeout(self, timeout_ms: int) -> None:
         self._conn.execute(f"PRAGMA busy_timeout = {timeout_ms}").close()
+
+
+class SqliteConnection(Connection):
+    """A connection that stays open between transactions, and knows where each of them begins and ends."""
+
+    def __init__(self, connection: AsyncConnection, driver: DriverConnection) -> None:
+        super().__init__(connection)
+        self._driver = driver
+
+    @classmethod
+    async def open(cls, engine: AsyncEngine) -> SqliteConnection:
+        """One of the engine's."""
+        connection = await engine.connect()
+        # What it runs by SQLAlchemy is part of a transaction that has begun without it.
+        await connection.execution_options(no_begin=True)
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(driver, DriverConnection)
+        return cls(connection, driver)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the transaction still stands: SQLite itself ends it when the disk is full or fails."""
+        return self._driver.in_transaction
+
+    async def begin(self, *, inline: bool, writes: bool) -> None:
+        """Begin a transaction; `inline` and `writes` are as for the driver."""
+        self._driver.begin(inline=inline, writes=writes)
+        await self._run("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    async def commit(self) -> None:
+        """End the transaction."""
+        if self.sqlalchemy.in_transaction():
+            await self.sqlalchemy.commit()
+            return
+        try:
+            await self._driver.commit()
+        except sqlite3.Error as error:
+            raise _wrapped("COMMIT", error) from error
+
+    async def rollback(self) -> None:
+        """End the transaction as if it had never been."""
+        if self.sqlalchemy.in_transaction():
+            await self.sqlalchemy.rollback()
+        await self._driver.rollback()
+
+    async def savepoint(self, name: str) -> None:
+        """Mark a place in the transaction that can be gone back to."""
+        await self._run(f"SAVEPOINT {name}")
+
+    async def release(self, name: str) -> None:
+        """Forget the mark."""
+        await self._run(f"RELEASE {name}")
+
+    async def rollback_to(self, name: str) -> None:
+        """Undo what was done since the mark, and forget it."""
+        await self._run(f"ROLLBACK TO {name}")
+        await self._run(f"RELEASE {name}")
+
+    async def close(self) -> None:
+        """Give it back to the engine."""
+        await self.sqlalchemy.close()
+
+    async def execute(
+        self, statement: Executable | Prepared, parameters: Parameters | Many | None = None
+    ) -> CursorResult[*tuple[Any, ...]] | Answer:
+        """Run a statement; one that is built once doesn't pass through SQLAlchemy."""
+        if isinstance(statement, Prepared) and (parameters is None or isinstance(parameters, dict)):
+            given = parameters or _NOTHING
+            compiled = statement.compiled(self.dialect, given)
+            if compiled.sql is not None:
+                return compiled.answer(*await self._run(compiled.sql, compiled.values(given)))
+        return await super().execute(statement, parameters)
+
+    async def _run(self, sql: str, values: Sequence[Any] = ()) -> tuple[list[Any], int]:
+        try:
+            return await self._driver.run(sql, values)
+        except sqlite3.Error as error:
+            raise _wrapped(sql, error) from error
+
+
+def _wrapped(sql: str, error: sqlite3.Error) -> BaseException:
+    """As SQLAlchemy raises it, without the values."""
+    return DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)

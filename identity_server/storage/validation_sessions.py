@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, case, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, Threepid, UserId
 from identity_server.domain.validation import CODE_TRIES, SESSION_TOMBSTONE_MS, SentCode, ValidationSession
 from identity_server.storage.bulk import delete_some
+from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import Sealer, same_digest
 from identity_server.storage.tables import validation_sessions, validation_tokens
 
@@ -31,7 +31,7 @@ class SessionCount:
 class ValidationSessions:
     """Sessions by id, by what they were asked with, and by a token."""
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import Medium, Threepid
 from identity_server.domain.validation import CODE_TRIES
 from identity_server.domain.visit import Visit
 from identity_server.storage.bulk import delete_some
+from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import Sealer, token_digest
 from identity_server.storage.tables import visits
 
@@ -21,7 +21,7 @@ _PURPOSE = "visited address"
 class Visits:
     """Visits by their tokens."""
 
-    def __init__(self, connection: AsyncConnection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import event
 
 from identity_server.api.visibility import VISIBILITY_PATH
+from identity_server.storage.sqlite import DriverConnection
 from tests.flows.test_invites import invite, settle
 from tests.support.harness import SECRET, Harness, User
 
@@ -19,35 +21,47 @@ pytestmark = pytest.mark.sqlite(reason="elsewhere a server looks for rows in its
 EMAIL = "carol@example.com"
 FEW_ROWS = {"peppers", "chores", "CONSTANT"}
 """These tables never have more than a few rows, and this is none."""
+_OF_TRANSACTIONS = ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")
 
 
 @contextmanager
 def statements(server: Harness, *, inline: bool = True) -> Iterator[dict[str, Any]]:
     """The statements that run while the block does, with their parameters; those of requests, or all."""
     seen: dict[str, Any] = {}
-    engine = server.system.database._engine.sync_engine
 
-    def note(connection: Any, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        if not inline or connection.get_execution_options().get("inline"):
+    def note(driver: DriverConnection, statement: str, parameters: Any) -> None:
+        if driver.is_inline or not inline:
             seen[statement] = parameters
 
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
+    with _watched(server, note):
+        yield seen
 
 
 @contextmanager
 def all_statements(server: Harness) -> Iterator[list[str]]:
     """Every statement that runs while the block does, on whatever engine and thread."""
     seen: list[str] = []
+    with _watched(server, lambda _driver, statement, _parameters: seen.append(statement)):
+        yield seen
+
+
+@contextmanager
+def _watched(server: Harness, note: Callable[[Any, str, Any], None]) -> Iterator[None]:
     engine = server.system.database._engine.sync_engine
+    run = DriverConnection.run
 
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        seen.append(statement)
+    def by_sqlalchemy(connection: Any, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        note(connection.connection.driver_connection, statement, parameters)
 
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
+    async def by_itself(driver: DriverConnection, sql: str, values: Sequence[Any] = ()) -> tuple[list[Any], int]:
+        if not sql.startswith(_OF_TRANSACTIONS):
+            note(driver, sql, values)
+        return await run(driver, sql, values)
+
+    event.listen(engine, "before_cursor_execute", by_sqlalchemy)
+    with patch.object(DriverConnection, "run", by_itself):
+        yield
+    event.remove(engine, "before_cursor_execute", by_sqlalchemy)
 
 
 async def test_no_request_goes_through_a_table(server: Harness, alice: User) -> None:

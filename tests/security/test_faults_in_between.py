@@ -68,7 +68,7 @@ async def test_any_number_of_tokens_used_in_a_minute_is_recorded(tmp_path: Path)
         known = (7).to_bytes(32, "big")
 
         async def use_case(tx: Transaction) -> int:
-            driver: Any = (await tx.access_tokens._connection.get_raw_connection()).driver_connection
+            driver: Any = (await tx.access_tokens._connection.sqlalchemy.get_raw_connection()).driver_connection
             if not on_postgresql():
                 limit = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
                 await driver._execute(driver._conn.setlimit, limit, POSTGRESQL_PARAMETERS)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from identity_server.storage.database import Database
+from tests.storage.support import Trace
 from tests.support.databases import open_database
 
 
@@ -13,3 +14,8 @@ from tests.support.databases import open_database
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     async with open_database(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+async def trace(database: Database) -> Trace:
+    return await Trace.of(database)

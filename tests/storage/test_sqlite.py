@@ -10,22 +10,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from identity_server.domain.identifiers import UserId
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.sqlite import Connection, open_connection
+from identity_server.storage.sqlite import DriverConnection, open_connection
+from tests.storage.support import HERE, THREAD, Trace, where
 from tests.support import make
 from tests.support.fakes import START_MS
 
 pytestmark = pytest.mark.sqlite(reason="elsewhere the driver needs no thread")
 
 ALICE = UserId("@alice:example.org")
-HERE, THREAD = "here", "thread"
-
-
-def where() -> str:
-    return HERE if threading.current_thread() is threading.main_thread() else THREAD
 
 
 async def add_alice(tx: Transaction) -> None:
@@ -34,37 +29,6 @@ async def add_alice(tx: Transaction) -> None:
 
 async def find(tx: Transaction) -> object:
     return await tx.associations.find(make.email())
-
-
-class Trace:
-    """The statements of a database's only connection, by their first word, with where each ran."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str]] = []
-
-    def note(self, statement: str) -> None:
-        word = statement.split(maxsplit=1)[0]
-        if word != "PRAGMA":
-            self.seen.append((word, where()))
-
-    def take(self) -> list[tuple[str, str]]:
-        taken, self.seen = self.seen, []
-        return taken
-
-
-@pytest.fixture
-async def trace(database: Database) -> Trace:
-    traced = Trace()
-
-    async def use_case(tx: Transaction) -> None:
-        connection: AsyncConnection = tx.accounts._connection
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert isinstance(driver, Connection)
-        await driver.set_trace_callback(traced.note)
-
-    await database.read(use_case)
-    traced.take()
-    return traced
 
 
 async def test_request_that_writes_waits_in_a_thread_for_its_commit_alone(database: Database, trace: Trace) -> None:
@@ -121,7 +85,7 @@ async def test_nobody_waits_for_a_writer_of_another_process(database: Database, 
 
 
 @pytest.fixture
-async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
+async def connection(tmp_path: Path) -> AsyncIterator[DriverConnection]:
     opened = open_connection(str(tmp_path / "bare.db"), isolation_level=None)
     await opened
     await opened.executescript("CREATE TABLE numbers (place INTEGER PRIMARY KEY, number INTEGER, at TEXT)")
@@ -134,7 +98,7 @@ async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
 INSERT = "INSERT INTO numbers (number, at) VALUES (?, place())"
 
 
-async def test_nothing_overtakes_what_a_cancelled_caller_has_asked_for(connection: Connection) -> None:
+async def test_nothing_overtakes_what_a_cancelled_caller_has_asked_for(connection: DriverConnection) -> None:
     go_on = threading.Event()
     await connection.create_function("hold", 0, lambda: go_on.wait(10))
     cursor = await connection.cursor()
@@ -156,7 +120,7 @@ async def test_nothing_overtakes_what_a_cancelled_caller_has_asked_for(connectio
     assert list(await cursor.fetchall()) == [(1, THREAD), (2, THREAD), (3, THREAD), (4, HERE)]
 
 
-async def test_statement_that_fails_in_the_thread_holds_up_nothing(connection: Connection) -> None:
+async def test_statement_that_fails_in_the_thread_holds_up_nothing(connection: DriverConnection) -> None:
     cursor = await connection.cursor()
     with pytest.raises(sqlite3.OperationalError):
         await connection.executescript("nonsense")
@@ -166,7 +130,7 @@ async def test_statement_that_fails_in_the_thread_holds_up_nothing(connection: C
 
 
 async def test_lock_that_stays_is_reported(
-    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connection: DriverConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("identity_server.storage.sqlite._BUSY_TIMEOUT_MS", 10)
     cursor = await connection.cursor()
@@ -179,7 +143,7 @@ async def test_lock_that_stays_is_reported(
     await connection.rollback()
 
 
-async def test_locks_are_waited_for_in_the_thread_alone(connection: Connection) -> None:
+async def test_locks_are_waited_for_in_the_thread_alone(connection: DriverConnection) -> None:
     async def busy_timeouts_ms() -> list[int]:
         cursor = await connection.cursor()
         await cursor.execute("PRAGMA busy_timeout")
@@ -195,7 +159,7 @@ async def test_locks_are_waited_for_in_the_thread_alone(connection: Connection) 
     assert await busy_timeouts_ms() == [0]
 
 
-async def test_closed_connection_says_so(connection: Connection) -> None:
+async def test_closed_connection_says_so(connection: DriverConnection) -> None:
     cursor = await connection.cursor()
     await connection.close()
     with pytest.raises(ValueError, match="closed"):

@@ -1,0 +1,113 @@
+"""The connection of one transaction, as repositories know it, and statements that are built once.
+
+The rule: what a request may run is a `Prepared` at the head of its module. SQLAlchemy takes longer to put a statement
+together, and to find out that it has seen one like it, than a database does to run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import CursorResult, Dialect, Executable
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import ClauseElement
+
+Parameters = Mapping[str, Any]
+Many = Sequence[Mapping[str, Any]]
+
+
+class Prepared:
+    """A statement that is built once, and executed with other values each time: `bindparam` says where they go.
+
+    An insert, or an update without `values`, sets the columns that it is first given values for.
+    """
+
+    __slots__ = ("_compiled", "statement")
+
+    def __init__(self, statement: Executable) -> None:
+        self.statement = statement
+        self._compiled: Compiled | None = None
+
+    def compiled(self, dialect: Dialect, parameters: Parameters) -> Compiled:
+        """What a driver that takes its parameters by position is given; of the first dialect that asks for it."""
+        if self._compiled is None:
+            self._compiled = Compiled(self.statement, dialect, list(parameters))
+        return self._compiled
+
+
+class Compiled:
+    """A statement as text, with what makes values of parameters and of rows from those of the driver.
+
+    Attributes:
+        sql: the text; None if it depends on the values, as a list of them does.
+    """
+
+    def __init__(self, statement: Executable, dialect: Dialect, names: list[str]) -> None:
+        assert isinstance(statement, ClauseElement)
+        compiled: Any = statement.compile(dialect=dialect, column_keys=names)
+        self.sql: str | None = None if "POSTCOMPILE" in str(compiled) else str(compiled)
+        self._names = frozenset(names)
+        binds, order = compiled.binds, compiled.positiontup or ()
+        self._fixed = {name: value for name, value in compiled.params.items() if not binds[name].required}
+        self._order = [(name, binds[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in order]
+        columns = list(getattr(statement, "selected_columns", ()))
+        self._metadata = SimpleResultMetaData([column.key for column in columns])
+        processors = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
+        self._processors = [(place, each) for place, each in enumerate(processors) if each is not None]
+
+    def values(self, parameters: Parameters) -> list[Any]:
+        """The values in the order of the text."""
+        assert parameters.keys() == self._names, "a statement that is built once always gets the same parameters"
+        known = {**self._fixed, **parameters}
+        return [known[name] if process is None else process(known[name]) for name, process in self._order]
+
+    def answer(self, rows: list[Any], rowcount: int) -> Answer:
+        """What the driver has returned, as SQLAlchemy would return it."""
+        if self._processors:
+            rows = [self._processed(row) for row in rows]
+        return Answer(self._metadata, rows, rowcount)
+
+    def _processed(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        values = list(row)
+        for place, process in self._processors:
+            values[place] = process(values[place])
+        return tuple(values)
+
+
+class Answer(IteratorResult[*tuple[Any, ...]]):
+    """Rows, and how many rows there were to change.
+
+    Attributes:
+        rowcount, returns_rows: as `CursorResult` has them.
+    """
+
+    def __init__(self, metadata: SimpleResultMetaData, rows: list[Any], rowcount: int) -> None:
+        super().__init__(metadata, iter(rows))
+        self.rowcount = rowcount
+        self.returns_rows = bool(metadata.keys)
+
+
+class Connection:
+    """What repositories run their statements on."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.sqlalchemy = connection
+
+    @property
+    def dialect(self) -> Dialect:
+        """Of the database."""
+        return self.sqlalchemy.dialect
+
+    async def execute(
+        self, statement: Executable | Prepared, parameters: Parameters | Many | None = None
+    ) -> CursorResult[*tuple[Any, ...]] | Answer:
+        """Run a statement; with many parameters, once for each."""
+        if isinstance(statement, Prepared):
+            statement = statement.statement
+        return await self.sqlalchemy.execute(statement, parameters)
+
+    async def exec_driver_sql(self, sql: str, parameters: Any = None) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement as it stands."""
+        return await self.sqlalchemy.exec_driver_sql(sql, parameters)
