@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fast thorough postgresql e2e fire bench lock clean
+.PHONY: help run demo test check fast thorough postgresql e2e fire bench client lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,8 +49,8 @@ docs: $(VENV)/.dev ## The documentation as a site, in build/site
 
 # Every odd input to every endpoint, every command, the specification's document, the real Sydent, processes that are
 # killed under load, a few rounds of what `make fire` does many times, the benchmark: slower.
-THOROUGH := tests/api tests/bench tests/commands tests/contract tests/doctor tests/packaging tests/sydent tests/is_tester tests/processes \
-  tests/fire
+THOROUGH := tests/api tests/bench tests/clients tests/commands tests/contract tests/doctor tests/packaging tests/sydent tests/is_tester \
+  tests/processes tests/fire
 
 fast: tests-need ## The tests to run while working, in about a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e" $(THOROUGH:%=--ignore=%)
@@ -86,6 +86,10 @@ tests-need: $(VENV)/.dev
 bench: $(VENV)/.dev ## Compare with the real Sydent on the same data, in a quarter of an hour
 	bench/install-needs
 	$(BIN)/python -m bench $(BENCH)
+
+client: ## A typed client in Python, made from the API's document, in build/client
+	PYTHON=$(PYTHON) clients/python/install
+	clients/python/generate build/client
 
 lock: ## Rewrite the lock files from pyproject.toml
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock

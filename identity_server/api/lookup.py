@@ -34,7 +34,7 @@ class HashDetails(TypedDict):
     lookup_pepper: Annotated[str, Field(description="The pepper in use; it changes.")]
 
 
-class Mappings(TypedDict):
+class LookupResult(TypedDict):
     """The addresses that are bound, and may be known to be."""
 
     mappings: Annotated[Mapping[str, str], Field(description="From hashes, as they were sent, to Matrix IDs.")]
@@ -51,7 +51,7 @@ async def hash_details(request: web.Request) -> HashDetails:
 
 
 @outcomes(HomeserverDenied, InvalidParameter, TooManyAddresses, InvalidPepper)
-async def lookup(request: web.Request, query: HashedAddresses) -> Mappings:
+async def lookup(request: web.Request, query: HashedAddresses) -> LookupResult:
     """Find the Matrix IDs behind hashed addresses.
 
     https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2lookup

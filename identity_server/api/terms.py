@@ -37,13 +37,13 @@ class Policy(TypedDict, extra_items=PolicyTranslation):  # type: ignore[call-arg
     version: str
 
 
-class Policies(TypedDict):
+class TermsInForce(TypedDict):
     """The documents in force."""
 
     policies: Annotated[dict[str, Policy], Field(description="Each by its name; none if there are no terms.")]
 
 
-async def get_terms(request: web.Request) -> Policies:
+async def get_terms(request: web.Request) -> TermsInForce:
     """List the documents in force, each in all its languages.
 
     https://spec.matrix.org/v1.20/identity-service-api/#get_matrixidentityv2terms
