@@ -14,6 +14,7 @@ _COMMANDS = {
     "serve": "identity_server.commands.serve:serve",
     "health": "identity_server.commands.health:health",
     "doctor": "identity_server.commands.doctor:doctor",
+    "account": "identity_server.commands.account:account",
     "audit": "identity_server.commands.audit:audit",
     "check-config": "identity_server.commands.check_config:check_config",
     "db": "identity_server.commands.database:db",

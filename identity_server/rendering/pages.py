@@ -12,6 +12,7 @@ import email_validator
 from markupsafe import Markup
 
 from identity_server.domain.identifiers import Medium
+from identity_server.rendering.account_pages import AccountPages
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
 from identity_server.rendering.page import Link, Page, PageMaker, Reader
 from identity_server.rendering.policies import PolicyDocument
@@ -51,12 +52,14 @@ class Pages:
 
     Attributes:
         privacy: the pages on which people see what is held about them.
+        account: the files with what is held about a Matrix ID.
     """
 
     def __init__(self, templates: Templates) -> None:
         self._templates = templates
         self._maker = PageMaker(templates)
         self.privacy = PrivacyPages(self._maker)
+        self.account = AccountPages(self._maker)
 
     def confirm(
         self,
@@ -182,6 +185,10 @@ class Pages:
             indexable=True,
         )
 
+    def has_language(self, tag: str) -> bool:
+        """Whether pages come in this language."""
+        return self._templates.languages.find(tag) is not None
+
     def check(self) -> None:
         """Make every page for every brand and language with sample values, for a start that finds faults early.
 
@@ -217,6 +224,7 @@ class Pages:
         yield from (partial(self.error, reader, status=status) for status in _STATUSES_WITH_WORDS)
         yield partial(self.policy, reader, document=document, translations=(document,))
         yield from self.privacy.samples(reader)
+        yield from self.account.samples(reader)
 
     def _faults(self, reader: Reader) -> Iterator[TemplateFault]:
         for sample in self.samples(reader):

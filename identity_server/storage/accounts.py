@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from itertools import islice
 
 from sqlalchemy import delete, insert, select, update
 
 from identity_server.domain.account import Account
+from identity_server.domain.account_holdings import TokenTimes
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
 from identity_server.storage.bulk import delete_some
@@ -15,6 +17,14 @@ from identity_server.storage.connection import Connection
 from identity_server.storage.tables import accepted_terms, access_tokens, accounts
 
 _AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """What is stored of an account beside its name."""
+
+    created_at_ms: int
+    agreed_master_version: str | None
 
 
 class Accounts:
@@ -39,6 +49,22 @@ class Accounts:
         )
         rows = await self._connection.execute(select(*columns).where(accepted_terms.c.user_id == user_id))
         return frozenset(Acceptance(*row) for row in rows)
+
+    async def list_accepted_with_times(self, user_id: UserId) -> list[tuple[Acceptance, int]]:
+        """Everything that the account ever accepted, and when; the oldest first."""
+        accepted = accepted_terms.c
+        rows = await self._connection.execute(
+            select(accepted.policy_id, accepted.version, accepted.language, accepted.url, accepted.accepted_at_ms)
+            .where(accepted.user_id == user_id)
+            .order_by(accepted.accepted_at_ms, accepted.url)
+        )
+        return [(Acceptance(*row[:4]), row[4]) for row in rows]
+
+    async def find(self, user_id: UserId) -> StoredAccount | None:
+        """The account itself, if there is one."""
+        columns = accounts.c.created_at_ms, accounts.c.agreed_master_version
+        row = (await self._connection.execute(select(*columns).where(accounts.c.user_id == user_id))).first()
+        return None if row is None else StoredAccount(*row)
 
     async def find_agreed_master_version(self, user_id: UserId) -> str | None:
         """The version of a Sydent terms file that the account has agreed to, if any."""
@@ -110,6 +136,15 @@ class AccessTokens:
             token_digest=digest,
             token_last_used_at_ms=row.last_used_at_ms,
         )
+
+    async def list_times(self, user_id: UserId) -> list[TokenTimes]:
+        """When an account's tokens were given out and last used; the oldest first."""
+        columns = access_tokens.c.created_at_ms, access_tokens.c.last_used_at_ms
+        theirs = access_tokens.c.user_id == user_id
+        return [
+            TokenTimes(*row)
+            for row in await self._connection.execute(select(*columns).where(theirs).order_by(*columns))
+        ]
 
     async def remove(self, digest: bytes) -> None:
         """Forget a token."""

@@ -17,6 +17,7 @@ from identity_server.storage.tables import invites
 
 _ADDRESS = "invites.sealed_address"
 _DETAILS = "invites.sealed_details"
+_EVER = 0
 
 
 class Invites:
@@ -83,6 +84,17 @@ class Invites:
             select(invites)
             .where(self._sealer.is_blind_of(invites.c.address_blind, threepid), invites.c.expires_at_ms > now_ms)
             .order_by(invites.c.created_at_ms, invites.c.id)
+        )
+        return [self._from_row(row) for row in rows]
+
+    async def list_stored(self, threepid: Threepid) -> list[Invite]:
+        """The invites of an address, those included that a sweep has yet to remove; the oldest first."""
+        return await self.list_of(threepid, now_ms=_EVER)
+
+    async def list_sent_by(self, sender: UserId) -> list[Invite]:
+        """The invites that a Matrix ID has sent, those included that a sweep has yet to remove; the oldest first."""
+        rows = await self._connection.execute(
+            select(invites).where(invites.c.sender == sender).order_by(invites.c.created_at_ms, invites.c.id)
         )
         return [self._from_row(row) for row in rows]
 

@@ -19,6 +19,7 @@ from identity_server.domain.ports import (
 from identity_server.domain.signing import SigningKey
 from identity_server.key_files import load_keys
 from identity_server.outbound.system import SystemClock, SystemRandomness
+from identity_server.services.account_desk import AccountDesk
 from identity_server.services.audit_check import AuditCheck
 from identity_server.services.audit_desk import AuditDesk
 from identity_server.services.backlog import Backlog
@@ -123,6 +124,13 @@ async def open_invite_desk(config: Config) -> AsyncIterator[InviteDesk]:
     async with open_storage(config) as storage:
         mails = make_invite_mails(config, storage.clock, storage.randomness)
         yield InviteDesk(database=storage.database, clock=storage.clock, mails=mails)
+
+
+@asynccontextmanager
+async def open_account_desk(config: Config) -> AsyncIterator[AccountDesk]:
+    """What is stored under Matrix IDs alone, for the command line; a server may be running beside it."""
+    async with open_storage(config) as storage:
+        yield AccountDesk(database=storage.database, clock=storage.clock)
 
 
 @asynccontextmanager
