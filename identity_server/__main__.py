@@ -15,6 +15,7 @@ _COMMANDS = {
     "health": "identity_server.commands.health:health",
     "doctor": "identity_server.commands.doctor:doctor",
     "account": "identity_server.commands.account:account",
+    "association": "identity_server.commands.association:association",
     "audit": "identity_server.commands.audit:audit",
     "check-config": "identity_server.commands.check_config:check_config",
     "db": "identity_server.commands.database:db",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from identity_server.commands.account_erase import erase
 from identity_server.commands.account_export import export
 
 
@@ -13,3 +14,4 @@ def account() -> None:
 
 
 account.add_command(export)
+account.add_command(erase)

@@ -14,11 +14,9 @@ import canonicaljson
 import click
 
 from identity_server.commands.context import conf_option, set_up, told_in_words
-from identity_server.domain.audit import AuditEvent, Subject
+from identity_server.commands.subjects import read_subject
+from identity_server.domain.audit import AuditEvent
 from identity_server.domain.audit_chain import HASH_BYTES
-from identity_server.domain.errors import IdentityServerError
-from identity_server.domain.identifiers import Medium, Threepid, canonical_email, parse_server_name, parse_user_id
-from identity_server.domain.phone import parse_phone_number
 from identity_server.services.audit_check import AuditCheck, Findings, KeptHead
 from identity_server.services.audit_desk import AuditDesk, Numbered
 from identity_server.wiring.storage import AuditTools, open_audit
@@ -50,7 +48,7 @@ def find(conf: Path | None, subject: str) -> None:
 
     Only the root key can tell, entry by entry: this takes some seconds for a million.
     """
-    whom = _subject(subject)
+    whom = read_subject(subject)
     _tell(_with_tools(conf, lambda tools: tools.desk.find(whom)))
 
 
@@ -110,19 +108,6 @@ def restart(conf: Path | None, *, yes: bool) -> None:
         click.confirm("This removes all linked entries. Go on?", abort=True)
     removed = _with_tools(conf, lambda tools: tools.journal.restart())
     click.echo(f"Removed: {removed} {'entry' if removed == 1 else 'entries'}. The journal begins anew, and says so.")
-
-
-def _subject(text: str) -> Subject:
-    try:
-        if text.startswith("@"):
-            return parse_user_id(text)
-        if "@" in text:
-            return Threepid(Medium.EMAIL, canonical_email(text))
-        if text.startswith("+"):
-            return parse_phone_number(text).threepid
-        return parse_server_name(text)
-    except IdentityServerError:
-        raise click.BadParameter("this is no e-mail address, phone number, Matrix ID or server name") from None
 
 
 def _kept(check: AuditCheck, text: str | None) -> KeptHead | None:

@@ -56,6 +56,6 @@ class AccountHoldings:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether nothing at all is known of it."""
-        lists = (self.tokens, self.associations, self.sessions, self.invites_sent, self.audit)
+        """Whether nothing is held about it: the journal's entries name no one, and stay when somebody is erased."""
+        lists = (self.tokens, self.associations, self.sessions, self.invites_sent)
         return self.created_at_ms is None and not any(lists)

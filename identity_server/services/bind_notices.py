@@ -6,6 +6,7 @@ has been delivered.
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ import structlog
 from identity_server.domain.association import Association
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.durations import HOUR_MS, MINUTE_MS
-from identity_server.domain.identifiers import ServerName, server_of
+from identity_server.domain.identifiers import ServerName, UserId, server_of
 from identity_server.domain.invite import Invite
 from identity_server.domain.ports import Clock, Homeservers, Randomness
 from identity_server.domain.random_values import row_id
@@ -90,6 +91,19 @@ class NoticeWriter:
             queue=payload["server_name"],
         )
         return job_id
+
+    def without_senders(self, payload: Mapping[str, Any], senders: Container[UserId]) -> dict[str, Any]:
+        """A notice that waits, without the invites that any of these has sent."""
+        unsigned = {name: value for name, value in payload["body"].items() if name not in {"signatures", "invites"}}
+        invites = zip(payload["invites"], payload["body"].get("invites", ()), strict=True)
+        kept = [(invite_id, invite) for invite_id, invite in invites if invite["sender"] not in senders]
+        if kept:
+            unsigned["invites"] = [invite for _, invite in kept]
+        return {
+            "server_name": payload["server_name"],
+            "body": self._signing_key.sign(unsigned),
+            "invites": [invite_id for invite_id, _ in kept],
+        }
 
     def _payload(self, association: Association, invites: list[Invite]) -> dict[str, Any]:
         body = association.to_wire()

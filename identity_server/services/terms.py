@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from identity_server.domain.account import Account
-from identity_server.domain.errors import InvalidParameter, TermsNotSigned
+from identity_server.domain.errors import InvalidParameter, TermsNotSigned, Unauthenticated
 from identity_server.domain.ports import Clock
 from identity_server.domain.terms import Terms
 from identity_server.rendering.policies import Policies, PolicyProblems
@@ -75,6 +75,7 @@ class TermsOfService:
 
         Raises:
             InvalidParameter: a URL is no document in force; nothing is recorded then.
+            Unauthenticated: the account has just been erased.
         """
         terms = self.in_force
         found = [terms.find(url) for url in urls]
@@ -84,6 +85,8 @@ class TermsOfService:
         now_ms = self._clock.now_ms()
 
         async def use_case(tx: Transaction) -> None:
+            if not await tx.accounts.exists(account.user_id):
+                raise Unauthenticated
             await tx.accounts.accept(account.user_id, acceptances, now_ms=now_ms)
             if terms.master_version is not None:
                 accepted = await tx.accounts.list_accepted(account.user_id)

@@ -35,9 +35,13 @@ class Accounts:
 
     async def add_if_new(self, user_id: UserId, *, now_ms: int) -> None:
         """Make sure that the account exists; an existing one keeps everything, its consent above all."""
-        found = await self._connection.execute(select(accounts.c.user_id).where(accounts.c.user_id == user_id))
-        if found.first() is None:
+        if not await self.exists(user_id):
             await self._connection.execute(insert(accounts).values(user_id=user_id, created_at_ms=now_ms))
+
+    async def exists(self, user_id: UserId) -> bool:
+        """Whether there is an account of this Matrix ID."""
+        found = await self._connection.execute(select(accounts.c.user_id).where(accounts.c.user_id == user_id))
+        return found.first() is not None
 
     async def list_accepted(self, user_id: UserId) -> frozenset[Acceptance]:
         """Everything that the account ever accepted."""

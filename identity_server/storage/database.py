@@ -30,6 +30,7 @@ from identity_server.storage.audit_chain import AuditChain
 from identity_server.storage.chores import Chores
 from identity_server.storage.connection import Connection
 from identity_server.storage.ephemeral_keys import EphemeralKeys
+from identity_server.storage.erasures import Erasures
 from identity_server.storage.exports import Exports
 from identity_server.storage.imports import Imports
 from identity_server.storage.invites import Invites
@@ -47,6 +48,7 @@ from identity_server.storage.postgresql import (
 )
 from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.refusals import Refusals
+from identity_server.storage.remains import Remains
 from identity_server.storage.sealing import LiveKeys, Sealer
 from identity_server.storage.sqlite import is_busy, open_connection
 from identity_server.storage.sqlite_transactions import SqliteTransactions, TransactionLost
@@ -118,6 +120,7 @@ class Transaction:
         self.imports = Imports(connection)
         self.exports = Exports(connection)
         self.chores = Chores(connection)
+        self.erasures = Erasures(connection, sealer, self.associations, self.access_tokens)
 
     @property
     def news(self) -> list[str]:
@@ -139,6 +142,7 @@ class Database:
     Attributes:
         signals: how other processes' commits are learnt of.
         activity: what this process has done with it.
+        remains: what is left in files of what was deleted.
     """
 
     def __init__(self, engine: AsyncEngine, keys: LiveKeys, *, stamps: Stamps | None = None) -> None:
@@ -147,6 +151,7 @@ class Database:
         self.stamps = stamps or Stamps()
         self.signals = CommitSignals(engine)
         self.activity = Activity()
+        self.remains = Remains(engine)
         self._followers: list[Callable[[], Awaitable[None]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._one_writer = engine.dialect.name == "sqlite"

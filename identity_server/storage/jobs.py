@@ -6,7 +6,7 @@ A claim is a lease: whoever holds it works outside any transaction, and if it di
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,6 +219,32 @@ class Jobs:
             update(jobs)
             .where(jobs.c.id == job.id, jobs.c.lease == job.lease)
             .values(attempts=job.attempts + 1, run_at_ms=run_at_ms, lease=-job.lease)
+        )
+
+    async def list_page(self, *, after_id: int, since_ms: int, limit: int) -> list[Job]:
+        """The next jobs in the order of their ids that were added since then, whoever holds them."""
+        rows = await self._connection.execute(
+            select(jobs)
+            .where(jobs.c.id > after_id, jobs.c.created_at_ms >= since_ms)
+            .order_by(jobs.c.id)
+            .limit(limit)
+        )
+        return [job for row in rows if (job := self._readable(row, lease=row.lease)) is not None]
+
+    async def list_by_id(self, ids: Sequence[int]) -> list[Job]:
+        """Those of these jobs that are still there, whoever holds them."""
+        rows = await self._connection.execute(select(jobs).where(jobs.c.id.in_(ids)))
+        return [job for row in rows if (job := self._readable(row, lease=row.lease)) is not None]
+
+    async def remove_all(self, ids: Sequence[int]) -> int:
+        """Take jobs back, whoever holds them: who is at one finds that its outcome isn't asked for any more."""
+        return (await self._connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))).rowcount
+
+    async def rewrite(self, job_id: int, payload: Mapping[str, Any]) -> None:
+        """Have a job say something else from its next try on."""
+        sealed = self._sealer.seal(_PAYLOAD, job_id, json.dumps(payload))
+        await self._connection.execute(
+            update(jobs).where(jobs.c.id == job_id).values(sealed_payload=sealed, key_id=self._sealer.key_id)
         )
 
     async def next_run_at_ms(self) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import delete, insert, select, update
 
 from identity_server.domain.errors import RateLimited
@@ -12,6 +14,9 @@ from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import rate_limits
 
 _PURPOSE = "rate limit"
+
+# No database takes any number of parameters in one statement.
+_AT_ONCE = 500
 
 
 class RateLimits:
@@ -69,6 +74,18 @@ class RateLimits:
         else:
             row = rate_limits.c.key_digest == before
             await self._connection.execute(update(rate_limits).where(row).values(values))
+
+    async def forget(self, counted: Collection[tuple[str, ...]]) -> int:
+        """Forget limits, each by its name, whom it counts, and where it has places the number of one.
+
+        Returns how many there were.
+        """
+        digests = [digest for each in counted for digest in self._sealer.digests(_PURPOSE, *each)]
+        forgotten = 0
+        for start in range(0, len(digests), _AT_ONCE):
+            some = rate_limits.c.key_digest.in_(digests[start : start + _AT_ONCE])
+            forgotten += (await self._connection.execute(delete(rate_limits).where(some))).rowcount
+        return forgotten
 
     async def cleanup(self, *, now_ms: int, limit: int) -> int:
         """Forget callers whose allowance is whole again, so many at most; returns how many."""

@@ -14,7 +14,8 @@ from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import Sealer, is_one_of
 from identity_server.storage.tables import refused_addresses
 
-_PURPOSE = "refused address"
+PURPOSE = "refused address"
+"""What the digests of addresses here are for, and no other."""
 _AT_ONCE = 500
 
 
@@ -39,7 +40,7 @@ class Refusals:
 
     async def among(self, threepids: Collection[Threepid]) -> set[Threepid]:
         """Those of many addresses that are refused."""
-        by_digest = {digest: each for each in threepids for digest in self._sealer.digests(_PURPOSE, *each.parts)}
+        by_digest = {digest: each for each in threepids for digest in self._sealer.digests(PURPOSE, *each.parts)}
         digests, refused = list(by_digest), set()
         for start in range(0, len(digests), _AT_ONCE):
             rows = await self._connection.execute(
@@ -54,7 +55,7 @@ class Refusals:
         """Refuse an address; False if it is refused already."""
         if await self.find(threepid) is not None:
             return False
-        digest = self._sealer.digest(_PURPOSE, *threepid.parts)
+        digest = self._sealer.digest(PURPOSE, *threepid.parts)
         await self._connection.execute(insert(refused_addresses).values(address_digest=digest, refused_at_ms=now_ms))
         return True
 
@@ -64,4 +65,4 @@ class Refusals:
         return result.rowcount > 0
 
     def _is_of(self, threepid: Threepid) -> ColumnElement[bool]:
-        return self._sealer.is_digest_of(refused_addresses.c.address_digest, _PURPOSE, *threepid.parts)
+        return self._sealer.is_digest_of(refused_addresses.c.address_digest, PURPOSE, *threepid.parts)

@@ -16,10 +16,11 @@ import structlog
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.shipped import shipped
 from identity_server.storage.database import IN_MEMORY, make_private_file
+from identity_server.storage.outside import outside_transactions
 from identity_server.storage.postgresql import have_it_alone, what_to_do_about
 
 _log = structlog.get_logger(__name__)
@@ -129,7 +130,7 @@ class Schema:
         The file remembers it, so it is done here, once it is known whose file this is, and not at every connection.
         """
         if self._engine.dialect.name == "sqlite":
-            async with self._outside_transactions() as connection:
+            async with outside_transactions(self._engine) as connection:
                 await connection.execute(text("PRAGMA journal_mode = WAL"))
 
     async def _copy_sqlite(self, suffix: str) -> None:
@@ -138,7 +139,7 @@ class Schema:
         copy = f"{self._engine.url.database}.before-upgrade-{suffix}"
         # Private before anything is in it; VACUUM takes an empty file for none.
         await asyncio.to_thread(make_private_file, Path(copy))
-        async with self._outside_transactions() as connection:
+        async with outside_transactions(self._engine) as connection:
             await connection.execute(text("VACUUM INTO :copy"), {"copy": copy})
         _log.info("schema.copied", copy=copy)
 
@@ -150,12 +151,6 @@ class Schema:
             async with connection.begin():
                 await have_it_alone(connection)
                 await connection.run_sync(self._run_migrations)
-
-    @asynccontextmanager
-    async def _outside_transactions(self) -> AsyncIterator[AsyncConnection]:
-        """For what SQLite refuses to do inside the transaction that a connection opens by itself."""
-        async with self._engine.connect() as connection:
-            yield await connection.execution_options(isolation_level="AUTOCOMMIT", no_begin=True)
 
     def _run_migrations(self, connection: Connection) -> None:
         # Ten megabytes and a tenth of a second, which a start with nothing to migrate can do without.

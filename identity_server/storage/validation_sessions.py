@@ -123,11 +123,11 @@ class ValidationSessions:
         sessions = [self._from_row(row) for row in rows]
         return [session for session in sessions if not session.is_over(now_ms)]
 
-    async def list_asked_for_by(self, requested_by: UserId) -> list[ValidationSession]:
-        """Every session of an account that is stored, over or not; the oldest first."""
+    async def list_asked_for_by(self, *requested_by: UserId) -> list[ValidationSession]:
+        """Every session of an account, or of a few, that is stored, over or not; the oldest first."""
         rows = await self._connection.execute(
             select(validation_sessions)
-            .where(validation_sessions.c.requested_by == requested_by)
+            .where(validation_sessions.c.requested_by.in_(requested_by))
             .order_by(validation_sessions.c.created_at_ms)
         )
         return [self._from_row(row) for row in rows]

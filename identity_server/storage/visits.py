@@ -15,7 +15,8 @@ from identity_server.storage.sealing import Sealer, token_digest
 from identity_server.storage.tables import visits
 
 _ADDRESS = "visits.sealed_address"
-_PURPOSE = "visited address"
+PURPOSE = "visited address"
+"""What the digests of addresses here are for, and no other."""
 
 
 class Visits:
@@ -32,7 +33,7 @@ class Visits:
             insert(visits).values(
                 token_digest=digest,
                 medium=visit.threepid.medium.value,
-                address_digest=self._sealer.digest(_PURPOSE, *visit.threepid.parts),
+                address_digest=self._sealer.digest(PURPOSE, *visit.threepid.parts),
                 key_id=self._sealer.key_id,
                 sealed_address=self._sealer.seal(_ADDRESS, digest.hex(), visit.threepid.address),
                 is_proven=visit.is_proven,
@@ -90,7 +91,7 @@ class Visits:
         return await delete_some(self._connection, visits, by <= now_ms, by=by, limit=limit)
 
     def _is_of(self, threepid: Threepid) -> ColumnElement[bool]:
-        return self._sealer.is_digest_of(visits.c.address_digest, _PURPOSE, *threepid.parts)
+        return self._sealer.is_digest_of(visits.c.address_digest, PURPOSE, *threepid.parts)
 
     def _from_row(self, row: Row[Any]) -> Visit:
         address = self._sealer.open(_ADDRESS, row.token_digest.hex(), row.key_id, row.sealed_address)

@@ -11,6 +11,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,29 +42,40 @@ class BuildFailed(Exception):
 
 
 def make_index(config: Config, clock: Clock, database: Database, keys: LiveKeys) -> ReadIndex:
-    folder, offers_plain = config.index_folder, Algorithm.NONE in config.lookup.algorithms
+    return ReadIndex(
+        database=database,
+        keys=lambda: _derived_from(keys.ring.sealing),
+        path=config.index_folder / INDEX_FILE,
+        build=make_build(config, clock, database, keys),
+        offers_plain=_offers_plain(config),
+    )
+
+
+def make_build(config: Config, clock: Clock, database: Database, keys: LiveKeys) -> Callable[[], Awaitable[None]]:
+    """What brings the index file of this machine up to date, and tells everybody on it."""
+    folder, offers_plain = config.index_folder, _offers_plain(config)
     url = database_url(url=config.db.url, file=config.db.file).render_as_string(hide_password=False)
-
-    @lru_cache(maxsize=1)
-    def derived_from(root_key: RootKey) -> LookupKeys:
-        return LookupKeys(root_key)
-
-    def lookup_keys() -> LookupKeys:
-        return derived_from(keys.ring.sealing)
 
     async def build() -> None:
         ring = keys.ring
         if await database.read(lambda tx: tx.associations.are_at_most(_SMALL), bulk=True):
-            derived = derived_from(ring.sealing)
+            derived = _derived_from(ring.sealing)
             await IndexBuilder(
                 database=database, clock=clock, keys=derived, folder=folder, offers_plain=offers_plain
             ).build()
         else:
             await _build_apart(_Order(url, ring.live, folder, offers_plain))
 
-    return ReadIndex(
-        database=database, keys=lookup_keys, path=folder / INDEX_FILE, build=build, offers_plain=offers_plain
-    )
+    return build
+
+
+@lru_cache(maxsize=1)
+def _derived_from(root_key: RootKey) -> LookupKeys:
+    return LookupKeys(root_key)
+
+
+def _offers_plain(config: Config) -> bool:
+    return Algorithm.NONE in config.lookup.algorithms
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,0 +1,71 @@
+"""Whatever is stored about people, erasing knows where: a new table, column or limit has to be given its place."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from sqlalchemy import Table
+
+from identity_server.services import erasure
+from identity_server.storage.erasures import NOBODY, OTHERWISE, PLACES
+from identity_server.storage.tables import metadata
+from tests.shape.test_imports import modules
+
+# What columns are called, or said to be, that tell of a person.
+_PERSON = re.compile(r"user_id|sender|requested_by|mxid|account|_blind$|address_digest|key_digest|^sealed_|Matrix ID")
+
+
+def telling(table: Table) -> set[str]:
+    """The columns of a table by which somebody could be found, or that hold what somebody has entrusted to us."""
+    return {column.name for column in table.c if _PERSON.search(column.name) or _PERSON.search(column.comment or "")}
+
+
+def test_every_table_has_its_place() -> None:
+    placed = [place.table for place in PLACES]
+    assert {*placed, *OTHERWISE, *NOBODY} == set(metadata.tables.values())
+    assert len(placed) + len(OTHERWISE) + len(NOBODY) == len(metadata.tables)
+
+
+def test_rows_are_found_by_every_column_that_tells_of_somebody() -> None:
+    for place in PLACES:
+        known = {column.name for column in (*place.by_user, *place.by_address)}
+        assert {name for name in telling(place.table) if not name.startswith("sealed_")} == known, place.table.name
+
+
+def test_what_says_nothing_about_anybody_has_no_such_column() -> None:
+    assert [table.name for table in NOBODY if telling(table)] == []
+
+
+def test_what_goes_along_is_not_forgotten() -> None:
+    """A row that refers to a person's would keep it from being removed, or stay behind."""
+    followers = {column.table for place in PLACES for column in place.followed_by}
+    order = [place.table for place in PLACES]
+    for table in metadata.tables.values():
+        for key in table.foreign_keys:
+            parent = key.column.table
+            assert table in followers or order.index(table) < order.index(parent), table.name
+
+
+def limits() -> Iterator[str]:
+    """The name of every limit that is taken anywhere."""
+    for _, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in {"take", "take_place"} and node.args and isinstance(node.args[0], ast.Constant):
+                yield str(node.args[0].value)
+            if called == "ClientLimits":
+                yield from (str(ast.literal_eval(each.value)) for each in node.keywords if each.arg == "name")
+
+
+def test_every_limit_is_known_by_whom_it_counts() -> None:
+    known = [
+        erasure.LIMITS_OF_USERS,
+        erasure.LIMITS_OF_MAILBOXES,
+        erasure.LIMITS_OF_NUMBERS,
+        erasure.LIMITS_OF_OTHERS,
+    ]
+    assert set(limits()) == {name for names in known for name in names}
