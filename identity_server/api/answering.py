@@ -63,8 +63,10 @@ def _error_response(request: web.Request, error: Exception) -> web.StreamRespons
     if isinstance(error, errors.IdentityServerError):
         if isinstance(error, errors.RateLimited):
             request.app[METRICS].count_refusal(error.limit)
-        if isinstance(error, errors.HomeserverUnreachable | errors.HomeserverMisbehaved):
-            _log.warning("homeserver.failed", reason=error.message)
+        if isinstance(error, errors.HomeserverFailed):
+            _log.warning("homeserver.failed", step=error.step, reason=error.detail)
+        if isinstance(error, errors.OpenIdTokenRefused | errors.HomeserverNotAllowed):
+            _log.info("registration.refused", reason=error.message)
         return error_page(request, error) if _wants_page(request) else error_response(error)
     if isinstance(error, web.HTTPMethodNotAllowed):
         response = error_response(errors.MethodNotAllowed())

@@ -34,6 +34,7 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
     errors.HomeserverDenied: (403, "M_FORBIDDEN"),
     errors.NotYourMatrixId: (403, "M_UNAUTHORIZED"),
     errors.OpenIdTokenRefused: (401, "M_UNAUTHORIZED"),
+    errors.HomeserverFailed: (503, "M_UNKNOWN"),
     errors.HomeserverUnreachable: (503, "M_UNKNOWN"),
     errors.HomeserverMisbehaved: (503, "M_UNKNOWN"),
     errors.RateLimited: (429, "M_LIMIT_EXCEEDED"),

@@ -8,7 +8,7 @@ from contextlib import suppress
 from identity_server.doctor.advice import advice_for
 from identity_server.doctor.findings import Finding, fault, fine, skipped, warning
 from identity_server.doctor.patient import Patient
-from identity_server.domain.errors import HomeserverMisbehaved, HomeserverUnreachable, OpenIdTokenRefused
+from identity_server.domain.errors import HomeserverFailed, OpenIdTokenRefused
 from identity_server.domain.identifiers import ServerName
 from identity_server.outbound.discovery import Route
 from identity_server.outbound.names import NameLookupFailed
@@ -38,14 +38,14 @@ async def examine_homeserver(patient: Patient) -> list[Finding]:
     except (NameLookupFailed, TimeoutError) as error:
         cause = str(error) or "DNS doesn't answer"
         return [*findings, fault(_ABOUT, f"{name} can't be found", cause=cause, fix=advice_for(cause))]
-    except (HomeserverUnreachable, HomeserverMisbehaved) as error:
-        fix = advice_for(error.message) or _fix_of_answer(error.message)
-        return [*findings, fault(_ABOUT, f"{name} can't be asked", cause=error.message, fix=fix, steps=steps)]
+    except HomeserverFailed as error:
+        fix = advice_for(error.detail) or _fix_of_answer(error.detail)
+        return [*findings, fault(_ABOUT, f"{name} can't be asked", cause=error.detail, fix=fix, steps=steps)]
     return [*findings, fault(_ABOUT, f"{name} takes any token for good", fix="use another homeserver", steps=steps)]
 
 
 async def _look_at_its_clock(patient: Patient, name: ServerName) -> None:
-    with suppress(HomeserverUnreachable, HomeserverMisbehaved):
+    with suppress(HomeserverFailed):
         patient.compare_clocks(name, await patient.federation.request(name, "GET", _VERSION, max_bytes=_MAX_BYTES))
 
 

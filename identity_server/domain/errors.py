@@ -6,6 +6,7 @@ A message is safe to show to the caller and to write to a log: it never holds an
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -124,13 +125,54 @@ class OpenIdTokenRefused(IdentityServerError):
     default_message = "The homeserver does not know this OpenID token; it may have expired."
 
 
-class HomeserverUnreachable(IdentityServerError):
+class HomeserverStep(StrEnum):
+    """How far a call to a homeserver had come when it failed. Operators see the value in the log."""
+
+    FIND = "find"
+    """Its name led nowhere: .well-known, DNS."""
+    CONNECT = "connect"
+    """There was no connection to where its name leads."""
+    CERTIFICATE = "certificate"
+    """It could not show that it is who it should be."""
+    ANSWER = "answer"
+    """There was no whole answer, or not one in HTTP."""
+    STATUS = "status"
+    """It answered with a status other than that of success."""
+    CONTENT = "content"
+    """What it answered isn't what the specification says."""
+    USER = "user"
+    """It vouched for a user of another homeserver."""
+
+
+class HomeserverFailed(IdentityServerError):
+    """A homeserver could not be asked, or not with success.
+
+    Attributes:
+        step: which has failed; None if that isn't known.
+    """
+
+    default_message = "The homeserver could not be asked."
+
+    def __init__(
+        self, message: str | None = None, *, step: HomeserverStep | None = None, detail: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self._detail = detail
+
+    @property
+    def detail(self) -> str:
+        """What the operator may know of it, for the log; a caller perhaps knows less."""
+        return self._detail or self.message
+
+
+class HomeserverUnreachable(HomeserverFailed):
     """The homeserver could not be found, reached or trusted."""
 
     default_message = "The homeserver could not be reached."
 
 
-class HomeserverMisbehaved(IdentityServerError):
+class HomeserverMisbehaved(HomeserverFailed):
     """The homeserver answered, but not as the specification says."""
 
     default_message = "The homeserver gave an answer that cannot be used."

@@ -13,6 +13,10 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
+NO_ADDRESS_FOR_US = "it has no address that this server connects to"
+"""What callers are told of a name that leads nowhere, and of one that leads into a network of ours: they could otherwise
+ask which names there are in it. The log tells one from the other."""
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 

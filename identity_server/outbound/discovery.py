@@ -59,12 +59,14 @@ class Route:
         tls_name: the name or IP address that the certificate must be for.
         targets: where to connect; later ones only if there is no connection to the earlier.
         note: why no delegation was followed, for the person who wonders where we looked; may be empty.
+        told_note: the same for callers, who may know less.
     """
 
     host_header: str
     tls_name: str
     targets: tuple[Target, ...]
     note: str = ""
+    told_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,12 @@ class _WellKnown:
     Attributes:
         delegated_to: the name that answers in its stead, or None.
         problem: why there is none.
+        told: the same for callers.
     """
 
     delegated_to: ServerName | None
     problem: str = ""
+    told: str = ""
 
 
 class _Down(Exception):
@@ -132,7 +136,7 @@ class Discovery:
             return self._direct(server_name)
         well_known = await self._well_known.get(host)
         if well_known.delegated_to is None:
-            return replace(await self._by_dns(host), note=well_known.problem)
+            return replace(await self._by_dns(host), note=well_known.problem, told_note=well_known.told)
         delegated_host, delegated_port = split_server_name(well_known.delegated_to)
         if delegated_port is not None or _is_ip(delegated_host):
             return self._direct(well_known.delegated_to)
@@ -167,8 +171,10 @@ class Discovery:
             return _no_delegation("it did not answer in time", _DOWN_MS)
         except (_Invalid, AnswerUnusable) as error:
             return _no_delegation(str(error), _INVALID_MS)
-        except (_Down, HttpsFailure) as error:
+        except _Down as error:
             return _no_delegation(str(error), _DOWN_MS)
+        except HttpsFailure as error:
+            return _no_delegation(str(error), _DOWN_MS, told=error.told)
         return Fetched(_WellKnown(delegated_to), self._lifetime_ms(answer.headers))
 
     async def _get_well_known(self, host: str) -> Answer:
@@ -197,8 +203,9 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _no_delegation(problem: str, lifetime_ms: int) -> Fetched[_WellKnown]:
-    return Fetched(_WellKnown(None, f"no delegation by .well-known: {problem}"), lifetime_ms)
+def _no_delegation(problem: str, lifetime_ms: int, *, told: str | None = None) -> Fetched[_WellKnown]:
+    notes = (f"no delegation by .well-known: {why}" for why in (problem, told or problem))
+    return Fetched(_WellKnown(None, *notes), lifetime_ms)
 
 
 def _redirect_target(url: URL, headers: CIMultiDictProxy[str]) -> URL:

@@ -17,7 +17,9 @@ import orjson
 from yarl import URL
 
 from identity_server.domain.errors import (
+    HomeserverFailed,
     HomeserverMisbehaved,
+    HomeserverStep,
     HomeserverUnreachable,
     InvalidParameter,
     OpenIdTokenRefused,
@@ -43,6 +45,9 @@ _USERINFO_PATH = "/_matrix/federation/v1/openid/userinfo"
 _USERINFO_BYTES = 64 * 1024
 _ONBIND_PATH = "/_matrix/federation/v1/3pid/onbind"
 _ONBIND_BYTES = 64 * 1024
+
+# So that who waits for a connection is known from who waits for an answer.
+_SHARE_OF_CONNECTING = 0.8
 
 # Words about this one notice; everything else may be a proxy's, or pass.
 _FINAL_REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
@@ -145,12 +150,15 @@ class Federation:
         if answer.status == HTTPStatus.OK:
             return _parse_userinfo(server_name, answer.body)
         if answer.status == HTTPStatus.UNAUTHORIZED or _refuses_token(answer):
-            raise OpenIdTokenRefused
-        if answer.status == HTTPStatus.TOO_MANY_REQUESTS or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _unreachable(server_name, f"it answered with HTTP status {answer.status}")
-        if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
-            raise _misbehaved(server_name, f"it does not offer OpenID user info (HTTP status {answer.status})")
-        raise _misbehaved(server_name, f"HTTP status {answer.status}")
+            raise OpenIdTokenRefused(
+                f"The homeserver {server_name} does not know this OpenID token; it may have expired."
+            )
+        at, status = HomeserverStep.STATUS, answer.status
+        if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise _unreachable(server_name, at, f"it answered with HTTP status {status}")
+        if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+            raise _misbehaved(server_name, at, f"it does not offer OpenID user info (HTTP status {status})")
+        raise _misbehaved(server_name, at, f"HTTP status {status}")
 
     async def notify_bind(self, server_name: ServerName, association: Mapping[str, Any]) -> None:
         """Tell a homeserver of a binding: by POST, as homeservers take it, and by PUT where it wants that.
@@ -170,8 +178,8 @@ class Federation:
     async def _send_notice(self, method: str, server_name: ServerName, body: Mapping[str, Any]) -> Answer:
         try:
             return await self.request(server_name, method, _ONBIND_PATH, body=body, max_bytes=_ONBIND_BYTES)
-        except (HomeserverUnreachable, HomeserverMisbehaved) as error:
-            raise DeliveryPostponed(error.message) from None
+        except HomeserverFailed as error:
+            raise DeliveryPostponed(error.detail) from None
 
     async def request(
         self,
@@ -195,8 +203,8 @@ class Federation:
             HomeserverMisbehaved: the answer is over the limit or not HTTP.
         """
         ask = _Ask(method, path, query or {}, None if body is None else orjson.dumps(dict(body)), max_bytes)
-        problem: HomeserverUnreachable | HomeserverMisbehaved
-        step = _Step("looking for it by .well-known and DNS")
+        problem: HomeserverFailed
+        step = _Step(server_name, "looking for it by .well-known and DNS")
         deadline = _loop_time() + self._limits.total_seconds
         # Raised only after the except clauses, so that no context with a URL in it hangs on to the error.
         try:
@@ -204,13 +212,15 @@ class Federation:
                 route = await self._discovery.find(server_name)
                 return await self._try_targets(route, ask, step=step, deadline=deadline)
         except TimeoutError:
-            problem = _unreachable(server_name, step.failed(f"not done within {self._limits.total_seconds:g} s"))
+            problem = step.failed(f"not done within {self._limits.total_seconds:g} s")
         except AnswerUnusable as error:
-            problem = _misbehaved(server_name, str(error))
-        except (HttpsFailure, NameLookupFailed) as error:
-            problem = _unreachable(server_name, step.failed(str(error)))
+            problem = _misbehaved(server_name, error.step, str(error))
+        except HttpsFailure as error:
+            problem = step.failed(str(error), told=error.told, at=error.step)
+        except NameLookupFailed as error:
+            problem = step.failed(str(error), told=error.told)
         except FetchAbandoned:
-            problem = _unreachable(server_name, "this server is stopping")
+            problem = _unreachable(server_name, HomeserverStep.FIND, "this server is stopping")
         raise problem
 
     async def _try_targets(self, route: Route, ask: _Ask, *, step: _Step, deadline: float) -> Answer:
@@ -219,11 +229,12 @@ class Federation:
         Raises:
             HttpsFailure: as `HttpsClient.send`; `NotConnected` is that of the last target.
         """
-        step.note = route.note
+        step.route, step.at = route, HomeserverStep.ANSWER
         for index, target in enumerate(route.targets):
             step.now = f"asking {target.host} port {target.port}"
             remaining = len(route.targets) - index
-            request = ask.to(target, route, connect_seconds=(deadline - _loop_time()) / remaining)
+            left_seconds = (deadline - _loop_time()) * _SHARE_OF_CONNECTING
+            request = ask.to(target, route, connect_seconds=left_seconds / remaining)
             try:
                 return await self._https.send(request)
             except NotConnected:
@@ -236,11 +247,17 @@ class Federation:
 class _Step:
     """What is being done now, and what came before, for the one who reads that it failed."""
 
+    server_name: ServerName
     now: str
-    note: str = ""
+    at: HomeserverStep = HomeserverStep.FIND
+    route: Route | None = None
 
-    def failed(self, why: str) -> str:
-        return f"{self.now}: {why}" + (f" ({self.note})" if self.note else "")
+    def failed(self, why: str, *, told: str | None = None, at: HomeserverStep | None = None) -> HomeserverUnreachable:
+        """The error that says so; callers who may not know why don't learn either where that was."""
+        note, told_note = ("", "") if self.route is None else (self.route.note, self.route.told_note)
+        detail = f"{self.now}: {why}{_in_brackets(note)}"
+        said = told or f"{self.now}: {why}{_in_brackets(told_note)}"
+        return _unreachable(self.server_name, at or self.at, said, detail=detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +298,19 @@ def _loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _unreachable(server_name: ServerName, detail: str) -> HomeserverUnreachable:
-    return HomeserverUnreachable(f"The homeserver {server_name} could not be reached: {detail}.")
+def _in_brackets(note: str) -> str:
+    return f" ({note})" if note else ""
 
 
-def _misbehaved(server_name: ServerName, detail: str) -> HomeserverMisbehaved:
-    return HomeserverMisbehaved(f"The homeserver {server_name} gave an answer that cannot be used: {detail}.")
+def _unreachable(
+    server_name: ServerName, step: HomeserverStep, why: str, *, detail: str | None = None
+) -> HomeserverUnreachable:
+    said, known = (f"The homeserver {server_name} could not be reached: {each}." for each in (why, detail or why))
+    return HomeserverUnreachable(said, step=step, detail=known)
+
+
+def _misbehaved(server_name: ServerName, step: HomeserverStep, why: str) -> HomeserverMisbehaved:
+    return HomeserverMisbehaved(f"The homeserver {server_name} gave an answer that cannot be used: {why}.", step=step)
 
 
 def _refuses_token(answer: Answer) -> bool:
@@ -304,11 +328,11 @@ def _parse_userinfo(server_name: ServerName, body: bytes) -> UserId:
     """
     subject = json_object(body).get("sub")
     if not isinstance(subject, str):
-        raise _misbehaved(server_name, "it is not JSON with a user in it")
+        raise _misbehaved(server_name, HomeserverStep.CONTENT, "it is not JSON with a user in it")
     try:
         user_id = parse_user_id(subject)
     except InvalidParameter:
-        raise _misbehaved(server_name, "what it calls a user is not a Matrix ID") from None
+        raise _misbehaved(server_name, HomeserverStep.CONTENT, "what it calls a user is not a Matrix ID") from None
     if server_of(user_id) != server_name:
-        raise _misbehaved(server_name, "it vouches for a user of another homeserver")
+        raise _misbehaved(server_name, HomeserverStep.USER, "it vouches for a user of another homeserver")
     return user_id

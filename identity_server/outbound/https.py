@@ -18,7 +18,8 @@ import structlog
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from identity_server.outbound.addresses import AddressRefused, AddressScreen
+from identity_server.domain.errors import HomeserverStep
+from identity_server.outbound.addresses import NO_ADDRESS_FOR_US, AddressRefused, AddressScreen
 from identity_server.outbound.names import NameLookupFailed, Names
 
 _CONNECTIONS = 256
@@ -26,11 +27,36 @@ _USER_AGENT = "matrix-identity-server"
 
 
 class HttpsFailure(Exception):
-    """A request without a usable answer. The text is safe for users and logs."""
+    """A request without a usable answer. The text is for the log.
+
+    Attributes:
+        told: what callers are told instead; None if they may know all of it.
+        step: what has failed.
+    """
+
+    step = HomeserverStep.ANSWER
+
+    def __init__(self, text: str, *, told: str | None = None) -> None:
+        super().__init__(text)
+        self.told = told
 
 
 class NotConnected(HttpsFailure):
     """There was no connection, so nothing has been sent: the request may be tried elsewhere."""
+
+    step = HomeserverStep.CONNECT
+
+
+class NotFound(NotConnected):
+    """There is no place to connect to."""
+
+    step = HomeserverStep.FIND
+
+
+class NotTrusted(NotConnected):
+    """Whoever answers there could not show who they are."""
+
+    step = HomeserverStep.CERTIFICATE
 
 
 class Disconnected(HttpsFailure):
@@ -196,11 +222,11 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
 def _in_words(error: BaseException) -> HttpsFailure:
     match error:
         case aiohttp.ClientConnectorError():
-            return NotConnected(_why_not_connected(error))
+            return _not_connected(error)
         case aiohttp.ConnectionTimeoutError():
             return NotConnected("no connection: timed out")
         case aiohttp.InvalidURL():
-            return NotConnected("there is no such host")
+            return NotFound("there is no such host")
         case aiohttp.ClientResponseError():
             return AnswerUnusable("the answer is not HTTP")
         case aiohttp.ClientPayloadError():
@@ -209,17 +235,17 @@ def _in_words(error: BaseException) -> HttpsFailure:
             return Disconnected("the connection was lost before the answer was complete")
 
 
-def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+def _not_connected(error: aiohttp.ClientConnectorError) -> NotConnected:
     match error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error:
         case ssl.SSLCertVerificationError() as refused:
-            return f"the certificate was not accepted: {refused.verify_message}"
+            return NotTrusted(f"the certificate was not accepted: {refused.verify_message}")
         case ssl.SSLError():
-            return "no TLS that both sides speak (is this an HTTPS port?)"
+            return NotTrusted("no TLS that both sides speak (is this an HTTPS port?)")
         case NameLookupFailed() as failed:
-            return str(failed)
+            return NotFound(str(failed), told=failed.told)
         case AddressRefused():
-            return "this server does not connect to addresses of this kind"
+            return NotFound("this server does not connect to addresses of this kind", told=NO_ADDRESS_FOR_US)
         case OSError(errno=int(number)):
-            return f"no connection: {os.strerror(number).lower()}"
+            return NotConnected(f"no connection: {os.strerror(number).lower()}")
         case _:
-            return "no connection: it was closed at once"
+            return NotConnected("no connection: it was closed at once")

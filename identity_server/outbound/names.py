@@ -27,6 +27,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import parse_server_name, split_server_name
 from identity_server.domain.ports import Randomness
+from identity_server.outbound.addresses import NO_ADDRESS_FOR_US
 
 _CACHED_ANSWERS = 10_000
 _CACHED_ANSWER_BYTES = 4096
@@ -40,7 +41,15 @@ _WEIGHT_BYTES = 8
 
 
 class NameLookupFailed(OSError):
-    """A name could not be looked up. The text names it and says why."""
+    """A name could not be looked up. The text names it and says why.
+
+    Attributes:
+        told: what callers are told instead; None if they may know all of it.
+    """
+
+    def __init__(self, text: str, *, told: str | None = None) -> None:
+        super().__init__(text)
+        self.told = told
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +135,10 @@ class Names(AbstractResolver):
             if not isinstance(error, dns.exception.DNSException | OSError):
                 raise error
         errors.sort(key=lambda error: isinstance(error, dns.resolver.NXDOMAIN | dns.resolver.NoAnswer))
-        raise NameLookupFailed(f"DNS lookup of {name}: {_reason(errors[0])}")
+        is_absent = isinstance(errors[0], dns.resolver.NXDOMAIN | dns.resolver.NoAnswer)
+        raise NameLookupFailed(
+            f"DNS lookup of {name}: {_reason(errors[0])}", told=NO_ADDRESS_FOR_US if is_absent else None
+        )
 
 
 def order_services(services: Iterable[Service], randomness: Randomness) -> list[Service]:

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from identity_server.domain.durations import DAY_MS, MINUTE_MS
-from identity_server.domain.errors import HomeserverMisbehaved, HomeserverUnreachable
+from identity_server.domain.errors import HomeserverMisbehaved, HomeserverStep, HomeserverUnreachable
 from identity_server.domain.identifiers import ServerName
 from identity_server.domain.ports import Clock
 from identity_server.domain.signatures import ALGORITHM_PREFIX, NotCanonical, is_signed, require_canonical
@@ -105,7 +105,7 @@ class PublishedKeys:
             try:
                 keys = await self._cache.refresh(origin)
             except FetchAbandoned:
-                raise _unreachable(origin, "this server is stopping") from None
+                raise _unreachable(origin, HomeserverStep.FIND, "this server is stopping") from None
         return self._valid(keys, key_id)
 
     async def close(self) -> None:
@@ -123,17 +123,17 @@ class PublishedKeys:
         self._asked_at_ms[origin] = self._clock.now_ms()
         answer = await self._federation.request(origin, "GET", KEYS_PATH, max_bytes=_MAX_BYTES)
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _unreachable(origin, f"it answered with HTTP status {answer.status}")
+            raise _unreachable(origin, HomeserverStep.STATUS, f"it answered with HTTP status {answer.status}")
         if answer.status != HTTPStatus.OK:
-            raise _misbehaved(origin, f"HTTP status {answer.status}")
+            raise _misbehaved(origin, HomeserverStep.STATUS, f"HTTP status {answer.status}")
         published = _read(origin, answer.body)
         now_ms = self._clock.now_ms()
         valid_until_ms = min(published.valid_until_ts, now_ms + _MAX_LIFETIME_MS)
         if valid_until_ms <= now_ms:
-            raise _misbehaved(origin, "they are out of date by its own word")
+            raise _misbehaved(origin, HomeserverStep.CONTENT, "they are out of date by its own word")
         keys = _usable(published, now_ms=now_ms, valid_until_ms=valid_until_ms)
         if len(keys) > _MAX_KEYS:
-            raise _misbehaved(origin, "they are too many")
+            raise _misbehaved(origin, HomeserverStep.CONTENT, "they are too many")
         return Fetched(keys, lifetime_ms=valid_until_ms - now_ms)
 
 
@@ -148,11 +148,11 @@ def _read(origin: ServerName, body: bytes) -> _ServerKeys:
         published = _ServerKeys.model_validate(content)
         require_canonical(content)
     except (orjson.JSONDecodeError, ValidationError, NotCanonical):
-        raise _misbehaved(origin, "they are not in the specified form") from None
+        raise _misbehaved(origin, HomeserverStep.CONTENT, "they are not in the specified form") from None
     if published.server_name != origin:
-        raise _misbehaved(origin, "they are those of another server")
+        raise _misbehaved(origin, HomeserverStep.CONTENT, "they are those of another server")
     if not _is_signed_by_itself(published, content):
-        raise _misbehaved(origin, "they are not signed by one of them")
+        raise _misbehaved(origin, HomeserverStep.CONTENT, "they are not signed by one of them")
     return published
 
 
@@ -190,9 +190,9 @@ def _is_key_id(key_id: str) -> bool:
     return key_id.startswith(ALGORITHM_PREFIX) and len(key_id) <= _MAX_KEY_ID
 
 
-def _unreachable(origin: ServerName, detail: str) -> HomeserverUnreachable:
-    return HomeserverUnreachable(f"The signing keys of {origin} could not be fetched: {detail}.")
+def _unreachable(origin: ServerName, step: HomeserverStep, why: str) -> HomeserverUnreachable:
+    return HomeserverUnreachable(f"The signing keys of {origin} could not be fetched: {why}.", step=step)
 
 
-def _misbehaved(origin: ServerName, detail: str) -> HomeserverMisbehaved:
-    return HomeserverMisbehaved(f"The signing keys of {origin} cannot be used: {detail}.")
+def _misbehaved(origin: ServerName, step: HomeserverStep, why: str) -> HomeserverMisbehaved:
+    return HomeserverMisbehaved(f"The signing keys of {origin} cannot be used: {why}.", step=step)

@@ -64,7 +64,7 @@ class Accounts:
             OpenIdTokenRefused, HomeserverUnreachable, HomeserverMisbehaved: as the homeserver answers.
         """
         if not self._policy.using.admits(server_name):
-            raise HomeserverNotAllowed
+            raise HomeserverNotAllowed(f"This identity server does not accept accounts of {server_name}.")
         async with self._register_limits.admit(client_network):
             user_id = await self._homeservers.openid_user_id(server_name, openid_token)
         token = opaque(self._randomness, ACCESS_TOKEN_BYTES)

@@ -135,7 +135,7 @@ def test_its_conf_is_left_as_it_is(old_install: IdentityServer, mailbox: Mailbox
         ),
         # Synapse is on loopback, which is refused unless listed.
         pytest.param(
-            replace(Settings(), whitelist=""), "does not connect to addresses of this kind", id="ip.whitelist"
+            replace(Settings(), whitelist=""), "it has no address that this server connects to", id="ip.whitelist"
         ),
     ],
 )

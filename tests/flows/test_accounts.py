@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
-from identity_server.domain.errors import HomeserverMisbehaved, HomeserverUnreachable, IdentityServerError
+from identity_server.domain.errors import (
+    HomeserverMisbehaved,
+    HomeserverStep,
+    HomeserverUnreachable,
+    IdentityServerError,
+)
 from tests.support.harness import ALICE, Harness, Reply, User, running
 
 
@@ -54,6 +60,24 @@ async def test_homeserver_that_fails_is_told_from_a_bad_token(server: Harness, f
     assert (reply.status, reply.errcode) == (503, "M_UNKNOWN")
     assert reply.json["error"] == failure.message
     assert server.count("accounts") == 0
+
+
+async def test_log_says_which_step_failed_and_more_than_the_caller_may_know(server: Harness) -> None:
+    step = HomeserverStep.FIND
+    server.homeservers.failure = HomeserverUnreachable("no address", step=step, detail="it is in our own network")
+    with structlog.testing.capture_logs() as logs:
+        reply = await server.post("account/register", openid(server))
+        server.homeservers.failure = None
+        await server.post("account/register", openid(server, access_token="stale"))
+    assert reply.json["error"] == "no address"
+    failed, refused = [entry for entry in logs if entry["event"] in {"homeserver.failed", "registration.refused"}]
+    assert (failed["event"], failed["step"], failed["reason"]) == (
+        "homeserver.failed",
+        "find",
+        "it is in our own network",
+    )
+    assert refused["event"] == "registration.refused"
+    assert "OpenID token" in refused["reason"]
 
 
 async def test_only_listed_homeservers_may_register(tmp_path: Path) -> None:

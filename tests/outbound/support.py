@@ -9,6 +9,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -194,11 +195,13 @@ class Internet:
         assert self.dns.transport is not None
         return [self.dns.transport.get_extra_info("sockname")[:2]]
 
-    async def tls_server(self, *names: str, ca: trustme.CA | None = None) -> TlsServer:
-        """A server whose certificate is for `names`."""
+    async def tls_server(
+        self, *names: str, ca: trustme.CA | None = None, not_after: datetime | None = None
+    ) -> TlsServer:
+        """A server whose certificate is for `names`, and good until then."""
         server = TlsServer()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        (ca or self.ca).issue_cert(*names).configure_cert(context)
+        (ca or self.ca).issue_cert(*names, not_after=not_after).configure_cert(context)
         context.sni_callback = lambda _socket, name, _context: server.sni.append(name)
         listener = await asyncio.start_server(server.serve, PUBLIC, 0, ssl=context)
         server.port = listener.sockets[0].getsockname()[1]
@@ -216,6 +219,20 @@ class Internet:
         listener = await asyncio.start_server(accept, host, 0)
         self.stack.push_async_callback(_stop, listener, None)
         return listener.sockets[0].getsockname()[1], accepted
+
+    async def silent_listener(self) -> int:
+        """A port that takes connections and never says a word."""
+        held: list[asyncio.StreamWriter] = []
+        listener = await asyncio.start_server(lambda _, writer: held.append(writer), PUBLIC, 0)
+        self.stack.push_async_callback(_stop, listener, None)
+
+        def hang_up() -> None:
+            for writer in held:
+                writer.transport.abort()
+
+        self.stack.callback(hang_up)
+        port: int = listener.sockets[0].getsockname()[1]
+        return port
 
     def federation(
         self,

@@ -68,7 +68,7 @@ async def refusal(federation: Federation, name: ServerName = HS) -> str:
     with pytest.raises(HomeserverUnreachable) as caught:
         await ask(federation, name)
     assert name in caught.value.message
-    return caught.value.message
+    return caught.value.detail
 
 
 def discovery(federation: Federation) -> Discovery:
