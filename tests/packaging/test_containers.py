@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from identity_server.config import load
+from tests.packaging.test_distributions import build, files_of
 
 _REPOSITORY = Path(__file__).parents[2]
 _COMPOSE = _REPOSITORY / "contrib/compose/compose.yaml"
@@ -38,3 +41,28 @@ def test_image_is_checked_by_its_own_command_and_runs_as_nobody_special() -> Non
     assert 'CMD ["identity-server", "health"]' in last_stage
     assert "\nUSER 993:993\n" in last_stage
     assert "RUN pip" not in last_stage
+
+
+def test_image_gets_the_same_wheel_as_everybody(tmp_path: Path) -> None:
+    """Built from nothing but what the first stage copies, and what .dockerignore lets through."""
+    first_stage = (_REPOSITORY / "Dockerfile").read_text().split("\nFROM ")[1]
+    let_through = {line[1:] for line in (_REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    context = tmp_path / "src"
+    context.mkdir()
+    for line in re.findall(r"^COPY (.*)$", first_stage, re.MULTILINE):
+        *sources, target = shlex.split(line)
+        assert set(sources) <= let_through
+        for source in sources:
+            copy(_REPOSITORY / source, context / (source if target == "./" else target))
+    build(context, tmp_path / "image", "wheel")
+    build(_REPOSITORY, tmp_path / "ours", "wheel")
+
+    [image], [ours] = (tmp_path / "image").iterdir(), (tmp_path / "ours").iterdir()
+    assert files_of(image) == files_of(ours)
+
+
+def copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    else:
+        shutil.copy(source, target)
