@@ -7,10 +7,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fast thorough postgresql e2e fire bench client lock clean
+.PHONY: help run demo test check fast thorough postgresql e2e fire bench client screenshots lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # Only what the server itself needs, so that `make run` is up within a minute.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -90,6 +90,9 @@ bench: $(VENV)/.dev ## Compare with the real Sydent on the same data, in a quart
 client: ## A typed client in Python, made from the API's document, in build/client
 	PYTHON=$(PYTHON) clients/python/install
 	clients/python/generate build/client
+
+screenshots: tests-need ## Pictures of pages and mails, for docs/screens.md
+	$(BIN)/python -m tests.rendering.screenshots docs/images
 
 lock: ## Rewrite the lock files from pyproject.toml
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock
