@@ -24,8 +24,8 @@ from tests.fire.stage import Stage
 from tests.support.harness import hashed
 
 _V2: Final = "/_matrix/identity/v2"
-_REQUEST_SECONDS = 20.0
-_MAIL_SECONDS = 20.0
+_REQUEST_SECONDS = 40.0
+_MAIL_SECONDS = 100.0
 _AT_ONCE = 20
 _LOOKUP = 500
 SETTLES_SECONDS: Final = 2.5
@@ -183,15 +183,23 @@ class Load:
 
     async def _do(self, subject: Subject, value: str, effect: str, path: str, **request: Any) -> Any:
         """Ask for an effect, and write down what became of it."""
-        await self._go_on.wait()
-        self._under_way += 1
-        try:
+        async with self._turn():
             self.ledger.expect(subject, value)
             status, content = await self.ask("POST", path, **request)
-            if status == 200:
-                self.ledger.know(subject, value, effect)
-                return content
-            raise AssertionError(f"{path}: {status} {content}")
+            if status != 200:
+                raise AssertionError(f"{path}: {status} {content}")
+            self.ledger.know(subject, value, effect)
+            return content
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait while everybody is to pause, and be waited for."""
+        # It may have been cleared again before this task had its turn.
+        while not self._go_on.is_set():
+            await self._go_on.wait()
+        self._under_way += 1
+        try:
+            yield
         finally:
             self._under_way -= 1
 
@@ -224,37 +232,27 @@ class Load:
             await self._do(account, "gone", "logged out", "account/logout", network=network, token=token, json={})
 
     async def _register(self, localpart: str, network: int) -> str:
-        await self._go_on.wait()
-        self._under_way += 1
-        try:
+        async with self._turn():
             openid = self._homeserver.openid(localpart)
             status, content = await self.ask("POST", "account/register", network=network, json=openid)
             assert status == 200, content
             token: str = content["token"]
             account = Subject(Kind.ACCOUNT, token)
             self.ledger.know(account, "owes terms", "registered")
-        finally:
-            self._under_way -= 1
         return token
 
     async def _invite(self, user_id: str, address: str, network: int, token: str) -> None:
         invite = {"medium": "email", "address": address, "room_id": "!room:example.org", "sender": user_id}
-        await self._go_on.wait()
-        self._under_way += 1
-        try:
+        async with self._turn():
             status, content = await self.ask("POST", "store-invite", network=network, token=token, json=invite)
             assert status == 200, content
             key = Subject(Kind.INVITE, content["public_keys"][1]["public_key"])
             self.ledger.know(key, "valid", "invited")
             self.ledger.invited.append((content["token"], address))
-        finally:
-            self._under_way -= 1
 
     async def _prove(self, address: str, network: int, token: str) -> str:
         """A validated session of an address."""
-        await self._go_on.wait()
-        self._under_way += 1
-        try:
+        async with self._turn():
             body = {"client_secret": _SECRET, "email": address, "send_attempt": 1}
             status, content = await self.ask(
                 "POST", "validate/email/requestToken", network=network, token=token, json=body
@@ -264,8 +262,6 @@ class Load:
             session = Subject(Kind.SESSION, sid)
             self.ledger.know(session, "open", "asked for a mail")
             self.ledger.mailed.append(address)
-        finally:
-            self._under_way -= 1
         mailed = await self._relay.token_for(address, seconds=_MAIL_SECONDS)
         body = {"sid": sid, "client_secret": _SECRET, "token": mailed}
         await self._do(

@@ -69,6 +69,11 @@ class Proof:
         self._begun = time.monotonic()
         self._is_recorded = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as much is to be done as was promised."""
+        return self._full
+
     def rounds(self, *, quick: int, full: int) -> int:
         """How often it is to be done."""
         return full if self._full else quick

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,9 +78,25 @@ class PostgresqlServer:
                 raise AssertionError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
             time.sleep(0.01)
 
-    def stop(self) -> None:
-        """End every session, and then the server, as an operator does; its data stays."""
-        self._end(signal.SIGINT)
+    def stop(self, *, at_once: bool = False) -> None:
+        """End every session, and then the server, as an operator does; its data stays.
+
+        Args:
+            at_once: end it as a crash would, so that it has to recover when it is started.
+        """
+        self._end(signal.SIGQUIT if at_once else signal.SIGINT)
+
+    def freeze(self) -> None:
+        """Let none of its processes go on, as on a machine that hangs; nobody is told."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def cut(self) -> None:
+        """Cut every session but the one that does it."""
+        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
 
     def remove(self) -> None:
         """End it, and leave nothing of it."""
@@ -93,6 +110,14 @@ class PostgresqlServer:
     def execute(self, *statements: str, database: str = _SUPERUSER) -> None:
         """Execute statements, each by itself."""
         in_a_thread(execute(self.folder, database, statements))
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        # Sessions are groups of their own.
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for pid in [self._process.pid, *map(int, children)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _end(self, how: signal.Signals) -> None:
         assert self._process is not None
