@@ -6,17 +6,29 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from identity_server.domain.account import Account
 from identity_server.domain.account_holdings import TokenTimes
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
 from identity_server.storage.bulk import delete_some
-from identity_server.storage.connection import Connection
+from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.tables import accepted_terms, access_tokens, accounts
 
 _AT_ONCE = 1_000
+
+_terms = accepted_terms.c
+_FIND_ACCOUNT = Prepared(select(accounts).where(accounts.c.user_id == bindparam("user_id")))
+_ADD_ACCOUNT = Prepared(insert(accounts))
+_LIST_ACCEPTED = Prepared(
+    select(_terms.policy_id, _terms.version, _terms.language, _terms.url).where(
+        _terms.user_id == bindparam("user_id")
+    )
+)
+_ADD_TOKEN = Prepared(insert(access_tokens))
+_FIND_TOKEN = Prepared(select(access_tokens).where(access_tokens.c.token_digest == bindparam("digest")))
+_REMOVE_TOKEN = Prepared(delete(access_tokens).where(access_tokens.c.token_digest == bindparam("digest")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +48,15 @@ class Accounts:
     async def add_if_new(self, user_id: UserId, *, now_ms: int) -> None:
         """Make sure that the account exists; an existing one keeps everything, its consent above all."""
         if not await self.exists(user_id):
-            await self._connection.execute(insert(accounts).values(user_id=user_id, created_at_ms=now_ms))
+            await self._connection.execute(_ADD_ACCOUNT, {"user_id": user_id, "created_at_ms": now_ms})
 
     async def exists(self, user_id: UserId) -> bool:
         """Whether there is an account of this Matrix ID."""
-        found = await self._connection.execute(select(accounts.c.user_id).where(accounts.c.user_id == user_id))
-        return found.first() is not None
+        return await self.find(user_id) is not None
 
     async def list_accepted(self, user_id: UserId) -> frozenset[Acceptance]:
         """Everything that the account ever accepted."""
-        columns = (
-            accepted_terms.c.policy_id,
-            accepted_terms.c.version,
-            accepted_terms.c.language,
-            accepted_terms.c.url,
-        )
-        rows = await self._connection.execute(select(*columns).where(accepted_terms.c.user_id == user_id))
+        rows = await self._connection.execute(_LIST_ACCEPTED, {"user_id": user_id})
         return frozenset(Acceptance(*row) for row in rows)
 
     async def list_accepted_with_times(self, user_id: UserId) -> list[tuple[Acceptance, int]]:
@@ -66,17 +71,13 @@ class Accounts:
 
     async def find(self, user_id: UserId) -> StoredAccount | None:
         """The account itself, if there is one."""
-        columns = accounts.c.created_at_ms, accounts.c.agreed_master_version
-        row = (await self._connection.execute(select(*columns).where(accounts.c.user_id == user_id))).first()
-        return None if row is None else StoredAccount(*row)
+        row = (await self._connection.execute(_FIND_ACCOUNT, {"user_id": user_id})).first()
+        return None if row is None else StoredAccount(row.created_at_ms, row.agreed_master_version)
 
     async def find_agreed_master_version(self, user_id: UserId) -> str | None:
         """The version of a Sydent terms file that the account has agreed to, if any."""
-        row = await self._connection.execute(
-            select(accounts.c.agreed_master_version).where(accounts.c.user_id == user_id)
-        )
-        version: str | None = row.scalar_one_or_none()
-        return version
+        found = await self.find(user_id)
+        return None if found is None else found.agreed_master_version
 
     async def accept(self, user_id: UserId, acceptances: Collection[Acceptance], *, now_ms: int) -> None:
         """Remember acceptances; what was accepted before keeps its first time."""
@@ -118,21 +119,12 @@ class AccessTokens:
 
     async def add(self, digest: bytes, user_id: UserId, *, now_ms: int) -> None:
         """Store a new token."""
-        await self._connection.execute(
-            insert(access_tokens).values(
-                token_digest=digest, user_id=user_id, created_at_ms=now_ms, last_used_at_ms=now_ms
-            )
-        )
+        row = {"token_digest": digest, "user_id": user_id, "created_at_ms": now_ms, "last_used_at_ms": now_ms}
+        await self._connection.execute(_ADD_TOKEN, row)
 
     async def find(self, digest: bytes) -> Account | None:
         """The account that a token stands for, with the token's last recorded use."""
-        row = (
-            await self._connection.execute(
-                select(access_tokens.c.user_id, access_tokens.c.last_used_at_ms).where(
-                    access_tokens.c.token_digest == digest
-                )
-            )
-        ).first()
+        row = (await self._connection.execute(_FIND_TOKEN, {"digest": digest})).first()
         if row is None:
             return None
         return Account(
@@ -153,7 +145,7 @@ class AccessTokens:
     async def remove(self, digest: bytes) -> None:
         """Forget a token."""
         self.revoked = True
-        await self._connection.execute(delete(access_tokens).where(access_tokens.c.token_digest == digest))
+        await self._connection.execute(_REMOVE_TOKEN, {"digest": digest})
 
     async def record_use(self, digests: Collection[bytes], *, now_ms: int) -> None:
         """Note that these tokens were used today."""

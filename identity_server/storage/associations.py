@@ -9,13 +9,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, literal_column, select
+from sqlalchemy import Integer, Row, bindparam, delete, func, insert, literal_column, select
 
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.storage.bulk import delete_some, insert_many
-from identity_server.storage.connection import Connection
-from identity_server.storage.sealing import Sealer, is_one_of
+from identity_server.storage.connection import Connection, Prepared
+from identity_server.storage.sealing import Sealer, is_among, is_one_of
 from identity_server.storage.tables import association_changes, associations
 
 _ADDRESS = "associations.sealed_address"
@@ -24,6 +24,32 @@ _REMOVED = "removed"
 _STORED = [associations.c[name] for name in ("address_blind", "id", "user_id", "ts", "visibility")]
 # PostgreSQL takes 32 767 parameters in one statement, SQLite about as many.
 _AT_ONCE = 5_000
+
+_feed = association_changes.c
+_FIND = Prepared(select(associations).where(is_among(associations.c.address_blind, "blinds")))
+_ADD = Prepared(insert(associations))
+_REMOVE = Prepared(delete(associations).where(associations.c.id == bindparam("id")))
+_RECORD = Prepared(insert(association_changes))
+_LIST_BY_ID = Prepared(select(associations).where(associations.c.id.in_(bindparam("ids"))))
+_LIST_BY_USER = Prepared(
+    select(associations)
+    .where(associations.c.user_id == bindparam("user_id"))
+    .order_by(associations.c.ts, associations.c.id)
+)
+_FIND_CHANGES = Prepared(select(association_changes).where(_feed.change_seq.in_(bindparam("seqs"))))
+_LIST_CHANGES = Prepared(
+    select(association_changes)
+    .where(_feed.change_seq > bindparam("after_seq"))
+    .order_by(_feed.change_seq)
+    .limit(bindparam("limit", type_=Integer))
+)
+# Asked for both at once, SQLite would go through all of it.
+_FEED_BOUNDS = Prepared(
+    select(
+        select(func.min(_feed.change_seq)).scalar_subquery().label("oldest"),
+        select(func.max(_feed.change_seq)).scalar_subquery().label("newest"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +105,7 @@ class Associations:
         await self._add(association_id, association, now_ms=now_ms)
 
     async def _add(self, association_id: int, association: Association, *, now_ms: int) -> None:
-        await self._connection.execute(insert(associations).values(**self._to_row(association_id, association)))
+        await self._connection.execute(_ADD, self._to_row(association_id, association))
         await self._record(association_id, _ADDED, now_ms)
 
     async def remove(self, threepid: Threepid, *, now_ms: int) -> Association | None:
@@ -87,7 +113,7 @@ class Associations:
         row = await self._find_row(threepid)
         if row is None:
             return None
-        await self._connection.execute(delete(associations).where(associations.c.id == row.id))
+        await self._connection.execute(_REMOVE, {"id": row.id})
         await self._record(row.id, _REMOVED, now_ms)
         return self._from_row(row)
 
@@ -127,11 +153,7 @@ class Associations:
 
     async def list_by_user(self, user_id: UserId) -> list[Association]:
         """What is bound to a Matrix ID; the oldest first."""
-        rows = await self._connection.execute(
-            select(associations)
-            .where(associations.c.user_id == user_id)
-            .order_by(associations.c.ts, associations.c.id)
-        )
+        rows = await self._connection.execute(_LIST_BY_USER, {"user_id": user_id})
         return [self._from_row(row) for row in rows]
 
     async def list_expired_phones(self, *, before_ms: int, limit: int) -> list[int]:
@@ -160,24 +182,21 @@ class Associations:
         """Those of these associations that are still there."""
         if not ids:
             return []
-        rows = await self._connection.execute(select(associations).where(associations.c.id.in_(ids)))
+        rows = await self._connection.execute(_LIST_BY_ID, {"ids": ids})
         return [(row.id, self._from_row(row)) for row in rows]
 
     async def list_changes(self, *, after_seq: int, limit: int, missing: Collection[int] = ()) -> list[Change]:
         """The next entries of the feed, and those of the `missing` that have come since."""
-        feed = association_changes.c
-        # No database takes any number of parameters in one statement; what is left out is asked for next time.
-        late = select(association_changes).where(feed.change_seq.in_(sorted(missing)[:limit]))
-        new = select(association_changes).where(feed.change_seq > after_seq).order_by(feed.change_seq).limit(limit)
-        rows = [*(await self._connection.execute(late)).all()] if missing else []
-        rows += (await self._connection.execute(new)).all()
+        rows: list[Row[*tuple[Any, ...]]] = []
+        if missing:
+            # No database takes any number of parameters in one statement; what is left out is asked for next time.
+            rows += await self._connection.execute(_FIND_CHANGES, {"seqs": sorted(missing)[:limit]})
+        rows += await self._connection.execute(_LIST_CHANGES, {"after_seq": after_seq, "limit": limit})
         return [Change(row.change_seq, row.association_id, row.kind == _ADDED) for row in rows]
 
     async def find_change(self, seq: int) -> Change | None:
         """One entry of the feed, if it hasn't been trimmed."""
-        row = (
-            await self._connection.execute(select(association_changes).where(association_changes.c.change_seq == seq))
-        ).first()
+        row = (await self._connection.execute(_FIND_CHANGES, {"seqs": [seq]})).first()
         return None if row is None else Change(row.change_seq, row.association_id, row.kind == _ADDED)
 
     async def settled_seq(self, *, before_ms: int | None) -> int:
@@ -190,11 +209,7 @@ class Associations:
 
     async def feed_bounds(self) -> tuple[int, int]:
         """The oldest and the newest number in the feed; it begins with 0, which is trimmed in time like all others."""
-        # Asked for both at once, SQLite would go through all of it.
-        oldest, newest = (
-            select(end(association_changes.c.change_seq)).scalar_subquery() for end in (func.min, func.max)
-        )
-        row = (await self._connection.execute(select(oldest, newest))).one()
+        row = (await self._connection.execute(_FEED_BOUNDS)).one()
         return row[0] or 0, row[1] or 0
 
     async def first_change_at_ms(self, *, after_seq: int) -> int | None:
@@ -216,14 +231,11 @@ class Associations:
         return await delete_some(self._connection, association_changes, over, by=feed.change_seq, limit=limit)
 
     async def _find_row(self, threepid: Threepid) -> Row[Any] | None:
-        theirs = self._sealer.is_blind_of(associations.c.address_blind, threepid)
-        return (await self._connection.execute(select(associations).where(theirs))).first()
+        return (await self._connection.execute(_FIND, {"blinds": self._sealer.blinds(threepid)})).first()
 
     async def _record(self, association_id: int, kind: str, now_ms: int) -> None:
         self.changed = True
-        await self._connection.execute(
-            insert(association_changes).values(association_id=association_id, kind=kind, at_ms=now_ms)
-        )
+        await self._connection.execute(_RECORD, {"association_id": association_id, "kind": kind, "at_ms": now_ms})
 
     async def _record_all(self, ids: Sequence[int], kind: str, now_ms: int) -> None:
         self.changed = True

@@ -13,11 +13,11 @@ from sqlalchemy import Row, Table, insert, select
 
 from identity_server.domain.audit import AuditEntry, AuditEvent, Subject, subject_parts
 from identity_server.domain.identifiers import ServerName
-from identity_server.storage.connection import Connection
+from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.sealing import COMMITMENT_BYTES, Sealer, same_digest
 from identity_server.storage.tables import audit_chain, audit_pending
 
-_INSERT = insert(audit_pending)
+_ADD = Prepared(insert(audit_pending))
 
 
 class Audit:
@@ -48,7 +48,7 @@ class Audit:
         blank = AuditEntry(self._sealer.salt(), now_ms, event.value, server_name, count, self._sealer.key_id, ())
         subjects = tuple(self._about(blank, subject) for subject in about)
         entry = replace(blank, commitments=(self._to_all(blank, subjects), *subjects))
-        await self._connection.execute(_INSERT, entry_to_row(entry))
+        await self._connection.execute(_ADD, entry_to_row(entry))
 
     def is_genuine(self, entry: AuditEntry) -> bool | None:
         """Whether it is as this server wrote it; None if it is keyed by a root key that isn't known."""

@@ -17,8 +17,10 @@ from identity_server.domain.audit import AuditEntry, AuditEvent
 from identity_server.domain.audit_chain import Link, LinkedEntry, Statement
 from identity_server.storage.audit import entry_from_row, entry_to_row
 from identity_server.storage.bulk import insert_many
-from identity_server.storage.connection import Connection
+from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.tables import audit_chain, audit_heads, audit_pending
+
+_IS_WAITED_FOR = Prepared(select(audit_pending.c.id).limit(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class AuditChain:
 
     async def is_waited_for(self) -> bool:
         """Whether any entry isn't linked yet."""
-        return (await self._connection.execute(select(audit_pending.c.id).limit(1))).first() is not None
+        return (await self._connection.execute(_IS_WAITED_FOR)).first() is not None
 
     async def waiting_since_ms(self) -> int | None:
         """When the first entry was written that isn't linked yet; None if all are."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import insert, select, update
 
-from identity_server.storage.connection import Connection
+from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.tables import chores
+
+_NEXT = Prepared(select(chores.c.name, chores.c.run_at_ms))
 
 
 class Chores:
@@ -16,7 +18,7 @@ class Chores:
 
     async def next_run_at_ms(self) -> dict[str, int]:
         """When each chore is due, or its holder's lease runs out; chores that were never done are missing."""
-        rows = await self._connection.execute(select(chores.c.name, chores.c.run_at_ms))
+        rows = await self._connection.execute(_NEXT)
         return {row.name: row.run_at_ms for row in rows}
 
     async def claim(self, name: str, *, holder: str, now_ms: int, lease_ms: int) -> bool:

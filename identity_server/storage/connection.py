@@ -38,32 +38,41 @@ class Prepared:
 
 
 class Compiled:
-    """A statement as text, with what makes values of parameters and of rows from those of the driver.
+    """A statement as text, with what makes values for the driver from parameters, and values from those of its rows."""
 
-    Attributes:
-        sql: the text; None if it depends on the values, as a list of them does.
-    """
-
-    def __init__(self, statement: Executable, dialect: Dialect, names: list[str]) -> None:
+    def __init__(self, statement: Executable, dialect: Dialect, names: Sequence[str]) -> None:
         assert isinstance(statement, ClauseElement)
         compiled: Any = statement.compile(dialect=dialect, column_keys=names)
-        self.sql: str | None = None if "POSTCOMPILE" in str(compiled) else str(compiled)
+        self._sql = str(compiled)
         self._names = frozenset(names)
-        binds, order = compiled.binds, compiled.positiontup or ()
-        self._fixed = {name: value for name, value in compiled.params.items() if not binds[name].required}
-        self._order = [(name, binds[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in order]
+        self._lists = [name for name, bound in compiled.binds.items() if bound.expanding]
+        self._fixed = {name: value for name, value in compiled.params.items() if not compiled.binds[name].required}
+        types = [(name, compiled.binds[name].type.dialect_impl(dialect)) for name in compiled.positiontup or ()]
+        self._order = [(name, type_.bind_processor(dialect)) for name, type_ in types]
         columns = list(getattr(statement, "selected_columns", ()))
         self._metadata = SimpleResultMetaData([column.key for column in columns])
         processors = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
         self._processors = [(place, each) for place, each in enumerate(processors) if each is not None]
 
-    def values(self, parameters: Parameters) -> list[Any]:
-        """The values in the order of the text."""
+    def bind(self, parameters: Parameters) -> tuple[str, Sequence[Any]]:
+        """The text, and the values in its order."""
         assert parameters.keys() == self._names, "a statement that is built once always gets the same parameters"
-        known = {**self._fixed, **parameters}
-        return [known[name] if process is None else process(known[name]) for name, process in self._order]
+        known = {**self._fixed, **parameters} if self._fixed else parameters
+        if self._lists:
+            return self._bind_lists(known)
+        return self._sql, [known[name] if make is None else make(known[name]) for name, make in self._order]
 
-    def answer(self, rows: list[Any], rowcount: int) -> Answer:
+    def _bind_lists(self, known: Parameters) -> tuple[str, Sequence[Any]]:
+        sql = self._sql
+        values: list[Any] = []
+        for name in self._lists:
+            sql = sql.replace(f"(__[POSTCOMPILE_{name}])", f"({', '.join('?' * len(known[name]))})")
+        for name, make in self._order:
+            some = known[name] if name in self._lists else [known[name]]
+            values += some if make is None else map(make, some)
+        return sql, values
+
+    def answer(self, rows: Sequence[Any], rowcount: int) -> Answer:
         """What the driver has returned, as SQLAlchemy would return it."""
         if self._processors:
             rows = [self._processed(row) for row in rows]
@@ -83,7 +92,7 @@ class Answer(IteratorResult[*tuple[Any, ...]]):
         rowcount, returns_rows: as `CursorResult` has them.
     """
 
-    def __init__(self, metadata: SimpleResultMetaData, rows: list[Any], rowcount: int) -> None:
+    def __init__(self, metadata: SimpleResultMetaData, rows: Sequence[Any], rowcount: int) -> None:
         super().__init__(metadata, iter(rows))
         self.rowcount = rowcount
         self.returns_rows = bool(metadata.keys)

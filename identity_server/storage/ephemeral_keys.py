@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from identity_server.storage.bulk import delete_some
-from identity_server.storage.connection import Connection
+from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.tables import ephemeral_keys
+
+_ADD = Prepared(insert(ephemeral_keys))
+_IS_VALID = Prepared(
+    select(ephemeral_keys.c.public_key).where(
+        ephemeral_keys.c.public_key == bindparam("key"),
+        ephemeral_keys.c.revoked.is_(False),
+        ephemeral_keys.c.valid_until_ms > bindparam("now_ms"),
+    )
+)
 
 
 class EphemeralKeys:
@@ -17,11 +26,8 @@ class EphemeralKeys:
 
     async def add(self, public_key: bytes, *, now_ms: int, valid_until_ms: int) -> None:
         """Give out a key."""
-        await self._connection.execute(
-            insert(ephemeral_keys).values(
-                public_key=public_key, created_at_ms=now_ms, valid_until_ms=valid_until_ms, revoked=False
-            )
-        )
+        row = {"created_at_ms": now_ms, "valid_until_ms": valid_until_ms, "revoked": False}
+        await self._connection.execute(_ADD, {"public_key": public_key} | row)
 
     async def remove(self, public_key: bytes) -> None:
         """Take back a key that nobody has seen."""
@@ -35,13 +41,7 @@ class EphemeralKeys:
 
     async def is_valid(self, public_key: bytes, *, now_ms: int) -> bool:
         """Whether this key was given out here, isn't revoked and isn't over."""
-        found = await self._connection.execute(
-            select(ephemeral_keys.c.public_key).where(
-                ephemeral_keys.c.public_key == public_key,
-                ephemeral_keys.c.revoked.is_(False),
-                ephemeral_keys.c.valid_until_ms > now_ms,
-            )
-        )
+        found = await self._connection.execute(_IS_VALID, {"key": public_key, "now_ms": now_ms})
         return found.first() is not None
 
     async def cleanup(self, *, now_ms: int, limit: int) -> int:

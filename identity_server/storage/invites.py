@@ -6,18 +6,34 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.invite import Invite
 from identity_server.storage.bulk import delete_some
-from identity_server.storage.connection import Connection
-from identity_server.storage.sealing import Sealer, token_digest
+from identity_server.storage.connection import Connection, Prepared
+from identity_server.storage.sealing import Sealer, is_among, token_digest
 from identity_server.storage.tables import invites
 
 _ADDRESS = "invites.sealed_address"
 _DETAILS = "invites.sealed_details"
 _EVER = 0
+
+_waiting = (
+    is_among(invites.c.address_blind, "blinds"),
+    invites.c.taken_at_ms.is_(None),
+    invites.c.expires_at_ms > bindparam("now_ms"),
+)
+_ADD = Prepared(insert(invites))
+_FIND_BY_TOKEN = Prepared(
+    select(invites).where(
+        invites.c.token_digest == bindparam("digest"), invites.c.expires_at_ms > bindparam("now_ms")
+    )
+)
+_LOOKUP = Prepared(select(invites).where(invites.c.id == bindparam("id")))
+_LIST_WAITING = Prepared(select(invites).where(*_waiting).order_by(invites.c.created_at_ms, invites.c.id))
+_TAKE_WAITING = Prepared(update(invites).where(*_waiting))
+_REMOVE = Prepared(delete(invites).where(invites.c.id.in_(bindparam("ids"))))
 
 
 class Invites:
@@ -37,35 +53,31 @@ class Invites:
             "brand": invite.brand,
             "languages": list(invite.languages),
         }
-        await self._connection.execute(
-            insert(invites).values(
-                id=invite.id,
-                medium=invite.threepid.medium.value,
-                address_blind=self._sealer.blind(invite.threepid),
-                token_digest=token_digest(invite.token),
-                public_key=invite.public_key,
-                sender=invite.sender,
-                key_id=self._sealer.key_id,
-                sealed_address=self._sealer.seal(_ADDRESS, invite.id, invite.threepid.address),
-                sealed_details=self._sealer.seal(_DETAILS, invite.id, json.dumps(details)),
-                created_at_ms=invite.created_at_ms,
-                expires_at_ms=invite.expires_at_ms,
-                taken_at_ms=taken_at_ms,
-            )
-        )
+        row = {
+            "id": invite.id,
+            "medium": invite.threepid.medium.value,
+            "address_blind": self._sealer.blind(invite.threepid),
+            "token_digest": token_digest(invite.token),
+            "public_key": invite.public_key,
+            "sender": invite.sender,
+            "key_id": self._sealer.key_id,
+            "sealed_address": self._sealer.seal(_ADDRESS, invite.id, invite.threepid.address),
+            "sealed_details": self._sealer.seal(_DETAILS, invite.id, json.dumps(details)),
+            "created_at_ms": invite.created_at_ms,
+            "expires_at_ms": invite.expires_at_ms,
+            "taken_at_ms": taken_at_ms,
+        }
+        await self._connection.execute(_ADD, row)
 
     async def find_by_token(self, token: str, *, now_ms: int) -> Invite | None:
         """The invite of a token, taken along by a binding or not."""
-        row = (
-            await self._connection.execute(
-                select(invites).where(invites.c.token_digest == token_digest(token), invites.c.expires_at_ms > now_ms)
-            )
-        ).first()
+        which = {"digest": token_digest(token), "now_ms": now_ms}
+        row = (await self._connection.execute(_FIND_BY_TOKEN, which)).first()
         return None if row is None else self._from_row(row)
 
     async def lookup(self, invite_id: int) -> Invite | None:
         """The invite of this id."""
-        row = (await self._connection.execute(select(invites).where(invites.c.id == invite_id))).first()
+        row = (await self._connection.execute(_LOOKUP, {"id": invite_id})).first()
         return None if row is None else self._from_row(row)
 
     async def list_all(self, *, now_ms: int, limit: int) -> list[tuple[Invite, bool]]:
@@ -100,18 +112,10 @@ class Invites:
 
     async def take(self, threepid: Threepid, *, now_ms: int) -> list[Invite]:
         """The waiting invites of an address, which from now on belong to the binding that takes them."""
-        waiting = [
-            self._sealer.is_blind_of(invites.c.address_blind, threepid),
-            invites.c.taken_at_ms.is_(None),
-            invites.c.expires_at_ms > now_ms,
-        ]
-        rows = (
-            await self._connection.execute(
-                select(invites).where(*waiting).order_by(invites.c.created_at_ms, invites.c.id)
-            )
-        ).all()
+        which = {"blinds": self._sealer.blinds(threepid), "now_ms": now_ms}
+        rows = (await self._connection.execute(_LIST_WAITING, which)).all()
         if rows:
-            await self._connection.execute(update(invites).where(*waiting).values(taken_at_ms=now_ms))
+            await self._connection.execute(_TAKE_WAITING, which | {"taken_at_ms": now_ms})
         return [self._from_row(row) for row in rows]
 
     async def release(self, ids: Collection[int]) -> None:
@@ -122,7 +126,7 @@ class Invites:
         """Remove invites, private keys and all; their public keys live on. Returns how many."""
         if not ids:
             return 0
-        result = await self._connection.execute(delete(invites).where(invites.c.id.in_(list(ids))))
+        result = await self._connection.execute(_REMOVE, {"ids": list(ids)})
         return result.rowcount
 
     async def cleanup(self, *, now_ms: int, limit: int) -> int:

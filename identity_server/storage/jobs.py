@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, delete, func, insert, or_, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, or_, select, update
 
 from identity_server.domain.durations import MINUTE_MS
-from identity_server.storage.connection import Connection
+from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.sealing import SealBroken, Sealer
 from identity_server.storage.tables import jobs
 
@@ -22,6 +22,12 @@ _log = structlog.get_logger(__name__)
 
 LEASE_MS = MINUTE_MS
 _PAYLOAD = "jobs.sealed_payload"
+
+_claimed = jobs.c.id == bindparam("of_id"), jobs.c.lease == bindparam("of_lease")
+_ADD = Prepared(insert(jobs))
+_FINISH = Prepared(delete(jobs).where(*_claimed))
+_POSTPONE = Prepared(update(jobs).where(*_claimed))
+_NEXT = Prepared(select(func.min(jobs.c.run_at_ms)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,7 @@ class Jobs:
 
     async def remove(self, job_id: int) -> None:
         """Take back a job that nobody has begun."""
-        await self._connection.execute(delete(jobs).where(jobs.c.id == job_id, jobs.c.lease == 0))
+        await self._connection.execute(_FINISH, {"of_id": job_id, "of_lease": 0})
 
     async def _insert(
         self,
@@ -163,20 +169,19 @@ class Jobs:
         queue: str,
         lease: int,
     ) -> None:
-        await self._connection.execute(
-            insert(jobs).values(
-                id=job_id,
-                kind=kind,
-                queue=queue,
-                key_id=self._sealer.key_id,
-                sealed_payload=self._sealer.seal(_PAYLOAD, job_id, json.dumps(payload)),
-                attempts=0,
-                created_at_ms=now_ms,
-                run_at_ms=run_at_ms,
-                lease=lease,
-                expires_at_ms=expires_at_ms,
-            )
-        )
+        row = {
+            "id": job_id,
+            "kind": kind,
+            "queue": queue,
+            "key_id": self._sealer.key_id,
+            "sealed_payload": self._sealer.seal(_PAYLOAD, job_id, json.dumps(payload)),
+            "attempts": 0,
+            "created_at_ms": now_ms,
+            "run_at_ms": run_at_ms,
+            "lease": lease,
+            "expires_at_ms": expires_at_ms,
+        }
+        await self._connection.execute(_ADD, row)
 
     async def claim(self, *, now_ms: int, limit: int, busy_queues: Collection[str] = ()) -> list[Job]:
         """Take a lease on jobs that are due: the earliest of each queue, and none of a queue that is busy.
@@ -210,16 +215,12 @@ class Jobs:
 
     async def finish(self, job: Job) -> bool:
         """The job is done, or given up: nothing of it stays. False if the lease was lost."""
-        result = await self._connection.execute(delete(jobs).where(jobs.c.id == job.id, jobs.c.lease == job.lease))
-        return result.rowcount > 0
+        return (await self._connection.execute(_FINISH, _held(job))).rowcount > 0
 
     async def postpone(self, job: Job, *, run_at_ms: int) -> None:
         """Give the lease back and try again then."""
-        await self._connection.execute(
-            update(jobs)
-            .where(jobs.c.id == job.id, jobs.c.lease == job.lease)
-            .values(attempts=job.attempts + 1, run_at_ms=run_at_ms, lease=-job.lease)
-        )
+        free = {"attempts": job.attempts + 1, "run_at_ms": run_at_ms, "lease": -job.lease}
+        await self._connection.execute(_POSTPONE, _held(job) | free)
 
     async def list_page(self, *, after_id: int, since_ms: int, limit: int) -> list[Job]:
         """The next jobs in the order of their ids that were added since then, whoever holds them."""
@@ -249,7 +250,7 @@ class Jobs:
 
     async def next_run_at_ms(self) -> int | None:
         """When the next job is due; None if there is none."""
-        value: int | None = (await self._connection.execute(select(func.min(jobs.c.run_at_ms)))).scalar_one()
+        value: int | None = (await self._connection.execute(_NEXT)).scalar_one()
         return value
 
     async def list_waiting(self) -> list[Waiting]:
@@ -296,3 +297,7 @@ class Jobs:
     def _from_row(self, row: Row[Any], *, lease: int) -> Job:
         payload = json.loads(self._sealer.open(_PAYLOAD, row.id, row.key_id, row.sealed_payload))
         return Job(row.id, row.kind, row.queue, payload, row.attempts, lease, row.expires_at_ms)
+
+
+def _held(job: Job) -> dict[str, int]:
+    return {"of_id": job.id, "of_lease": job.lease}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from sqlalchemy import delete, insert, select, update
 
 from identity_server.domain.hashing import Pepper
-from identity_server.storage.connection import Connection
+from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.tables import peppers
+
+_LIST = Prepared(select(peppers).order_by(peppers.c.id))
 
 
 class Peppers:
@@ -27,7 +29,7 @@ class Peppers:
 
     async def list(self) -> list[Pepper]:
         """All peppers, the oldest first."""
-        rows = await self._connection.execute(select(peppers).order_by(peppers.c.id))
+        rows = await self._connection.execute(_LIST)
         return [Pepper(row.id, row.value, row.created_at_ms, row.retired_at_ms) for row in rows]
 
     async def retire_before(self, pepper_id: int, *, now_ms: int) -> int:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.storage.bulk import delete_some
-from identity_server.storage.connection import Connection
-from identity_server.storage.sealing import Sealer, is_one_of
+from identity_server.storage.connection import Connection, Prepared
+from identity_server.storage.sealing import Sealer, is_among
 from identity_server.storage.tables import rate_limits
 
 _PURPOSE = "rate limit"
 
 # No database takes any number of parameters in one statement.
 _AT_ONCE = 500
+
+_FIND = Prepared(select(rate_limits).where(is_among(rate_limits.c.key_digest, "digests")))
+_ADD = Prepared(insert(rate_limits))
+_REPLACE = Prepared(update(rate_limits).where(rate_limits.c.key_digest == bindparam("of_digest")))
+_REMOVE = Prepared(delete(rate_limits).where(rate_limits.c.key_digest == bindparam("digest")))
 
 
 class RateLimits:
@@ -32,13 +37,12 @@ class RateLimits:
         Raises:
             RateLimited: it is used up.
         """
-        theirs = self._sealer.is_digest_of(rate_limits.c.key_digest, _PURPOSE, name, caller)
-        row = (await self._connection.execute(select(rate_limits).where(theirs))).one_or_none()
+        digests = self._sealer.digests(_PURPOSE, name, caller)
+        row = (await self._connection.execute(_FIND, {"digests": digests})).one_or_none()
         allowed, value = limit.take(None if row is None else row.whole_again_at_ms, now_ms=now_ms, cost=cost)
         if not allowed:
             raise RateLimited(retry_after_ms=value, limit=name)
-        digest = self._sealer.digest(_PURPOSE, name, caller)
-        await self._put(digest, before=None if row is None else row.key_digest, whole_again_at_ms=value)
+        await self._put(digests[0], before=None if row is None else row.key_digest, whole_again_at_ms=value)
 
     async def take_place(self, name: str, caller: str, *, places: int, window_ms: int, now_ms: int) -> bytes:
         """Use one of the caller's places, each of which is free again after the window.
@@ -51,8 +55,7 @@ class RateLimits:
         """
         digests = [self._sealer.digests(_PURPOSE, name, caller, str(place)) for place in range(places)]
         newest_of = {each: of_place[0] for of_place in digests for each in of_place}
-        theirs = is_one_of(rate_limits.c.key_digest, newest_of)
-        rows = await self._connection.execute(select(rate_limits).where(theirs))
+        rows = await self._connection.execute(_FIND, {"digests": list(newest_of)})
         taken = {newest_of[row.key_digest]: row for row in rows}
         free_at = {digest: row.whole_again_at_ms for digest, row in taken.items()}
         chosen = min((newest for newest, *_ in digests), key=lambda digest: free_at.get(digest, 0))
@@ -64,16 +67,15 @@ class RateLimits:
 
     async def give_back(self, place: bytes) -> None:
         """Free a place that `take_place` gave."""
-        await self._connection.execute(delete(rate_limits).where(rate_limits.c.key_digest == place))
+        await self._connection.execute(_REMOVE, {"digest": place})
 
     async def _put(self, digest: bytes, *, before: bytes | None, whole_again_at_ms: int) -> None:
         """Store under the newest key's digest what may have been under an earlier one's."""
         values = {"key_digest": digest, "whole_again_at_ms": whole_again_at_ms}
         if before is None:
-            await self._connection.execute(insert(rate_limits).values(values))
+            await self._connection.execute(_ADD, values)
         else:
-            row = rate_limits.c.key_digest == before
-            await self._connection.execute(update(rate_limits).where(row).values(values))
+            await self._connection.execute(_REPLACE, {"of_digest": before} | values)
 
     async def forget(self, counted: Collection[tuple[str, ...]]) -> int:
         """Forget limits, each by its name, whom it counts, and where it has places the number of one.

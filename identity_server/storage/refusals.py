@@ -10,13 +10,17 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, delete, insert, select
 
 from identity_server.domain.identifiers import Threepid
-from identity_server.storage.connection import Connection
-from identity_server.storage.sealing import Sealer, is_one_of
+from identity_server.storage.connection import Connection, Prepared
+from identity_server.storage.sealing import Sealer, is_among, is_one_of
 from identity_server.storage.tables import refused_addresses
 
 PURPOSE = "refused address"
 """What the digests of addresses here are for, and no other."""
 _AT_ONCE = 500
+
+_FIND = Prepared(
+    select(refused_addresses.c.refused_at_ms).where(is_among(refused_addresses.c.address_digest, "digests"))
+)
 
 
 class Refusals:
@@ -28,7 +32,8 @@ class Refusals:
 
     async def find(self, threepid: Threepid) -> int | None:
         """Since when an address is refused, in milliseconds; None if it isn't."""
-        found = await self._connection.execute(select(refused_addresses.c.refused_at_ms).where(self._is_of(threepid)))
+        digests = self._sealer.digests(PURPOSE, *threepid.parts)
+        found = await self._connection.execute(_FIND, {"digests": digests})
         since_ms: int | None = found.scalar_one_or_none()
         return since_ms
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import nacl.exceptions
 from nacl.secret import Aead
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, bindparam
 
 from identity_server.domain.identifiers import Threepid
 from identity_server.domain.ports import Randomness
@@ -127,6 +127,11 @@ class LiveKeys:
 def is_one_of(column: ColumnElement[Any], digests: Collection[bytes]) -> ColumnElement[bool]:
     """That a column holds one of these; as simple as can be where there is but one."""
     return column.in_(digests) if len(digests) != 1 else column == next(iter(digests))
+
+
+def is_among(column: ColumnElement[Any], parameter: str) -> ColumnElement[bool]:
+    """As `is_one_of`, for a statement that is built once: of the values that this parameter will have."""
+    return column.in_(bindparam(parameter))
 
 
 def _blinded(key: bytes, threepid: Threepid) -> bytes:

@@ -199,8 +199,7 @@ class SqliteConnection(Connection):
         if isinstance(statement, Prepared) and (parameters is None or isinstance(parameters, dict)):
             given = parameters or _NOTHING
             compiled = statement.compiled(self.dialect, given)
-            if compiled.sql is not None:
-                return compiled.answer(*await self._run(compiled.sql, compiled.values(given)))
+            return compiled.answer(*await self._run(*compiled.bind(given)))
         return await super().execute(statement, parameters)
 
     async def _run(self, sql: str, values: Sequence[Any] = ()) -> tuple[list[Any], int]:

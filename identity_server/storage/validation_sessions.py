@@ -5,18 +5,68 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, case, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, case, delete, func, insert, select, update
 
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId, Threepid, UserId
 from identity_server.domain.validation import CODE_TRIES, SESSION_TOMBSTONE_MS, SentCode, ValidationSession
 from identity_server.storage.bulk import delete_some
-from identity_server.storage.connection import Connection
-from identity_server.storage.sealing import Sealer, same_digest
+from identity_server.storage.connection import Connection, Prepared
+from identity_server.storage.sealing import Sealer, is_among, same_digest
 from identity_server.storage.tables import validation_sessions, validation_tokens
 
 _ADDRESS = "validation_sessions.sealed_address"
 _NEXT_LINK = "validation_sessions.sealed_next_link"
 _SECRET = "client_secret"  # noqa: S105 - the purpose of the digest, not a secret
+
+_sessions, _tokens = validation_sessions.c, validation_tokens.c
+_of_token = (
+    select(validation_sessions, _tokens.expires_at_ms.label("token_expires_at_ms"))
+    .join(validation_tokens, _tokens.sid == _sessions.sid)
+    .where(_tokens.token_digest == bindparam("digest"))
+)
+_tokens_of = (
+    select(func.count())
+    .select_from(validation_tokens)
+    .join(validation_sessions, _sessions.sid == _tokens.sid)
+    .where(is_among(_sessions.address_blind, "blinds"), _tokens.created_at_ms > bindparam("since_ms"))
+)
+
+_ADD = Prepared(insert(validation_sessions))
+_SAVE = Prepared(update(validation_sessions).where(_sessions.sid == bindparam("of_sid")))
+_LOOKUP = Prepared(select(validation_sessions).where(_sessions.sid == bindparam("sid")))
+_FIND = Prepared(
+    select(validation_sessions).where(
+        is_among(_sessions.address_blind, "blinds"),
+        is_among(_sessions.client_secret_digest, "secrets"),
+        _sessions.requested_by == bindparam("requested_by"),
+    )
+)
+_FIND_BY_TOKEN = Prepared(_of_token)
+_FIND_BY_TOKEN_AND_SID = Prepared(_of_token.where(_tokens.sid == bindparam("sid")))
+_COUNT_OPEN = Prepared(
+    select(func.count())
+    .select_from(validation_sessions)
+    .where(
+        _sessions.requested_by == bindparam("requested_by"),
+        _sessions.expires_at_ms > bindparam("now_ms"),
+        _sessions.validated_at_ms.is_(None),
+        _sessions.code_tries < CODE_TRIES,
+    )
+)
+_COUNT_TRY = Prepared(
+    update(validation_sessions)
+    .where(_sessions.sid == bindparam("of_sid"), _sessions.code_tries < CODE_TRIES)
+    .values(code_tries=_sessions.code_tries + 1)
+)
+_FORGET_TRY = Prepared(
+    update(validation_sessions)
+    .where(_sessions.sid == bindparam("of_sid"))
+    .values(code_tries=_sessions.code_tries - 1)
+)
+_ADD_TOKEN = Prepared(insert(validation_tokens))
+_REMOVE_TOKEN = Prepared(delete(validation_tokens).where(_tokens.token_digest == bindparam("digest")))
+_COUNT_TOKENS = Prepared(_tokens_of)
+_COUNT_TOKENS_BY = Prepared(_tokens_of.where(_sessions.requested_by == bindparam("requested_by")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +88,21 @@ class ValidationSessions:
     async def add(self, session: ValidationSession, client_secret: ClientSecret) -> None:
         """Store a new session; it must have its address."""
         assert session.threepid is not None
-        await self._connection.execute(
-            insert(validation_sessions).values(
-                sid=session.sid,
-                medium=session.threepid.medium.value,
-                address_blind=self._sealer.blind(session.threepid),
-                client_secret_digest=self._sealer.digest(_SECRET, client_secret),
-                requested_by=session.requested_by or "",
-                key_id=self._sealer.key_id,
-                sealed_address=self._sealer.seal(_ADDRESS, session.sid, session.threepid.address),
-                sealed_next_link=self._seal_next_link(session),
-                send_attempt=session.send_attempt,
-                created_at_ms=session.created_at_ms,
-                validated_at_ms=session.validated_at_ms,
-                expires_at_ms=session.expires_at_ms,
-            )
-        )
+        row = {
+            "sid": session.sid,
+            "medium": session.threepid.medium.value,
+            "address_blind": self._sealer.blind(session.threepid),
+            "client_secret_digest": self._sealer.digest(_SECRET, client_secret),
+            "requested_by": session.requested_by or "",
+            "key_id": self._sealer.key_id,
+            "sealed_address": self._sealer.seal(_ADDRESS, session.sid, session.threepid.address),
+            "created_at_ms": session.created_at_ms,
+        }
+        await self._connection.execute(_ADD, row | self._what_may_change(session))
 
     async def save(self, session: ValidationSession) -> None:
         """Store what may change in a session: send_attempt, next_link and the validation."""
-        await self._connection.execute(
-            update(validation_sessions)
-            .where(validation_sessions.c.sid == session.sid)
-            .values(
-                sealed_next_link=self._seal_next_link(session),
-                send_attempt=session.send_attempt,
-                validated_at_ms=session.validated_at_ms,
-                expires_at_ms=session.expires_at_ms,
-            )
-        )
+        await self._connection.execute(_SAVE, {"of_sid": session.sid} | self._what_may_change(session))
 
     async def lookup(self, sid: SessionId, client_secret: ClientSecret) -> ValidationSession | None:
         """The session of this id, if the client secret is the one it was made with."""
@@ -85,29 +121,23 @@ class ValidationSessions:
         self, *, threepid: Threepid, client_secret: ClientSecret, requested_by: UserId | None
     ) -> ValidationSession | None:
         """The session that the same account asked for with the same address and client secret."""
-        row = (
-            await self._connection.execute(
-                select(validation_sessions).where(
-                    self._sealer.is_blind_of(validation_sessions.c.address_blind, threepid),
-                    self._sealer.is_digest_of(validation_sessions.c.client_secret_digest, _SECRET, client_secret),
-                    validation_sessions.c.requested_by == (requested_by or ""),
-                )
-            )
-        ).first()
+        asked_with = {
+            "blinds": self._sealer.blinds(threepid),
+            "secrets": self._sealer.digests(_SECRET, client_secret),
+            "requested_by": requested_by or "",
+        }
+        row = (await self._connection.execute(_FIND, asked_with)).first()
         return None if row is None else self._from_row(row)
 
     async def find_by_token(
         self, digest: bytes, *, sid: SessionId | None = None
     ) -> tuple[ValidationSession, int] | None:
         """The session that a mailed token belongs to, and the token's expiry; `sid` narrows it to one session."""
-        query = (
-            select(validation_sessions, validation_tokens.c.expires_at_ms.label("token_expires_at_ms"))
-            .join(validation_tokens, validation_tokens.c.sid == validation_sessions.c.sid)
-            .where(validation_tokens.c.token_digest == digest)
-        )
-        if sid is not None:
-            query = query.where(validation_tokens.c.sid == sid)
-        row = (await self._connection.execute(query)).first()
+        if sid is None:
+            found = await self._connection.execute(_FIND_BY_TOKEN, {"digest": digest})
+        else:
+            found = await self._connection.execute(_FIND_BY_TOKEN_AND_SID, {"digest": digest, "sid": sid})
+        row = found.first()
         return None if row is None else (self._from_row(row), row.token_expires_at_ms)
 
     async def list_of(self, threepid: Threepid, *, now_ms: int) -> list[ValidationSession]:
@@ -153,16 +183,8 @@ class ValidationSessions:
 
     async def count_open(self, requested_by: UserId, *, now_ms: int) -> int:
         """How many sessions of an account are neither over nor validated."""
-        return await self._count(
-            select(func.count())
-            .select_from(validation_sessions)
-            .where(
-                validation_sessions.c.requested_by == requested_by,
-                validation_sessions.c.expires_at_ms > now_ms,
-                validation_sessions.c.validated_at_ms.is_(None),
-                validation_sessions.c.code_tries < CODE_TRIES,
-            )
-        )
+        counted = await self._connection.execute(_COUNT_OPEN, {"requested_by": requested_by, "now_ms": now_ms})
+        return int(counted.scalar_one())
 
     async def count_by_state(self, *, now_ms: int) -> list[SessionCount]:
         """How many there are, by medium and state; of those that are over, the ones that haven't been dropped yet."""
@@ -192,47 +214,29 @@ class ValidationSessions:
 
         It is one statement, so that however many come at once, no more than that are let through.
         """
-        counted = await self._connection.execute(
-            update(validation_sessions)
-            .where(validation_sessions.c.sid == sid, validation_sessions.c.code_tries < CODE_TRIES)
-            .values(code_tries=validation_sessions.c.code_tries + 1)
-        )
-        return counted.rowcount > 0
+        return (await self._connection.execute(_COUNT_TRY, {"of_sid": sid})).rowcount > 0
 
     async def forget_try(self, sid: SessionId) -> None:
         """Take back what `count_try` has counted, since the code was right."""
-        await self._connection.execute(
-            update(validation_sessions)
-            .where(validation_sessions.c.sid == sid)
-            .values(code_tries=validation_sessions.c.code_tries - 1)
-        )
+        await self._connection.execute(_FORGET_TRY, {"of_sid": sid})
 
     async def add_token(self, sid: SessionId, digest: bytes, *, now_ms: int, expires_at_ms: int) -> None:
         """Store the digest of a fresh token; earlier ones of the session stay valid."""
-        await self._connection.execute(
-            insert(validation_tokens).values(
-                token_digest=digest, sid=sid, created_at_ms=now_ms, expires_at_ms=expires_at_ms
-            )
-        )
+        token = {"token_digest": digest, "sid": sid, "created_at_ms": now_ms, "expires_at_ms": expires_at_ms}
+        await self._connection.execute(_ADD_TOKEN, token)
 
     async def remove_token(self, digest: bytes) -> None:
         """Forget a token."""
-        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.token_digest == digest))
+        await self._connection.execute(_REMOVE_TOKEN, {"digest": digest})
 
     async def count_tokens(self, threepid: Threepid, *, since_ms: int, requested_by: UserId | None = None) -> int:
         """How many messages were asked for to an address since then, by one account or by all."""
-        query = (
-            select(func.count())
-            .select_from(validation_tokens)
-            .join(validation_sessions, validation_sessions.c.sid == validation_tokens.c.sid)
-            .where(
-                self._sealer.is_blind_of(validation_sessions.c.address_blind, threepid),
-                validation_tokens.c.created_at_ms > since_ms,
-            )
-        )
-        if requested_by is not None:
-            query = query.where(validation_sessions.c.requested_by == requested_by)
-        return await self._count(query)
+        which: dict[str, Any] = {"blinds": self._sealer.blinds(threepid), "since_ms": since_ms}
+        if requested_by is None:
+            counted = await self._connection.execute(_COUNT_TOKENS, which)
+        else:
+            counted = await self._connection.execute(_COUNT_TOKENS_BY, which | {"requested_by": requested_by})
+        return int(counted.scalar_one())
 
     async def cleanup(self, *, now_ms: int, limit: int) -> int:
         """Remove expired tokens and codes, wipe expired sessions, and drop those that have said so for long enough.
@@ -282,14 +286,16 @@ class ValidationSessions:
         return len(sids)
 
     async def _find_row(self, sid: SessionId) -> Row[Any] | None:
-        query = select(validation_sessions).where(validation_sessions.c.sid == sid)
-        return (await self._connection.execute(query)).first()
+        return (await self._connection.execute(_LOOKUP, {"sid": sid})).first()
 
-    async def _count(self, query: Any) -> int:
-        return int((await self._connection.execute(query)).scalar_one())
-
-    def _seal_next_link(self, session: ValidationSession) -> bytes | None:
-        return None if session.next_link is None else self._sealer.seal(_NEXT_LINK, session.sid, session.next_link)
+    def _what_may_change(self, session: ValidationSession) -> dict[str, Any]:
+        link = session.next_link
+        return {
+            "sealed_next_link": None if link is None else self._sealer.seal(_NEXT_LINK, session.sid, link),
+            "send_attempt": session.send_attempt,
+            "validated_at_ms": session.validated_at_ms,
+            "expires_at_ms": session.expires_at_ms,
+        }
 
     def _from_row(self, row: Row[Any]) -> ValidationSession:
         def opened(place: str, sealed: bytes | None) -> str | None:
