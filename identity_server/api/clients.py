@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from identity_server.services.client_limits import client_network
+from identity_server.domain.networks import client_network
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MAX_HOPS = 32

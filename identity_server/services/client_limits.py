@@ -6,7 +6,6 @@ database, which counts for all processes, only about what passes here.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,24 +18,7 @@ from identity_server.domain.rate_limits import RateLimit
 from identity_server.storage.database import Database, Transaction
 
 _MAX_NETWORKS = 100_000
-_IPV4_PREFIX = 24
-_IPV6_PREFIX = 56
 _BUSY_RETRY_MS = 1_000
-
-
-def client_network(address: str | None) -> str:
-    """The network that a client address counts for: a /24 or a /56.
-
-    What is no address (a unix socket's peer, say) counts as one network of its own.
-    """
-    try:
-        parsed = ipaddress.ip_address(address or "")
-    except ValueError:
-        return "local"
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped
-    prefix = _IPV4_PREFIX if isinstance(parsed, ipaddress.IPv4Address) else _IPV6_PREFIX
-    return str(ipaddress.ip_network((parsed, prefix), strict=False))
 
 
 class ClientLimits:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from identity_server.api.clients import TrustedProxies
-from identity_server.services.client_limits import client_network
+from identity_server.domain.networks import client_network
 from tests.api.support import assert_refused
 from tests.support.harness import Harness, running
 
@@ -71,22 +71,6 @@ def test_a_list_without_end_is_read_from_the_right() -> None:
     assert PROXIES.client_address("10.1.1.1", [endless]) == CLIENT
     # Past so many hops of ours, the trail is given up rather than followed to what may be made up.
     assert PROXIES.client_address("10.1.1.1", [", ".join([CLIENT] + ["10.2.2.2"] * 40)]) == "10.2.2.2"
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("203.0.113.7", "203.0.113.0/24"),
-        ("::ffff:203.0.113.7", "203.0.113.0/24"),
-        ("2001:db8:1:2ff::1", "2001:db8:1:200::/56"),
-        ("fe80::1%eth0", "fe80::/56"),
-        (None, "local"),
-        ("", "local"),
-        ("/run/identity.sock", "local"),
-    ],
-)
-def test_networks(address: str | None, network: str) -> None:
-    assert client_network(address) == network
 
 
 async def registered(server: Harness, forwarded_for: str, number: int) -> int:

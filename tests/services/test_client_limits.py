@@ -7,25 +7,10 @@ import pytest
 
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.rate_limits import RateLimit
-from identity_server.services.client_limits import ClientLimits, client_network
+from identity_server.services.client_limits import ClientLimits
 from identity_server.storage.database import Database
 from tests.support.databases import open_database
 from tests.support.fakes import FakeClock
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.77", "192.0.2.0/24"),
-        ("::ffff:192.0.2.77", "192.0.2.0/24"),
-        ("2001:db8:1:2ff::1", "2001:db8:1:200::/56"),
-        ("", "local"),
-        (None, "local"),
-        ("nonsense", "local"),
-    ],
-)
-def test_networks(address: str | None, network: str) -> None:
-    assert client_network(address) == network
 
 
 def limits_over(
