@@ -28,6 +28,7 @@ from tests.e2e.processes import Program, ProgramFailed, reserve_port
 _READY_SECONDS = 900
 _STOP_SECONDS = 30
 _MANY = 1_000_000
+_MANY_ADDRESSES = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,8 @@ def bare(data: Path, folder: Path, *, smtp_port: int) -> Server:  # noqa: ARG001
 def _conf(folder: Path, port: int, smtp_port: int, *, database: str, templates: str) -> Path:
     """What both are given.
 
+    Budgets are kept as always, and are large enough for load generators.
+
     The rate of the limit on mails stays small and only its burst is raised: Sydent wakes up as often as that rate.
     """
     (folder / "terms.yaml").write_text(world.TERMS)
@@ -227,6 +230,10 @@ email.ratelimit_sender.burst = {_MANY}
 email.ratelimit_sender.rate_hz = 0.01
 [crypto]
 ed25519.signingkey = {world.SIGNING_KEY}
+[lookup]
+budget.account = {_MANY_ADDRESSES}
+budget.homeserver_per_day = {_MANY_ADDRESSES}
+budget.network_per_day = {_MANY_ADDRESSES}
 """)
     return conf
 

@@ -99,6 +99,7 @@ async def open_system(
         services = make_services(
             config, ports, database, index, runner, keys, signing_key, peppers, bind_notices, mails, texts
         )
+        stack.push_async_callback(services.lookup_budgets.close)
         pages = Pages(templates)
         pages.check()
         settings = http_settings(config)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field, StrictStr
 from typing_extensions import TypedDict
 
-from identity_server.api.app_keys import METRICS, SERVICES
+from identity_server.api.app_keys import METRICS, SERVICES, SETTINGS
+from identity_server.api.clients import network_of
 from identity_server.api.route import ACCOUNT, outcomes
 from identity_server.api.wire import Text, WireModel
-from identity_server.domain.errors import HomeserverDenied, InvalidParameter, InvalidPepper, TooManyAddresses
+from identity_server.domain.errors import (
+    HomeserverDenied,
+    InvalidParameter,
+    InvalidPepper,
+    RateLimited,
+    TooManyAddresses,
+)
+from identity_server.domain.identifiers import UserId
+from identity_server.services.lookup import Asker
 
 
 class HashedAddresses(WireModel):
@@ -50,14 +60,19 @@ async def hash_details(request: web.Request) -> HashDetails:
     return {"algorithms": details.algorithms, "lookup_pepper": details.pepper}
 
 
-@outcomes(HomeserverDenied, InvalidParameter, TooManyAddresses, InvalidPepper)
+def asker_of(request: web.Request, user_id: UserId) -> Asker:
+    """The account that a lookup is counted for."""
+    return Asker(user_id, partial(network_of, request, request.app[SETTINGS].trusted_proxies))
+
+
+@outcomes(HomeserverDenied, InvalidParameter, TooManyAddresses, InvalidPepper, RateLimited)
 async def lookup(request: web.Request, query: HashedAddresses) -> LookupResult:
     """Find the Matrix IDs behind hashed addresses.
 
     https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2lookup
     """
     mappings = await request.app[SERVICES].lookup.lookup(
-        asker=request[ACCOUNT].user_id,
+        asker=asker_of(request, request[ACCOUNT].user_id),
         algorithm=query.algorithm,
         pepper=query.pepper,
         queries=query.addresses,

@@ -34,6 +34,8 @@ _LOCAL_NETWORKS = (
     "fe80::/10",
 )
 
+_ADDRESSES = values.whole(1, 10**12)
+
 
 @dataclass(frozen=True, slots=True)
 class General:
@@ -937,6 +939,51 @@ class Lookup:
         "3600",
         new=True,
         doc="""For how many seconds the previous pepper is still honoured.""",
+    )
+    budget_per_account: int = key(
+        "budget.account",
+        _ADDRESSES,
+        "10000",
+        new=True,
+        sydent_default="no limit",
+        breaks="Accounts that look up more than all the contacts of several people.",
+        doc="""How many different addresses an account may look up for as long as a pepper lives. Asking for one of them
+        again costs nothing, so whoever looks up their contacts every day pays for each of them once in
+        `pepper_rotation_days`.""",
+    )
+    budget_per_account_and_day: int = key(
+        "budget.account_per_day",
+        _ADDRESSES,
+        "2000",
+        new=True,
+        doc="""How many more on every day but the pepper's first.""",
+    )
+    budget_per_homeserver_and_day: int = key(
+        "budget.homeserver_per_day",
+        _ADDRESSES,
+        "10000",
+        new=True,
+        sydent_default="no limit",
+        breaks="Homeservers whose users look up many addresses and have bound few: raise this.",
+        doc="""How many all accounts of a homeserver together may look up for the first time in a day (UTC), at least; the
+        same for all homeservers of a registrable domain.""",
+    )
+    budget_per_homeserver_user: int = key(
+        "budget.homeserver_per_user",
+        values.whole(0, 10**9),
+        "1000",
+        new=True,
+        doc="""How many for each of their users that an address is bound to, if that comes to more.""",
+    )
+    budget_per_network_and_day: int = key(
+        "budget.network_per_day",
+        _ADDRESSES,
+        "100000",
+        new=True,
+        sydent_default="no limit",
+        breaks="Installations that take their reverse proxy for the client: set `trusted_proxies`.",
+        doc="""How many may be looked up for the first time in a day (UTC) from one client network, a /24 or a /56,
+        behind which there may be many people. On v1, where nobody says who asks, every address counts each time.""",
     )
     index_dir: Path | None = key(
         "index_dir",

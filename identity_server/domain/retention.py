@@ -73,6 +73,7 @@ SWEEP_LIMITS = Sweep("sweep limits", HOUR_MS)
 TRIM_CHANGES = Sweep("trim the change feed", HOUR_MS)
 PRUNE_AUDIT = Sweep("prune the audit journal", HOUR_MS)
 DROP_PEPPERS = Sweep("drop old peppers", 10 * MINUTE_MS)
+FORGET_LOOKUPS = Sweep("forget what was asked", 10 * MINUTE_MS)
 SAVE_INDEX = Sweep("save the index", INDEX_SAVED_EVERY_MS)
 
 
@@ -439,6 +440,46 @@ def _limits(lifetimes: Lifetimes) -> tuple[Kept, ...]:
     )
 
 
+def _lookups(lifetimes: Lifetimes) -> tuple[Kept, ...]:
+    asked, budgets = "asked_addresses", "lookup_budgets"
+    return (
+        Kept(
+            N_("What an account has searched for: no address, and nothing that an app sends"),
+            N_("so that it may search for its contacts again and again, and yet nobody for everybody"),
+            N_("until another pepper has taken the place of that of the search; about %(time)s"),
+            (
+                Part(N_("Matrix ID"), (Form.KEYED,), _in(asked, "holder_digest")),
+                Part(_ADDRESS, (Form.KEYED, Form.SEALED), _in(asked, "key_id sealed_keys")),
+                Part(N_("pepper"), (Form.READABLE,), _in(asked, "id pepper_id")),
+            ),
+            at_most_ms=lifetimes.pepper_ms,
+            sweep=FORGET_LOOKUPS,
+        ),
+        Kept(
+            N_("How much an account, a homeserver and a network have searched for"),
+            N_("so that nobody searches for everybody"),
+            N_("of an account, until there is another pepper; else until an hour after the day; about %(time)s"),
+            (
+                Part(
+                    N_("Matrix ID, homeserver, network (IPv4 /24, IPv6 /56)"),
+                    (Form.KEYED,),
+                    _in(budgets, "holder_digest"),
+                ),
+                Part(N_("numbers, day, pepper"), (Form.READABLE,), _in(budgets, "pepper_id day today once")),
+            ),
+            at_most_ms=lifetimes.pepper_ms,
+            sweep=FORGET_LOOKUPS,
+        ),
+        Kept(
+            N_("How many users of a homeserver an address is connected with, if they are many"),
+            N_("because a homeserver may search for more if its users can be found"),
+            N_("until they are counted again, within the hour"),
+            (Part(N_("homeserver, number"), (Form.READABLE,), _in("bound_users", "kind name users")),),
+            is_personal=False,
+        ),
+    )
+
+
 def _journal(lifetimes: Lifetimes) -> tuple[Kept, ...]:
     said = "at_ms event server_name number"
     about = "salt key_id commitments"
@@ -540,6 +581,7 @@ _TOPICS: tuple[Callable[[Lifetimes], tuple[Kept, ...]], ...] = (
     _privacy_page,
     _accounts,
     _limits,
+    _lookups,
     _journal,
     _housekeeping,
 )

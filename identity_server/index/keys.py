@@ -7,6 +7,7 @@ a guess.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,26 @@ KEY_BYTES = 16
 _HASH_CHARACTERS = 43
 _BLOCKS = 3
 _PADDING = "\0" * (_BLOCKS * KEY_BYTES - _HASH_CHARACTERS)
+ONE_BY_ONE = 3
+"""Up to so many hashes, looking at each costs less than setting up arrays."""
 
 Halves = npt.NDArray[np.uint64]
 """Keys as rows of two numbers, the first of which they are sorted by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """Hashes that somebody asks for, and the keys that the index knows them by, one after the other."""
+
+    written: Sequence[str]
+    keys: bytes
+
+    def __len__(self) -> int:
+        return len(self.written)
+
+    def some(self, start: int, end: int) -> Hashes:
+        """Those from one place to another."""
+        return Hashes(self.written[start:end], self.keys[start * KEY_BYTES : end * KEY_BYTES])
 
 
 class LookupKeys:
@@ -41,9 +59,21 @@ class LookupKeys:
         self._carried = 0
         self.fingerprint = root_key.derive("fingerprint of the lookup key").hex()
 
+    def read(self, queries: Sequence[str]) -> Hashes:
+        """Those of the queries that are hashes. What is badly formed matches nothing."""
+        if len(queries) > ONE_BY_ONE:
+            keys = self.many(queries)
+            if keys is not None:
+                return Hashes(queries, keys)
+            queries = [query for query in queries if _is_hash(query)]
+            if len(queries) > ONE_BY_ONE:
+                return Hashes(queries, self.many(queries) or b"")
+        found = [(query, key) for query in queries if (key := self.one(query)) is not None]
+        return Hashes([query for query, _ in found], b"".join(key for _, key in found))
+
     def one(self, written_hash: str) -> bytes | None:
         """The key of a hash; None for what is none."""
-        if len(written_hash) != _HASH_CHARACTERS or not written_hash.isascii():
+        if not _is_hash(written_hash):
             return None
         text = int.from_bytes((written_hash + _PADDING).encode(), "little") ^ self._carried
         key = self._chain(text.to_bytes(_BLOCKS * KEY_BYTES, "little"))[-KEY_BYTES:]
@@ -62,6 +92,10 @@ class LookupKeys:
         for block in range(1, _BLOCKS):
             keys = self._encrypt((halves(keys) ^ blocks[:, block]).tobytes())
         return keys
+
+
+def _is_hash(query: str) -> bool:
+    return len(query) == _HASH_CHARACTERS and query.isascii()
 
 
 def halves(keys: bytes | bytearray) -> Halves:

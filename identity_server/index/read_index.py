@@ -22,7 +22,7 @@ from identity_server.domain.identifiers import Threepid, UserId
 from identity_server.index.building import PLAIN, changed_hands
 from identity_server.index.feed import FeedPosition
 from identity_server.index.file import Column, IndexFile, Unusable, open_index_file
-from identity_server.index.keys import KEY_BYTES, LookupKeys, halves
+from identity_server.index.keys import KEY_BYTES, ONE_BY_ONE, Hashes, LookupKeys, halves
 from identity_server.storage.associations import Change
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.stamps import Subject
@@ -32,8 +32,6 @@ _log = structlog.get_logger(__name__)
 _PAGE = 2_000
 _FEW = 50
 """More changes than a few requests make at once; so many are read without the help of a thread."""
-_ONE_BY_ONE = 3
-"""Up to so many addresses, looking at each costs less than setting up arrays."""
 _MOST_CHANGED = 1_000
 _MOST_CHANGED_SHARE = 0.01
 """Changes are kept in every worker's own memory; with more of them, a new file is made."""
@@ -70,28 +68,24 @@ class Answers:
     entries: dict[int, _Entry] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
 
-    def find(self, pepper: Pepper, queries: Sequence[str], *, asker: UserId | None, now_ms: int) -> dict[str, UserId]:
-        """Who is behind the hashes in these queries, by the query, as far as whoever asks may know.
-
-        What is badly formed matches nothing.
-        """
-        if len(queries) > _ONE_BY_ONE and (keys := self.keys.many(queries)) is not None:
-            return self._find_many(pepper.value, queries, keys, asker, now_ms)
+    def find(self, pepper: Pepper, hashes: Hashes, *, asker: UserId | None, now_ms: int) -> dict[str, UserId]:
+        """Who is behind these hashes, by the hash, as far as whoever asks may know."""
+        if len(hashes) > ONE_BY_ONE:
+            return self._find_many(pepper.value, hashes.written, hashes.keys, asker, now_ms)
         found = {}
-        for query in queries:
-            user_id = self._find(pepper.value, query, asker, now_ms)
+        for place, query in enumerate(hashes.written):
+            key = hashes.keys[place * KEY_BYTES : (place + 1) * KEY_BYTES]
+            user_id = self._find(pepper.value, key, asker, now_ms)
             if user_id is not None:
                 found[query] = user_id
         return found
 
     def find_plain(self, threepid: Threepid, *, asker: UserId | None, now_ms: int) -> UserId | None:
         """Who is behind an address (algorithm `none`), as far as whoever asks may know."""
-        return self._find(PLAIN, written_hash(threepid, PLAIN), asker, now_ms)
+        key = self.keys.one(written_hash(threepid, PLAIN))
+        return None if key is None else self._find(PLAIN, key, asker, now_ms)
 
-    def _find(self, pepper: str, query: str, asker: UserId | None, now_ms: int) -> UserId | None:
-        key = self.keys.one(query)
-        if key is None:
-            return None
+    def _find(self, pepper: str, key: bytes, asker: UserId | None, now_ms: int) -> UserId | None:
         entry = self.entries.get(self.added[pepper].get(key, _NOBODY))
         if entry is not None:
             return entry.answer_to(asker, now_ms)

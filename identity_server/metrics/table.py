@@ -14,15 +14,18 @@ from typing import Final
 PREFIX: Final = "identity_server_"
 
 LIMITS: Final = (
+    "account budget",
     "bind",
+    "domain budget",
+    "homeserver budget",
     "key fetches",
     "mailbox",
     "mails to address",
+    "network budget",
     "open sessions",
     "registrations",
     "text message",
     "text messages",
-    "v1 lookup",
     "validation mail",
     "visibility",
     "visit mail",

@@ -15,6 +15,7 @@ from identity_server.services.invitations import Invitations
 from identity_server.services.journal import Journal
 from identity_server.services.limits import Limits
 from identity_server.services.lookup import Lookup
+from identity_server.services.lookup_budgets import LookupBudgets
 from identity_server.services.peppers import Peppers
 from identity_server.services.phone_validation import PhoneValidation
 from identity_server.services.phone_visits import PhoneVisits
@@ -37,6 +38,7 @@ class Services:
     journal: Journal
     limits: Limits
     lookup: Lookup
+    lookup_budgets: LookupBudgets
     peppers: Peppers
     phone_validation: PhoneValidation
     phone_visits: PhoneVisits

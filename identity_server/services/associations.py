@@ -26,6 +26,7 @@ from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.retention import CHANGES_KEPT_MS, MONTH_MS, UNPROVEN_PHONE_MS
 from identity_server.domain.signing import SigningKey
 from identity_server.services.bind_notices import BindNotices
+from identity_server.services.lookup_budgets import LookupBudgets
 from identity_server.services.outbox import Outbox
 from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
 from identity_server.services.sweeping import in_batches
@@ -34,8 +35,6 @@ from identity_server.storage.jobs import Job
 
 _BINDS = RateLimit(burst=20, interval_ms=MINUTE_MS)
 _VISIBILITY_CHANGES = RateLimit(burst=20, interval_ms=MINUTE_MS)
-# Nobody says who asks, so it is the network that counts: 100 000 addresses a day, 10 000 of them at once.
-_V1_LOOKUPS = RateLimit(burst=10_000, interval_ms=864)
 T = TypeVar("T")
 
 
@@ -74,6 +73,7 @@ class Associations:
         bind_notices: BindNotices,
         owner_notices: OwnerNotices,
         rules: BindingRules,
+        lookup_budgets: LookupBudgets,
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -83,6 +83,7 @@ class Associations:
         self._bind_notices = bind_notices
         self._owner_notices = owner_notices
         self._rules = rules
+        self._lookup_budgets = lookup_budgets
 
     async def bind(
         self,
@@ -288,18 +289,19 @@ class Associations:
     async def list_live(self, threepids: Sequence[Threepid], *, client_network: str) -> list[Association]:
         """The associations of these addresses that hold now and that everyone may see, for lookups in plain text (v1).
 
+        Nobody says who asks, so it is the network that is charged, and for every address each time.
+
         Raises:
-            RateLimited: this network has looked up enough for now.
+            RateLimited: this network has looked up enough for today.
         """
+        await self._lookup_budgets.charge_network(client_network, max(len(threepids), 1))
         now_ms = self._clock.now_ms()
 
         async def use_case(tx: Transaction) -> list[Association]:
-            cost = max(len(threepids), 1)
-            await tx.rate_limits.take("v1 lookup", client_network, _V1_LOOKUPS, now_ms=now_ms, cost=cost)
             found = [await tx.associations.find(threepid) for threepid in threepids]
             return [each for each in found if each is not None and each.holds(now_ms) and each.is_shown_to(None)]
 
-        return await self._database.transaction(use_case, bulk=len(threepids) > 1)
+        return await self._database.read(use_case, bulk=len(threepids) > 1)
 
     def sign(self, association: Association) -> dict[str, Any]:
         """An association as it goes over the wire, without invites."""

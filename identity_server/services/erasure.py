@@ -28,7 +28,6 @@ LIMITS_OF_OTHERS: Mapping[str, str] = {
     "key fetches": "a network",
     "registrations": "a network",
     "text messages": "a country",
-    "v1 lookup": "a network",
     "visit text": "a network",
     "visit texts": "all texts of a day",
     "visits": "a network",
@@ -167,6 +166,8 @@ class Erasure:
         jobs = await self._jobs.remove(tx, people, texted=texted)
         rows = await tx.erasures.remove(people, now_ms=self._clock.now_ms())
         rows["jobs"] = len(jobs)
+        for user_id in people.user_ids:
+            rows += await tx.budgets.remove_of(user_id)
         rows["rate_limits"] = await tx.rate_limits.forget(list(_limits_of(people)))
         return Erased(+rows, tx.erasures.traces(people))
 

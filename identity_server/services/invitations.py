@@ -36,6 +36,8 @@ from identity_server.domain.rate_limits import RateLimit, mailbox_of
 from identity_server.domain.signing import SigningKey, decode_public_key
 from identity_server.services.bind_notices import NoticeWriter
 from identity_server.services.invite_mails import WEB_CLIENT, InviteMails
+from identity_server.services.lookup import Asker, Lookup
+from identity_server.services.lookup_budgets import LookupBudgets
 from identity_server.services.outbox import Outbox, Outcome
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
@@ -51,7 +53,7 @@ class InviteRequest:
 
     Attributes:
         details: every other string of the request, for the mail.
-        client_network: what counts against the limits where no account asks (v1).
+        client_network: from where the request came; counts against the limits.
     """
 
     medium: str
@@ -114,6 +116,8 @@ class Invitations:
         mails: InviteMails,
         bind_notices: NoticeWriter,
         homeservers: HomeserverPolicy,
+        lookup: Lookup,
+        lookup_budgets: LookupBudgets,
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -124,6 +128,8 @@ class Invitations:
         self._mails = mails
         self._bind_notices = bind_notices
         self._homeservers = homeservers
+        self._lookup = lookup
+        self._lookup_budgets = lookup_budgets
 
     # --- store-invite ---------------------------------------------------------------------
 
@@ -147,6 +153,7 @@ class Invitations:
             AddressRefused: its owner wants not to be invited here.
             RateLimited: the sender has caused, or the address was sent, enough mails for now. That an address
                 is bound or refused counts like a mail, because it is told.
+            RateLimited: nobody may be told any more whether another address is bound.
             EmailRefused: the relay refused the mail.
         """
         if account_id is not None and request.sender != account_id:
@@ -157,6 +164,7 @@ class Invitations:
         threepid = Threepid(Medium.EMAIL, canonical_email(request.address))
         # Sydent's templates show who invites by this name, so a request can't be the one to say it.
         verified = "" if account_id is None else f"({account_id})"
+        await self._charge(threepid, request, account_id)
         details = {**request.details, "bracketed_verified_sender": verified}
         invite = self._make(replace(request, details=details), threepid)
 
@@ -196,9 +204,19 @@ class Invitations:
             display_name=self._policy.obfuscation.display_name(threepid.address),
         )
 
+    async def _charge(self, threepid: Threepid, request: InviteRequest, account_id: UserId | None) -> None:
+        """Charge for the answer as for that of a lookup: it says whether the address is bound, either way."""
+        if account_id is None:
+            await self._lookup_budgets.charge_network(request.client_network, 1)
+        elif self._may_look_up(account_id):
+            await self._lookup.charge(threepid, asker=Asker(account_id, lambda: request.client_network))
+
+    def _may_look_up(self, account_id: UserId) -> bool:
+        return self._homeservers.looking_up.admits(server_of(account_id))
+
     def _may_know(self, account_id: UserId | None, bound: Association) -> bool:
         """Whether the caller may know whose an address is: to be told so by an invite is a lookup, too."""
-        if account_id is not None and not self._homeservers.looking_up.admits(server_of(account_id)):
+        if account_id is not None and not self._may_look_up(account_id):
             return False
         return bound.is_shown_to(account_id)
 

@@ -156,6 +156,13 @@ class Associations:
         rows = await self._connection.execute(_LIST_BY_USER, {"user_id": user_id})
         return [self._from_row(row) for row in rows]
 
+    async def list_bound_users(self, *, after: UserId | None, limit: int) -> list[UserId]:
+        """The next Matrix IDs that addresses are bound to, in the order of the database, each once."""
+        query = select(associations.c.user_id).distinct().order_by(associations.c.user_id).limit(limit)
+        if after is not None:
+            query = query.where(associations.c.user_id > after)
+        return [UserId(user_id) for user_id in (await self._connection.execute(query)).scalars()]
+
     async def list_expired_phones(self, *, before_ms: int, limit: int) -> list[int]:
         """The ids of associations of phone numbers whose time was over then."""
         rows = await self._connection.execute(

@@ -27,6 +27,7 @@ from identity_server.storage.activity import Activity, PoolState
 from identity_server.storage.associations import Associations
 from identity_server.storage.audit import Audit
 from identity_server.storage.audit_chain import AuditChain
+from identity_server.storage.budgets import Budgets
 from identity_server.storage.chores import Chores
 from identity_server.storage.connection import Connection
 from identity_server.storage.ephemeral_keys import EphemeralKeys
@@ -111,6 +112,7 @@ class Transaction:
         self.peppers = Peppers(connection)
         self.jobs = Jobs(connection, sealer)
         self.rate_limits = RateLimits(connection, sealer)
+        self.budgets = Budgets(connection, sealer)
         self.ephemeral_keys = EphemeralKeys(connection)
         self.invites = Invites(connection, sealer)
         self.refusals = Refusals(connection, sealer)

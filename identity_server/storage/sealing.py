@@ -48,8 +48,12 @@ class Sealer:
 
     def seal(self, place: str, row_id: object, plaintext: str) -> bytes:
         """Encrypt a value for one place ("table.column") in one row; it can't be opened anywhere else."""
+        return self.seal_bytes(place, row_id, plaintext.encode())
+
+    def seal_bytes(self, place: str, row_id: object, content: bytes) -> bytes:
+        """Encrypt what is no text, as `seal` does."""
         nonce = self._randomness.token_bytes(Aead.NONCE_SIZE)
-        return bytes(self._aeads[self.key_id].encrypt(plaintext.encode(), _bound_to(place, row_id), nonce))
+        return bytes(self._aeads[self.key_id].encrypt(content, _bound_to(place, row_id), nonce))
 
     def open(self, place: str, row_id: object, key_id: str, sealed: bytes) -> str:
         """Decrypt a value of that place and row.
@@ -57,11 +61,19 @@ class Sealer:
         Raises:
             SealBroken: it was sealed by another key, for another place, or is damaged.
         """
+        return self.open_bytes(place, row_id, key_id, sealed).decode()
+
+    def open_bytes(self, place: str, row_id: object, key_id: str, sealed: bytes) -> bytes:
+        """Decrypt what is no text, as `open` does.
+
+        Raises:
+            SealBroken: as `open`.
+        """
         aead = self._aeads.get(key_id)
         if aead is None:
             raise SealBroken(f"{place} is sealed by key {key_id}, but the root key here is {self.key_id}")
         try:
-            return aead.decrypt(sealed, _bound_to(place, row_id)).decode()
+            return bytes(aead.decrypt(sealed, _bound_to(place, row_id)))
         except nacl.exceptions.CryptoError:
             raise SealBroken(f"a value of {place} cannot be opened") from None
 

@@ -169,6 +169,36 @@ rate_limits = Table(
     Column("whole_again_at_ms", BigInteger, nullable=False, index=True),
 )
 
+lookup_budgets = Table(
+    "lookup_budgets",
+    metadata,
+    Column("holder_digest", LargeBinary, primary_key=True, comment="keyed; whom addresses are counted for"),
+    Column("pepper_id", BigInteger, primary_key=True, autoincrement=False, comment="0 where only the day counts"),
+    Column("day", BigInteger, nullable=False, comment="since the pepper was made, or since the epoch"),
+    Column("today", BigInteger, nullable=False, comment="used of what there is for that day"),
+    Column("once", BigInteger, nullable=False, comment="used of what there is once"),
+    Index(None, "pepper_id", "day"),
+)
+
+asked_addresses = Table(
+    "asked_addresses",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="random"),
+    Column("holder_digest", LargeBinary, nullable=False, comment="keyed; who has asked"),
+    Column("pepper_id", BigInteger, nullable=False, index=True, comment="gone with it"),
+    Column("key_id", String(16), nullable=False),
+    Column("sealed_keys", LargeBinary, nullable=False, comment="keyed functions of hashes, 16 bytes each"),
+    Index(None, "holder_digest", "pepper_id"),
+)
+
+bound_users = Table(
+    "bound_users",
+    metadata,
+    Column("kind", String(16), primary_key=True, comment="'homeserver' or 'domain'"),
+    Column("name", String(255), primary_key=True),
+    Column("users", BigInteger, nullable=False, comment="that an address is bound to, when they were last counted"),
+)
+
 ephemeral_keys = Table(
     "ephemeral_keys",
     metadata,

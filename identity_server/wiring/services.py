@@ -24,6 +24,7 @@ from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations
 from identity_server.services.limits import Limits
 from identity_server.services.lookup import Lookup
+from identity_server.services.lookup_budgets import LookupBudgets
 from identity_server.services.outbox import Outbox
 from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
 from identity_server.services.peppers import Peppers
@@ -39,6 +40,7 @@ from identity_server.storage.database import Database
 from identity_server.storage.sealing import LiveKeys
 from identity_server.wiring.settings import (
     binding_rules,
+    budget_rules,
     configured_policies,
     homeserver_policy,
     invite_policy,
@@ -75,6 +77,22 @@ def make_services(
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
     policy = homeserver_policy(config)
+    lookup_budgets = LookupBudgets(
+        database=database,
+        clock=clock,
+        randomness=randomness,
+        rules=budget_rules(config),
+        pepper_lifetime_ms=config.lookup.pepper_rotation_days * DAY_MS,
+    )
+    lookup = Lookup(
+        index=index,
+        clock=clock,
+        algorithms=tuple(Algorithm(name) for name in config.lookup.algorithms),
+        max_addresses=config.general.address_lookup_limit,
+        grace_ms=config.lookup.pepper_grace_seconds * 1000,
+        policy=policy,
+        budgets=lookup_budgets,
+    )
     associations = Associations(
         database=database,
         outbox=outbox,
@@ -84,6 +102,7 @@ def make_services(
         bind_notices=bind_notices,
         owner_notices=make_owner_notices(config, ports, mails),
         rules=binding_rules(config),
+        lookup_budgets=lookup_budgets,
     )
     codes = SlowCodes(make_code_hasher(keys), randomness=randomness)
     texting = phone_rules(config, offered=ports.sms is not None)
@@ -123,17 +142,13 @@ def make_services(
             mails=make_invite_mails(config, clock, randomness),
             bind_notices=bind_notices,
             homeservers=policy,
+            lookup=lookup,
+            lookup_budgets=lookup_budgets,
         ),
         journal=make_journal(config, clock, database, signing_key),
         limits=Limits(database=database, clock=clock),
-        lookup=Lookup(
-            index=index,
-            clock=clock,
-            algorithms=tuple(Algorithm(name) for name in config.lookup.algorithms),
-            max_addresses=config.general.address_lookup_limit,
-            grace_ms=config.lookup.pepper_grace_seconds * 1000,
-            policy=policy,
-        ),
+        lookup=lookup,
+        lookup_budgets=lookup_budgets,
         peppers=peppers,
         phone_validation=PhoneValidation(
             database=database,

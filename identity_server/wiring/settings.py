@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from identity_server.api.app_keys import HttpSettings, V1Switches
 from identity_server.api.clients import TrustedProxies
 from identity_server.config import Config, SmsRule
+from identity_server.domain.budgets import BudgetRules
 from identity_server.domain.durations import DAY_MS
 from identity_server.domain.homeserver_policy import HomeserverList, HomeserverPolicy
 from identity_server.domain.invite import Obfuscation
@@ -82,6 +83,17 @@ def binding_rules(config: Config) -> BindingRules:
         policy=homeserver_policy(config),
         visibility=config.lookup.default_visibility,
         phone_months=config.sms.msisdn_revalidate_after_months,
+    )
+
+
+def budget_rules(config: Config) -> BudgetRules:
+    lookup = config.lookup
+    return BudgetRules(
+        account=lookup.budget_per_account,
+        account_per_day=lookup.budget_per_account_and_day,
+        homeserver_per_day=lookup.budget_per_homeserver_and_day,
+        homeserver_per_user=lookup.budget_per_homeserver_user,
+        network_per_day=lookup.budget_per_network_and_day,
     )
 
 

@@ -96,6 +96,20 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             "Tokens die of disuse; a crash forgets a minute of uses at most.",
         ),
         Chore(
+            "write down what was asked",
+            Once.PER_PROCESS,
+            1.0,
+            services.lookup_budgets.write_down,
+            "What was asked before costs nothing on any worker; a crash forgets a second of it at most.",
+        ),
+        Chore(
+            "give budgets back",
+            Once.PER_PROCESS,
+            10.0,
+            services.lookup_budgets.tidy,
+            "What one process has set aside and doesn't need, another one may.",
+        ),
+        Chore(
             "link the audit journal",
             Once.PER_PROCESS,
             5.0,
@@ -113,6 +127,18 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             retention.DROP_PEPPERS,
             services.peppers.cleanup,
             "A pepper is dropped when its grace is over.",
+        ),
+        _sweep(
+            retention.FORGET_LOOKUPS,
+            services.lookup_budgets.cleanup,
+            "What was asked under a pepper is nobody's business once that is gone, nor is what a network did yesterday.",
+        ),
+        Chore(
+            "count bound users",
+            Once.PER_DATABASE,
+            _HOUR,
+            services.lookup_budgets.count_bound_users,
+            "A homeserver whose users are bound here by the hundred may look up more than one that nobody knows.",
         ),
         _sweep(
             retention.SWEEP_SESSIONS,

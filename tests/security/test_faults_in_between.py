@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.identifiers import UserId
 from identity_server.index.building import IndexBuilder
+from identity_server.services.lookup import Asker
 from identity_server.storage.database import Transaction
 from tests.support import make
 from tests.support.databases import on_postgresql, open_database
@@ -97,7 +98,7 @@ async def test_large_plain_lookup_lets_others_have_their_turn(tmp_path: Path) ->
 
         counting = asyncio.create_task(count_turns())
         found = server.system.services.lookup.lookup(
-            asker=UserId(alice.user_id), algorithm="none", pepper=pepper, queries=addresses
+            asker=Asker(UserId(alice.user_id), lambda: "local"), algorithm="none", pepper=pepper, queries=addresses
         )
         await found
         counting.cancel()

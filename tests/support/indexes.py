@@ -59,11 +59,11 @@ def find_all(
     who = None if asker is None else UserId(asker)
     pepper = pepper or index.newest_pepper
     queries = {query(address, pepper): address for address in addresses}
-    answers = index.answers
-    each = {one: answers.find(pepper, [one], asker=who, now_ms=now_ms).get(one) for one in queries}
+    answers, read = index.answers, index.answers.keys.read
+    each = {one: answers.find(pepper, read([one]), asker=who, now_ms=now_ms).get(one) for one in queries}
     # So many that they are looked at all at once; what nobody is behind doesn't matter.
     many = [*queries, *(query(f"nobody{number}@example.com", pepper) for number in range(20))]
-    at_once = answers.find(pepper, many, asker=who, now_ms=now_ms)
+    at_once = answers.find(pepper, read(many), asker=who, now_ms=now_ms)
     assert at_once == {one: user for one, user in each.items() if user is not None}
     plain = {address: answers.find_plain(make.email(address), asker=who, now_ms=now_ms) for address in addresses}
     assert plain == {queries[one]: user for one, user in each.items()}

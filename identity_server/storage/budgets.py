@@ -1,0 +1,156 @@
+"""What has been used of the budgets for lookups, and what each account has asked for already.
+
+The rule: whom something is counted for is a keyed digest. What was asked is sealed besides: it would show who knows the
+same people, and, beside the index file, whom.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, insert, or_, select, update
+
+from identity_server.domain.budgets import BudgetKind, Holder, Usage
+from identity_server.domain.identifiers import UserId
+from identity_server.storage.bulk import delete_some
+from identity_server.storage.connection import Connection
+from identity_server.storage.sealing import Sealer, is_one_of
+from identity_server.storage.tables import asked_addresses, bound_users, lookup_budgets
+
+_SEALED = "asked_addresses.sealed_keys"
+_AT_ONCE = 500
+
+
+class Budgets:
+    """Usage by holder; what was asked by account and pepper; how many users are bound."""
+
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
+        self._connection = connection
+        self._sealer = sealer
+
+    # --- usage ----------------------------------------------------------------------------
+
+    async def find(self, holders: Collection[Holder]) -> dict[Holder, Usage]:
+        """What these have used; those that have used nothing yet are left out."""
+        found = {}
+        holder_of = {(digest, each.pepper_id): each for each in holders for digest in self._digests(each)}
+        digests = [digest for digest, _ in holder_of]
+        for start in range(0, len(digests), _AT_ONCE):
+            theirs = is_one_of(lookup_budgets.c.holder_digest, digests[start : start + _AT_ONCE])
+            for row in await self._connection.execute(select(lookup_budgets).where(theirs)):
+                holder = holder_of.get((row.holder_digest, row.pepper_id))
+                if holder is not None:
+                    found[holder] = Usage(day=row.day, today=row.today, once=row.once)
+        return found
+
+    async def add(self, holder: Holder, usage: Usage) -> None:
+        """Note what a holder has used that has used nothing yet."""
+        await self._connection.execute(insert(lookup_budgets).values(self._to_row(holder, usage)))
+
+    async def save(self, holder: Holder, usage: Usage) -> None:
+        """Note what a holder has used by now."""
+        theirs = is_one_of(lookup_budgets.c.holder_digest, self._digests(holder))
+        await self._connection.execute(
+            update(lookup_budgets)
+            .where(theirs, lookup_budgets.c.pepper_id == holder.pepper_id)
+            .values(self._to_row(holder, usage))
+        )
+
+    def _to_row(self, holder: Holder, usage: Usage) -> dict[str, Any]:
+        return {
+            "holder_digest": self._digests(holder)[0],
+            "pepper_id": holder.pepper_id,
+            "day": usage.day,
+            "today": usage.today,
+            "once": usage.once,
+        }
+
+    # --- what was asked -------------------------------------------------------------------
+
+    async def add_asked(self, row_id: int, holder: Holder, keys: bytes) -> None:
+        """Store keys of what an account has asked for, under a fresh random id."""
+        await self._connection.execute(
+            insert(asked_addresses).values(
+                id=row_id,
+                holder_digest=self._digests(holder)[0],
+                pepper_id=holder.pepper_id,
+                key_id=self._sealer.key_id,
+                sealed_keys=self._sealer.seal_bytes(_SEALED, row_id, keys),
+            )
+        )
+
+    async def list_asked(self, holder: Holder, *, known: Collection[int]) -> list[tuple[int, bytes]]:
+        """The keys of what an account has asked for, by row, without those rows that are known.
+
+        What was written under another root key is left out: an index of that key is no longer asked. So when a root key has
+        taken another's place, each account is charged once more for what it asks for again; never for less.
+        """
+        asked = asked_addresses.c
+        rows = await self._connection.execute(
+            select(asked.id, asked.key_id, asked.sealed_keys).where(
+                is_one_of(asked.holder_digest, self._digests(holder)),
+                asked.pepper_id == holder.pepper_id,
+                asked.key_id == self._sealer.key_id,
+                asked.id.not_in(known),
+            )
+        )
+        return [(row.id, self._sealer.open_bytes(_SEALED, row.id, row.key_id, row.sealed_keys)) for row in rows]
+
+    async def remove_asked(self, ids: Collection[int]) -> None:
+        """Remove rows whose keys stand in another one now."""
+        await self._connection.execute(delete(asked_addresses).where(asked_addresses.c.id.in_(ids)))
+
+    async def remove_of(self, user_id: UserId) -> Counter[str]:
+        """Remove everything that is kept of an account, under whatever pepper; returns how many rows, by table.
+
+        What it has used of its homeserver's and network's budgets stays: those are nobody's in particular.
+        """
+        digests = self._digests(Holder(BudgetKind.ACCOUNT, user_id))
+        removed: Counter[str] = Counter()
+        for table in (lookup_budgets, asked_addresses):
+            result = await self._connection.execute(delete(table).where(is_one_of(table.c.holder_digest, digests)))
+            removed[table.name] = result.rowcount
+        return removed
+
+    async def cleanup_asked(self, *, before_pepper_id: int, limit: int) -> int:
+        """Remove what was asked under earlier peppers or another root key, so many rows at most; returns how many."""
+        asked = asked_addresses.c
+        is_over = (asked.pepper_id < before_pepper_id) | (asked.key_id != self._sealer.key_id)
+        return await delete_some(self._connection, asked_addresses, is_over, by=asked.pepper_id, limit=limit)
+
+    async def cleanup(self, *, before_pepper_id: int, before_day: int, limit: int) -> int:
+        """Remove what was used under earlier peppers or on earlier days, so many holders' at most; returns how many rows."""
+        budgets = lookup_budgets.c
+        is_over = or_(
+            budgets.pepper_id.between(1, before_pepper_id - 1),
+            (budgets.pepper_id == 0) & (budgets.day < before_day),
+        )
+        some = select(budgets.holder_digest).where(is_over).limit(limit)
+        result = await self._connection.execute(
+            delete(lookup_budgets).where(is_over, budgets.holder_digest.in_(some))
+        )
+        return result.rowcount
+
+    # --- how many users are bound -----------------------------------------------------------
+
+    async def count_bound(self, holders: Collection[Holder]) -> dict[Holder, int]:
+        """How many users of homeservers and domains an address is bound to; those with few are left out."""
+        names = [holder.name for holder in holders]
+        rows = await self._connection.execute(select(bound_users).where(bound_users.c.name.in_(names)))
+        found = {(row.kind, row.name): row.users for row in rows}
+        return {each: found[each.kind, each.name] for each in holders if (each.kind, each.name) in found}
+
+    async def put_bound(self, counts: Mapping[Holder, int]) -> None:
+        """Store these counts in place of all earlier ones."""
+        await self._connection.execute(delete(bound_users))
+        rows: Sequence[dict[str, Any]] = [
+            {"kind": holder.kind.value, "name": holder.name, "users": users} for holder, users in counts.items()
+        ]
+        if rows:
+            await self._connection.execute(insert(bound_users), rows)
+
+    def _digests(self, holder: Holder) -> list[bytes]:
+        # Not of the pepper: what is kept of an account can be found without knowing under which it has asked.
+        return self._sealer.digests("lookup budget", holder.kind.value, holder.name)
