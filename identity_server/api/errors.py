@@ -62,7 +62,7 @@ TABLE: dict[type[errors.IdentityServerError], tuple[int, str]] = {
 
 INTERNAL = (500, "M_UNKNOWN")
 INTERNAL_MESSAGE = "Internal server error."
-_UNREADABLE = "This is not a request that can be read."
+UNREADABLE = "This is not a request that can be read."
 _ERRCODES_OF_HTTP = {408: "M_UNKNOWN", 413: "M_TOO_LARGE"}
 
 
@@ -122,7 +122,7 @@ def closing_response(status: int) -> web.Response:
     """What is said to whoever can't be understood, so that no request can follow on the connection."""
     ours = status >= INTERNAL[0]
     errcode = INTERNAL[1] if ours else _ERRCODES_OF_HTTP.get(status, "M_UNRECOGNIZED")
-    body: Error = {"errcode": errcode, "error": INTERNAL_MESSAGE if ours else _UNREADABLE}
+    body: Error = {"errcode": errcode, "error": INTERNAL_MESSAGE if ours else UNREADABLE}
     response = json_response(body, status=status)
     response.force_close()
     return response

@@ -38,7 +38,7 @@ Every answer, errors included, has the headers of `x-cors`, and OPTIONS is answe
 `x-head` says so. `x-max-body-bytes` is the largest body that is read; it has to arrive within 15 seconds. What is
 `deprecated` belongs to v1 of the API; `x-enabled-by` names the switches of the configuration that it takes. What is
 `x-unstable` isn't in the specification. Where `x-listener` is `internal`, the operator's own systems are answered, on a
-listener of their own.
+listener of their own. What is no HTTP that can be read is answered `M_UNRECOGNIZED` before any operation is looked for.
 """
 
 _SECURITY_SCHEMES: Final[_Json] = {
