@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cachetools import LRUCache
+from cachetools import TTLCache
 
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.ports import Clock
@@ -39,7 +39,12 @@ class ClientLimits:
         self._clock = clock
         self._limit = limit
         self._at_once = at_once
-        self._arrivals: LRUCache[str, int] = LRUCache(_MAX_NETWORKS)
+        self._arrivals: TTLCache[str, int] = TTLCache(
+            # Forgotten as soon as it makes no difference any more.
+            _MAX_NETWORKS,
+            ttl=limit.longest_ms,
+            timer=clock.now_ms,
+        )
         self._under_way: Counter[str] = Counter()
 
     @asynccontextmanager

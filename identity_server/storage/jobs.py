@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Row, bindparam, delete, func, insert, or_, select, update
 
-from identity_server.domain.durations import MINUTE_MS
+from identity_server.domain.durations import DAY_MS, MINUTE_MS
 from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.sealing import SealBroken, Sealer
 from identity_server.storage.tables import jobs
@@ -211,7 +211,16 @@ class Jobs:
                 .where(jobs.c.id.in_([row.id for row in rows]))
                 .values(lease=func.abs(jobs.c.lease) + 1, run_at_ms=now_ms + LEASE_MS)
             )
-        return [job for row in rows if (job := self._readable(row, lease=abs(row.lease) + 1)) is not None]
+        claimed = {row: self._readable(row, lease=abs(row.lease) + 1) for row in rows}
+        await self._drop([row for row, job in claimed.items() if job is None], over_since_ms=now_ms - DAY_MS)
+        return [job for job in claimed.values() if job is not None]
+
+    async def _drop(self, unreadable: Collection[Row[Any]], *, over_since_ms: int) -> None:
+        """Remove jobs that nobody can give up, since nobody can read them, a day after their time."""
+        over = [row.id for row in unreadable if row.expires_at_ms <= over_since_ms]
+        if over:
+            _log.error("job.dropped", job_ids=over)
+            await self._connection.execute(delete(jobs).where(jobs.c.id.in_(over)))
 
     async def finish(self, job: Job) -> bool:
         """The job is done, or given up: nothing of it stays. False if the lease was lost."""

@@ -53,6 +53,25 @@ async def test_requests_are_logged_by_their_row_alone(log: tuple[str, Path], tmp
     assert "marker" in lines[lines.index(requests[-1]) + 1]
 
 
+async def test_nothing_of_a_query_a_body_or_a_caller_is_logged(log: tuple[str, Path], tmp_path: Path) -> None:
+    form, path = log
+    settings = {"GENERAL__LOG_FORMAT": form, "HTTP__TRUSTED_PROXIES": "127.0.0.1"}
+    async with running(tmp_path, settings=settings) as server:
+        alice = await server.register()
+        hops = {"X-Forwarded-For": "198.51.100.77", "User-Agent": "Element/1.2", "Referer": "https://chat.example/x"}
+        await server.get(f"hash_details?access_token={alice.token}", headers=hops)
+        query = {"sid": "5551234567", "client_secret": "monkeys_are_GREAT", "token": "t0ken_of_a_mail"}
+        await server.get("validate/email/submitToken", params=query, headers=hops)
+        await server.post("validate/email/requestToken", {"email": "alice@example.com", **query}, as_=alice)
+        await server.post("/_matrix/identity/privacy", data={"email": "alice@example.com"}, headers=hops)
+        await server.get("/_matrix/identity/v2/nowhere/alice@example.com?address=447700900123", headers=hops)
+    text = path.read_text()
+    assert text.count("milliseconds") == 6
+    given = ("alice", "447700900123", alice.token, *query.values(), "198.51.100.77", "198.51", *hops.values())
+    assert [value for value in given if value in text] == []
+    assert "?" not in text
+
+
 async def test_lines_of_one_request_share_its_id(
     log: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,8 @@ LEFT = {
     "A sign-in of": ("access_tokens", 1),
     "Who has asked": ("rate_limits", 1),
     "The network that": ("rate_limits", 1),
+    "What an account has": ("asked_addresses", 1),
+    "How much an account": ("lookup_budgets", 1),
     # What was done since is in it, too.
     "The journal of": ("audit_chain WHERE event = 'bound'", 1),
     "Which connection": (
@@ -75,6 +77,7 @@ async def do_everything(server: Harness) -> None:
     await press(server, "refuse", await token_for(server, "refused@example.com"))
     await ask(server, "visitor@example.com")
     await ask_by_phone(server)
+    await server.lookup(alice, "carol@example.com", "dave@example.com")
     await server.system.services.journal.link()
     await settle(server)
 

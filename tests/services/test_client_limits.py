@@ -61,3 +61,15 @@ async def test_what_failed_is_no_longer_under_way(tmp_path: Path) -> None:
             with pytest.raises(RateLimited):
                 async with limits.admit("a"):
                     pass
+
+
+async def test_network_is_forgotten_when_it_makes_no_difference_any_more(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with open_database(tmp_path) as database:
+        limits = limits_over(database, limit=RateLimit(burst=2, interval_ms=30_000), clock=clock)
+        async with limits.admit("192.0.2.0/24"):
+            pass
+        assert "192.0.2.0/24" in repr(vars(limits))
+        clock.advance(seconds=60)
+        async with limits.admit("198.51.100.0/24"):
+            assert "192.0.2.0/24" not in repr(vars(limits))

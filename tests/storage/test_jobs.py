@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from sqlalchemy import update
 
+from identity_server.domain.durations import DAY_MS
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import LEASE_MS, Job, Waiting
 from identity_server.storage.tables import jobs
@@ -116,3 +117,13 @@ async def test_damaged_row_does_not_keep_others_from_being_claimed(database: Dat
 
     await database.transaction(damage)
     assert [job.id for job in await claimed(database, START_MS + LEASE_MS)] == [2]
+
+
+async def test_damaged_row_is_not_kept_for_ever(database: Database) -> None:
+    await added(database)
+    await database.transaction(
+        lambda tx: tx.jobs._connection.execute(update(jobs).where(jobs.c.id == 1).values(sealed_payload=b"0"))
+    )
+    for now_ms, left in ((EXPIRES, 1), (EXPIRES + DAY_MS - 1, 1), (EXPIRES + DAY_MS + LEASE_MS, 0)):
+        assert await claimed(database, now_ms) == []
+        assert len(await database.read(lambda tx: tx.jobs.list_waiting())) == left
