@@ -1,5 +1,5 @@
 # Two stages: the first installs, the second runs. Neither compiles anything: every dependency is a wheel, and
-# every wheel is checked against the hashes of requirements.lock.
+# every wheel is checked against the hashes of requirements-reporting.lock (requirements.lock, with Sentry and OpenTelemetry).
 #
 #   docker build -t matrix-identity-server .
 #   docker run -d --name identity --stop-timeout 20 -p 127.0.0.1:8090:8090 -v identity-data:/data \
@@ -13,9 +13,9 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /src
 
 # Dependencies first: they change less often than the code.
-COPY requirements.lock requirements-build.lock ./
+COPY requirements-reporting.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/identity-server \
- && pip --python /opt/identity-server/bin/python install --require-hashes --only-binary :all: -r requirements.lock \
+ && pip --python /opt/identity-server/bin/python install --require-hashes --only-binary :all: -r requirements-reporting.lock \
  && pip install --require-hashes --only-binary :all: -r requirements-build.lock
 
 COPY pyproject.toml README.md LICENSE sydent.conf.example ./

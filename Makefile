@@ -98,6 +98,8 @@ lock: ## Rewrite the lock files from pyproject.toml
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock
 	uv pip compile pyproject.toml --extra demo --extra sentry --extra opentelemetry --group dev --universal --generate-hashes \
 	  --no-header --python-version 3.11 -c requirements.lock -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra sentry --extra opentelemetry --universal --generate-hashes \
+	  --no-header --python-version 3.11 -c requirements-dev.lock -o requirements-reporting.lock
 
 clean: ## Remove everything that was installed or built here
 	rm -rf $(VENV) .venv-* tests/e2e/node_modules dist build .mypy_cache .ruff_cache

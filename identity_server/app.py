@@ -92,7 +92,9 @@ async def open_system(
         )
         refusals = Refusals(database=database)
         kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices, refusals=refusals)
-        runner = JobRunner(database=database, clock=ports.clock, kinds=kinds, count=metrics.count_job)
+        runner = JobRunner(
+            database=database, clock=ports.clock, kinds=kinds, count=metrics.count_job, traces=ports.traces
+        )
         stack.push_async_callback(runner.close)
         mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)
         texts = make_texts(config, templates)
@@ -162,9 +164,12 @@ def build_app(
     app[SERVICES], app[PAGES], app[SETTINGS] = services, pages, settings
     app[METRICS] = metrics
     app[REQUEST_IDS] = RequestIds(
-        randomness=ports.randomness, header=settings.request_id_header, proxies=settings.trusted_proxies
+        randomness=ports.randomness,
+        header=settings.request_id_header,
+        proxies=settings.trusted_proxies,
+        traced=ports.traces is not None,
     )
-    app[REQUEST_LOG] = RequestLog(form=settings.log_form, clock=ports.clock, metrics=metrics)
+    app[REQUEST_LOG] = RequestLog(form=settings.log_form, clock=ports.clock, metrics=metrics, traces=ports.traces)
     app.on_cleanup.append(_close_request_log)
     add_routes(app, routes)
     return app

@@ -38,7 +38,17 @@ _NOTHING = logging.makeLogRecord({})
 _AT_ONCE = select.PIPE_BUF
 
 # These write what they are given, queries and addresses included.
-_TALKATIVE = ("aiosqlite", "aiohttp", "asyncio", "aiosmtplib", "mail.log", "sqlalchemy", "alembic", "markdown_it")
+_TALKATIVE = (
+    "aiosqlite",
+    "aiohttp",
+    "asyncio",
+    "aiosmtplib",
+    "mail.log",
+    "sqlalchemy",
+    "alembic",
+    "markdown_it",
+    "urllib3",
+)
 
 
 def set_up_logging(*, level: str, form: str, path: Path | None, rotates: bool = False) -> None:
@@ -92,6 +102,8 @@ def set_up_logging(*, level: str, form: str, path: Path | None, rotates: bool = 
     root.setLevel(level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It tells of every retry; that traces were lost in the end is enough.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

@@ -50,7 +50,7 @@ def answering(handle: Handler, ids: RequestIds, log: RequestLog) -> Handler:
         if _SERVER not in response.headers:
             response.headers.update(STANDARD_HEADERS)
         response.headers[ANSWER_HEADER] = request_id
-        log.note(request_id, started, method, route_of(request), response.status)
+        log.note(request_id, started, method, route_of(request), response.status, ids.parent_of(request))
         return response
 
     return answer

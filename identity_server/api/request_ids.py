@@ -18,6 +18,7 @@ from identity_server.domain.random_values import opaque
 ANSWER_HEADER: Final = "X-Request-ID"
 """Where every answer says what its request was called."""
 
+_PARENT_HEADER: Final = "traceparent"
 _PREFIX_BYTES = 9
 # Long enough for a UUID, or two; and nothing in it ends a line, a field or a word of the log.
 _ID = re.compile(r"[A-Za-z0-9._-]{8,80}")
@@ -29,14 +30,18 @@ class RequestIds:
     Args:
         header: where proxies write the id that they gave a request; None if they don't.
         proxies: those that are believed.
+        traced: whether requests are traced.
     """
 
-    def __init__(self, *, randomness: Randomness, header: str | None, proxies: TrustedProxies) -> None:
+    def __init__(
+        self, *, randomness: Randomness, header: str | None, proxies: TrustedProxies, traced: bool = False
+    ) -> None:
         # Nobody else's, and then counted: an id has to tell requests apart, not to be hard to guess.
         self._prefix = opaque(randomness, _PREFIX_BYTES)
         self._count = 0
         self._header = header
         self._proxies = proxies
+        self._traced = traced
 
     def of(self, request: web.Request) -> str:
         """The id of a request."""
@@ -44,6 +49,12 @@ class RequestIds:
             return given
         self._count += 1
         return f"{self._prefix}-{self._count:x}"
+
+    def parent_of(self, request: web.Request) -> str | None:
+        """What the proxy's part in the trace is called, if there is one; whoever uses it sees whether it makes sense."""
+        if not self._traced or not self._proxies.trusts(request.remote or ""):
+            return None
+        return request.headers.get(_PARENT_HEADER)
 
     def _given(self, request: web.Request, header: str) -> str | None:
         values = request.headers.getall(header, [])

@@ -15,7 +15,7 @@ from typing import Final
 
 import orjson
 
-from identity_server.domain.ports import Clock
+from identity_server.domain.ports import Clock, TracedRequest, Traces
 from identity_server.metrics import Metrics
 from identity_server.observability import BLOCK
 
@@ -29,8 +29,8 @@ _LEVEL: Final = "info"
 
 _What = tuple[str, str, int]
 """Method, pattern of the route, status."""
-_Note = tuple[str, float, float, str, str, int]
-"""The id of the request, when it began and ended, its method, the pattern of its route, the status."""
+_Note = tuple[str, float, float, str, str, int, str | None]
+"""The id of the request, when it began and ended, its method, the pattern of its route, the status, and its trace's parent."""
 
 
 class RequestLog:
@@ -38,12 +38,14 @@ class RequestLog:
 
     Args:
         form: "json" or "console", as in `observability.set_up_logging`.
+        traces: where else requests are noted.
     """
 
-    def __init__(self, *, form: str, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, *, form: str, clock: Clock, metrics: Metrics, traces: Traces | None = None) -> None:
         self._write = self._as_json if form == "json" else self._for_people
         self._clock = clock
         self._metrics = metrics
+        self._traces = traces
         self._noted: list[_Note] = []
         self._second = -1
         self._second_text = ""
@@ -53,9 +55,11 @@ class RequestLog:
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._before)
 
-    def note(self, request_id: str, started: float, method: str, route: str, status: int) -> None:
+    def note(
+        self, request_id: str, started: float, method: str, route: str, status: int, parent: str | None = None
+    ) -> None:
         """A request has been answered that was begun at that time (monotonic seconds)."""
-        self._noted.append((request_id, started, monotonic(), method, route, status))
+        self._noted.append((request_id, started, monotonic(), method, route, status, parent))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self.flush)
         elif len(self._noted) >= _MOST_NOTES:
@@ -71,12 +75,16 @@ class RequestLog:
         noted, self._noted = self._noted, []
         now_ms, now = self._clock.now_ms(), monotonic()
         logs, lines = _logger.isEnabledFor(logging.INFO), []
-        for request_id, started, ended, method, route, status in noted:
+        for request_id, started, ended, method, route, status, parent in noted:
             seconds = ended - started
             shown = method if method in _METHODS else "other"
             self._metrics.observe_request(route, shown, status, seconds)
-            if logs and route not in _NOT_LOGGED:
-                at_ms = now_ms - round(1000 * (now - ended))
+            if route in _NOT_LOGGED:
+                continue
+            at_ms = now_ms - round(1000 * (now - ended))
+            if self._traces is not None:
+                self._traces.request(TracedRequest(request_id, shown, route, status, at_ms, seconds, parent))
+            if logs:
                 lines.append(self._write(at_ms, request_id, (shown, route, status), seconds))
         if lines:
             _logger.info("\n".join(lines), extra=BLOCK)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -80,7 +81,7 @@ class Checker:
         self._check_homeservers()
         self._check_pairs()
         self._check_paths()
-        self._check_pending()
+        self._check_extras()
         return self._config
 
     def _check_reach(self) -> None:
@@ -393,13 +394,19 @@ class Checker:
             if path is not None and not path.is_file():
                 self._error(section, key, "there is no such file.")
 
-    def _check_pending(self) -> None:
-        """Say which of the operator's decisions this version doesn't act on yet."""
-        for section in all_sections():
-            values = getattr(self._config, section.name)
-            for attribute, key in section.keys.items():
-                if key.pending and getattr(values, attribute) != key.default_value():
-                    self._warn(section.name, key.name, "read, but this version doesn't act on it yet.")
+    def _check_extras(self) -> None:
+        """What is configured must be installed: it isn't with everybody."""
+        general = self._config.general
+        for key, value, module, extra in (
+            ("sentry_dsn", general.sentry_dsn, "sentry_sdk", "sentry"),
+            ("otlp_endpoint", general.otlp_endpoint, "opentelemetry.exporter.otlp.proto.http", "opentelemetry"),
+        ):
+            if value is not None and not _is_installed(module):
+                message = (
+                    f"it needs a package that isn't installed: `pip install 'matrix-identity-server[{extra}]'`, or leave"
+                    " the key empty."
+                )
+                self._error("general", key, message)
 
     def _error(self, section: str, key: str, message: str) -> None:
         self._report.error(Problem(message, section, key, self._origin(section, key)))
@@ -407,6 +414,13 @@ class Checker:
     def _warn(self, section: str, key: str, message: str) -> None:
         origin = self._origin(section, key)
         self._report.warn(Problem(message, section, key, origin if (section, key) in self._config.given else NOWHERE))
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # what it is a part of isn't there either
+        return False
 
 
 def _obstacle(path: Path) -> str | None:

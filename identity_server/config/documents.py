@@ -17,8 +17,7 @@ _WIDTH = 100
 
 _EXAMPLE_INTRO = """\
 The configuration of the identity server. The format and the keys are those of Sydent, so that a sydent.conf
-can stay as it is; keys that Sydent doesn't have are marked (new). Keys marked (not yet) are read and checked,
-but this version doesn't act on them.
+can stay as it is; keys that Sydent doesn't have are marked (new).
 
 A line `# like this` explains. A line `#like = this` is a key with its default: take away the `#` to change it.
 To begin with, set `server.name`, `client_http_base`, `email.from` and `email.smtphost`.
@@ -77,9 +76,6 @@ The server doesn't start with a value that it can't use; it reports everything t
 line, and never shows a secret. Keys, sections and `IDENTITY_SERVER__` variables that it doesn't know are warnings
 with the nearest known name (errors for `identity-server check-config --strict`): without effect, but mostly a slip.
 A key or section that stands twice is an error. The server never writes to the file.
-
-Keys marked *not yet* are read and checked, but this version doesn't act on them; it says so at start if one is
-set to something else than its default.
 """
 
 _DIFFERENCES_INTRO = """\
@@ -120,7 +116,7 @@ def _plain(markdown: str) -> str:
 
 
 def _marks(key: Key) -> list[str]:
-    return ["new"] * key.new + ["not yet"] * key.pending
+    return ["new"] * key.new
 
 
 def reference() -> str:

@@ -34,7 +34,6 @@ class Key:
         breaks: who notices that the default is another one.
         reads_differently: how the same value means something else than to Sydent, and to whom it matters.
         has_variables: the value is a pattern whose `%(name)s` are filled in later: they refer to no other key.
-        pending: read and checked, but nothing acts on it yet.
         member: of a family, the example that the documentation shows; the default is this member's.
         member_names: of a family, reads (and so checks) what follows the dot.
         has_default_member: of a family, whether the example is also there when nothing is configured.
@@ -50,7 +49,6 @@ class Key:
     breaks: str = ""
     reads_differently: str = ""
     has_variables: bool = False
-    pending: bool = False
     member: str | None = None
     member_names: Reader[str] | None = None
     has_default_member: bool = False

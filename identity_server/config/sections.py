@@ -121,8 +121,25 @@ class General:
         "sentry_dsn",
         values.optional(values.DSN),
         secret=True,
-        pending=True,
-        doc="""Where unexpected errors are reported (Sentry). Empty: nowhere.""",
+        reads_differently="""What is sent is the kind of an error, where in the code it happened, the pattern of the route and the
+        id of the request; neither the error's text nor anything of the request. Sydent sends those, too.""",
+        doc="""Where unexpected errors are reported: a DSN of Sentry, or of something that speaks its protocol. It needs
+        `pip install matrix-identity-server[sentry]`. Empty: nowhere.""",
+    )
+    otlp_endpoint: str | None = key(
+        "otlp_endpoint",
+        values.optional(values.WEB_URL),
+        new=True,
+        doc="""Where traces of requests and jobs go: the base URL of a collector that takes OpenTelemetry's protocol over
+        HTTP, `http://localhost:4318` say. It needs `pip install matrix-identity-server[opentelemetry]`. Empty: nowhere.""",
+    )
+    otlp_share: float = key(
+        "otlp_share",
+        values.SHARE,
+        "1",
+        new=True,
+        doc="""The share of requests and jobs that are traced, from 0 to 1, unless `trusted_proxies` have decided it for a
+        request already.""",
     )
     enable_v1_associations: bool = key(
         "enable_v1_associations",

@@ -267,9 +267,16 @@ def _web_url(text: str) -> str:
 
 def _dsn(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    project = parts.path.rpartition("/")[2]
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.username or not project.isdigit():
         raise Unreadable
     return text
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[01](\.[0-9]{1,6})?", text) or float(text) > 1:
+        raise Unreadable
+    return float(text)
 
 
 def _database_url(text: str) -> str:
@@ -435,7 +442,8 @@ BIND_ADDRESS: Reader[str] = Reader("an IP address or a host name", _bind_address
 HOST: Reader[str] = Reader("a host name or an IP address", _host)
 BASE_URL: Reader[str] = Reader("an http or https URL, or empty", _base_url)
 WEB_URL: Reader[str] = Reader("an http or https URL", _web_url)
-DSN: Reader[str] = Reader("an http or https URL", _dsn)
+DSN: Reader[str] = Reader("an http or https URL with a key and the number of a project", _dsn)
+SHARE: Reader[float] = Reader("a number from 0 to 1", _share)
 DATABASE_URL: Reader[str] = Reader("a URL that begins with `postgresql+asyncpg://`", _database_url)
 TLS_MODE: Reader[TlsMode] = Reader("`0` (plain), `STARTTLS` or `TLS` (also written `SSL`)", _tls_mode)
 LOG_LEVEL = choice(

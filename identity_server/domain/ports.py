@@ -144,6 +144,50 @@ class SmsTransport(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class TracedRequest:
+    """A request that was answered.
+
+    Attributes:
+        route: the pattern of its path.
+        seconds: how long it took.
+        parent: what a trusted proxy has sent as `traceparent`.
+    """
+
+    request_id: str
+    method: str
+    route: str
+    status: int
+    ended_ms: int
+    seconds: float
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedJob:
+    """A try of a job.
+
+    Attributes:
+        request_id: of the request that it was tried in, if it was.
+    """
+
+    kind: str
+    outcome: str
+    ended_ms: int
+    seconds: float
+    request_id: str | None
+
+
+class Traces(Protocol):
+    """Takes note of how long things took, for whoever looks at single ones. Quick, and never fails."""
+
+    def request(self, request: TracedRequest) -> None:
+        """A request was answered."""
+
+    def job(self, job: TracedJob) -> None:
+        """A job was tried."""
+
+
 SMS_PROVIDER_GROUP = "identity_server.sms_providers"
 """The entry-point group by which other packages offer an `SmsTransport` (docs/sms.md)."""
 

@@ -36,6 +36,7 @@ from identity_server.server.own_process import measure_process
 from identity_server.server.scraping import Scraping
 from identity_server.wiring.measuring import expect_deliveries, read_signs
 from identity_server.wiring.problems import problems_of
+from identity_server.wiring.reporting import fault_reports
 from identity_server.wiring.settings import load_templates
 from identity_server.wiring.world import real_ports
 
@@ -85,20 +86,21 @@ def work(post: Post) -> int:
     """Work until told to stop; the exit status of the process."""
     general = post.config.general
     set_up_logging(level=general.log_level, form=general.log_format, path=general.log_path)
-    try:
-        return uvloop.run(_work(post))
-    except CannotListen as error:
-        _report(post, (str(error),))
-        return 1
-    except Exception as error:  # noqa: BLE001 - the process ends here, and says why
-        problems = problems_of(error)
-        if problems:
-            _report(post, problems)
-        else:
-            _log.exception("worker.failed")
-        return 1
-    finally:
-        sys.stdout.flush()
+    with fault_reports(post.config):
+        try:
+            return uvloop.run(_work(post))
+        except CannotListen as error:
+            _report(post, (str(error),))
+            return 1
+        except Exception as error:  # noqa: BLE001 - the process ends here, and says why
+            problems = problems_of(error)
+            if problems:
+                _report(post, problems)
+            else:
+                _log.exception("worker.failed")
+            return 1
+        finally:
+            sys.stdout.flush()
 
 
 def _report(post: Post, problems: tuple[str, ...] = ()) -> None:

@@ -16,6 +16,7 @@ from identity_server.domain.ports import (
     OriginKeys,
     Randomness,
     SmsTransport,
+    Traces,
 )
 from identity_server.outbound import mail as outbound_mail
 from identity_server.outbound.addresses import AddressScreen
@@ -28,6 +29,7 @@ from identity_server.outbound.sms import (
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.templates import Templates
+from identity_server.wiring.reporting import traces
 from identity_server.wiring.settings import sms_settings
 
 _TLS_MODES = {
@@ -50,6 +52,7 @@ class Ports:
     origin_keys: OriginKeys
     mail: MailTransport
     sms: SmsTransport | None
+    traces: Traces | None = None
 
 
 @asynccontextmanager
@@ -72,7 +75,8 @@ async def real_ports(
     federation = make_federation(config, clock, randomness)
     origin_keys = PublishedKeys(federation=federation, clock=clock)
     try:
-        yield Ports(clock, randomness, federation, origin_keys, mail, sms)
+        with traces(config) as traced:
+            yield Ports(clock, randomness, federation, origin_keys, mail, sms, traced)
     finally:
         if sms is not None:
             await sms.close()

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 
 import structlog
 
-from identity_server.domain.ports import Clock, DeliveryPostponed, DeliveryRefused
+from identity_server.domain.ports import Clock, DeliveryPostponed, DeliveryRefused, TracedJob, Traces
 from identity_server.services.outbox import Outcome
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
@@ -49,6 +50,7 @@ class JobRunner:
     Args:
         kinds: how to carry out each kind of job.
         count: is told the kind and the outcome of every try.
+        traces: where else tries are noted.
         patience_seconds: how long `attempt` waits for a first try.
     """
 
@@ -59,12 +61,14 @@ class JobRunner:
         clock: Clock,
         kinds: Mapping[str, JobKind],
         count: Callable[[str, str], None] = lambda _kind, _outcome: None,
+        traces: Traces | None = None,
         patience_seconds: float = 5.0,
     ) -> None:
         self._database = database
         self._clock = clock
         self._kinds = kinds
         self._count = count
+        self._traces = traces
         self._patience_seconds = patience_seconds
         self._under_way: dict[asyncio.Task[Outcome], Job] = {}
         self._queue_moved = asyncio.Event()
@@ -136,9 +140,15 @@ class JobRunner:
             self._queue_moved.set()
 
     async def _try(self, job: Job) -> Outcome:
+        started = monotonic()
         outcome = await self._carry_out(job)
         # A kind that is unknown here comes from the database, where anything may stand.
-        self._count(job.kind if job.kind in self._kinds else "unknown", outcome.value)
+        kind = job.kind if job.kind in self._kinds else "unknown"
+        self._count(kind, outcome.value)
+        if self._traces is not None:
+            request_id = structlog.contextvars.get_contextvars().get("request_id")
+            now_ms = self._clock.now_ms()
+            self._traces.job(TracedJob(kind, outcome.value, now_ms, monotonic() - started, request_id))
         return outcome
 
     async def _carry_out(self, job: Job) -> Outcome:

@@ -8,7 +8,7 @@ from hypothesis import given as hypothesis_given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from identity_server.config import ConfigError, load
+from identity_server.config import ConfigError, checks, load
 from identity_server.config.checks import _SENDER, _is_one_sender
 from tests.config.conftest import Loader, Refuser, warnings_of
 
@@ -120,6 +120,31 @@ def test_replication_is_refused_with_the_alternative(refused: Refuser, given: Lo
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "extra"),
+    [
+        ("sentry_dsn = https://key@sentry.example/1", "sentry"),
+        ("otlp_endpoint = http://127.0.0.1:4318", "opentelemetry"),
+    ],
+)
+def test_what_is_configured_must_be_installed(
+    line: str, extra: str, refused: Refuser, given: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = section("general", line)
+    monkeypatch.setattr(checks, "find_spec", lambda _name: None)
+    (problem,) = refused(text)
+    assert f"pip install 'matrix-identity-server[{extra}]'" in problem
+    assert "sentry.example" not in problem
+
+    def parent_is_missing(_name: str) -> None:
+        raise ModuleNotFoundError
+
+    monkeypatch.setattr(checks, "find_spec", parent_is_missing)
+    assert len(refused(text)) == 1
+    monkeypatch.setattr(checks, "find_spec", lambda _name: object())
+    assert extra not in "".join(warnings_of(given(text)))
+
+
 def test_a_certificate_needs_its_key(refused: Refuser, given: Loader, tmp_path: Path) -> None:
     (tmp_path / "a.pem").touch()
     (problem,) = refused(section("http", "clientapi.https.certfile = a.pem"))
@@ -202,7 +227,6 @@ def test_two_listeners_on_one_port(refused: Refuser, given: Loader) -> None:
         (section("general", "prometheus_port = 9000"), "need each other"),
         (section("sms", "password = p"), "[sms] password: without effect"),
         (section("sms", "username = u"), "[sms] username: without effect"),
-        (section("general", "sentry_dsn = https://key@sentry.example/1"), "this version doesn't act on it yet"),
     ],
 )
 def test_warns(given: Loader, text: str, warning: str) -> None:

@@ -32,6 +32,8 @@ KEYS = [
         (values.PORT, "0", 0),
         (values.PORT, "65535", 65535),
         (values.RATE, "0.5", 0.5),
+        (values.SHARE, "0.25", 0.25),
+        (values.SHARE, "1", 1.0),
         (values.RATE, "1/300", 1 / 300),
         (values.SERVER_NAME, "Matrix.Example.org:8448", "Matrix.Example.org:8448"),
         (values.listed(values.HOMESERVER), "Example.ORG,\n [::1]:80,, example.org", ("example.org", "[::1]:80")),
@@ -139,6 +141,10 @@ def test_reads(reader: Reader[Any], text: str, value: object) -> None:
         (values.ALGORITHMS, "sha256, md5"),
         (values.LINE, "two\nlines"),
         (values.DSN, "sentry"),
+        (values.DSN, "https://sentry.example.org/1"),
+        (values.DSN, "https://key@sentry.example.org/project"),
+        (values.SHARE, "1.5"),
+        (values.SHARE, "50%"),
     ],
 )
 def test_refuses(reader: Reader[Any], text: str) -> None:

@@ -23,6 +23,8 @@ def loaded() -> set[str]:
         pytest.param("asyncpg", id="PostgreSQL's driver, on SQLite"),
         pytest.param("identity_server.api.openapi", id="what writes the API's document"),
         pytest.param("identity_server.demo", id="the demo"),
+        pytest.param("sentry_sdk", id="reports to Sentry, without a DSN"),
+        pytest.param("opentelemetry", id="traces, without a collector"),
         pytest.param("identity_server.sydent", id="the import from Sydent"),
     ],
 )
