@@ -135,8 +135,7 @@ async def test_workers_go_on_in_the_new_file_when_the_log_was_moved(server: Serv
     log.rename(server.folder / "moved.log")
     async with ClientSession() as session, session.get(f"{server.base}/_matrix/identity/versions") as response:
         assert response.status == 200
-    server.wait_for(log.exists)
-    assert "route=/_matrix/identity/versions" in log.read_text()
+    server.wait_for(lambda: log.exists() and "route=/_matrix/identity/versions" in log.read_text())
     # The parent follows, too, once it is told.
     server.signal(signal.SIGHUP)
     server.wait_for(lambda: "reloaded" in log.read_text())
