@@ -16,6 +16,7 @@ _COMMANDS = {
     "doctor": "identity_server.commands.doctor:doctor",
     "account": "identity_server.commands.account:account",
     "association": "identity_server.commands.association:association",
+    "homeserver": "identity_server.commands.homeserver:homeserver",
     "audit": "identity_server.commands.audit:audit",
     "check-config": "identity_server.commands.check_config:check_config",
     "db": "identity_server.commands.database:db",

@@ -8,6 +8,7 @@ import click
 
 from identity_server.commands.erasing import Manner, carry_out, manner_options
 from identity_server.commands.subjects import read_user_id
+from identity_server.config import Config
 from identity_server.services.erasure import Erased, Erasure
 
 
@@ -23,7 +24,7 @@ def erase(user_id: str, **manner: Any) -> None:
     """
     whom = read_user_id(user_id)
 
-    async def task(erasure: Erasure, *, dry_run: bool) -> Erased:
+    async def task(erasure: Erasure, _: Config, *, dry_run: bool) -> Erased:
         return await erasure.erase_account(whom, dry_run=dry_run)
 
     carry_out(task, Manner(**manner))

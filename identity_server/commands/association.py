@@ -8,6 +8,7 @@ import click
 
 from identity_server.commands.erasing import Manner, carry_out, manner_options
 from identity_server.commands.subjects import read_threepid
+from identity_server.config import Config
 from identity_server.services.erasure import Erased, Erasure
 
 
@@ -30,7 +31,7 @@ def erase(address: str, *, forget_refusal: bool, **manner: Any) -> None:
     """
     threepid = read_threepid(address)
 
-    async def task(erasure: Erasure, *, dry_run: bool) -> Erased:
+    async def task(erasure: Erasure, _: Config, *, dry_run: bool) -> Erased:
         return await erasure.erase_address(threepid, forgets_refusal=forget_refusal, dry_run=dry_run)
 
     carry_out(task, Manner(**manner))

@@ -24,7 +24,7 @@ _COPIES = "{}.before-upgrade-*"
 class Erase(Protocol):
     """What is to be erased."""
 
-    def __call__(self, erasure: Erasure, *, dry_run: bool) -> Awaitable[Erased]:
+    def __call__(self, erasure: Erasure, config: Config, /, *, dry_run: bool) -> Awaitable[Erased]:
         """Erase it, or only count."""
 
 
@@ -84,12 +84,12 @@ def carry_out(erase: Erase, manner: Manner) -> None:
 
 async def _count(config: Config, erase: Erase) -> Erased:
     async with open_erasure(config) as erasure:
-        return await erase(erasure, dry_run=True)
+        return await erase(erasure, config, dry_run=True)
 
 
 async def _erase(config: Config, erase: Erase) -> tuple[Erased, Cleared]:
     async with open_erasure(config) as erasure:
-        erased = await erase(erasure, dry_run=False)
+        erased = await erase(erasure, config, dry_run=False)
         return erased, await erasure.leave_nothing(erased.traces)
 
 
@@ -101,23 +101,29 @@ def _copies(config: Config) -> list[Path]:
 
 def _tell_count(found: Erased, manner: Manner) -> None:
     if manner.as_json:
-        click.echo(json.dumps({"dry_run": True, "rows": dict(found.rows)}))
+        click.echo(json.dumps({"dry_run": True, **_counts(found)}))
     else:
         _show(found)
 
 
+def _counts(erased: Erased) -> dict[str, Any]:
+    return {"rows": dict(erased.rows), "homeservers": dict(erased.homeservers)}
+
+
 def _show(found: Erased) -> None:
+    for server_name, count in sorted(found.homeservers.items()):
+        click.echo(f"{count:>8}  {'user' if count == 1 else 'users'} of {server_name}")
     for table, count in sorted(found.rows.items()):
         click.echo(f"{count:>8}  {table}")
     if not found.total:
-        click.echo("Nothing is stored about it.")
+        click.echo("Nothing is stored about that.")
 
 
 def _tell(erased: Erased, cleared: Cleared, copies: list[Path], manner: Manner) -> None:
     if manner.as_json:
         report = {
             "dry_run": False,
-            "rows": dict(erased.rows),
+            **_counts(erased),
             "files_cleared": cleared.is_complete,
             "file_rewritten": cleared.rewrote_file,
             "copies": [str(copy) for copy in copies],

@@ -10,6 +10,7 @@ from identity_server.domain.audit import Subject
 from identity_server.domain.errors import IdentityServerError
 from identity_server.domain.identifiers import (
     Medium,
+    ServerName,
     Threepid,
     UserId,
     canonical_email,
@@ -37,6 +38,18 @@ def read_subject(text: str) -> Subject:
         return parse_server_name(text)
     except IdentityServerError:
         raise click.BadParameter("this is no e-mail address, phone number, Matrix ID or server name") from None
+
+
+def read_server_name(text: str) -> ServerName:
+    """A homeserver's name.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    try:
+        return parse_server_name(text)
+    except IdentityServerError:
+        raise click.BadParameter("this is no name of a homeserver, such as example.org") from None
 
 
 def read_user_id(text: str) -> UserId:

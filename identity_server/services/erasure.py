@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from identity_server.domain.audit import AuditEvent, Subject
-from identity_server.domain.identifiers import Medium, Threepid, UserId
+from identity_server.domain.homeserver_policy import HomeserverPolicy
+from identity_server.domain.identifiers import Medium, ServerName, Threepid, UserId, server_of
 from identity_server.domain.ports import Clock
 from identity_server.domain.rate_limits import mailbox_of
 from identity_server.services.waiting_jobs import WaitingJobs
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.erasures import People
+from identity_server.storage.erasures import BY_USER, People, UserColumn
 from identity_server.storage.remains import Cleared
 
 LIMITS_OF_USERS = frozenset({"bind", "validation mail", "visibility"})
@@ -34,8 +36,12 @@ LIMITS_OF_OTHERS: Mapping[str, str] = {
 }
 """Limits by whom they count, and those that count nobody. A test fails for one that isn't among them."""
 
+WITH_PLACES = frozenset({"visit mail", "wrong code", "wrong visit code"})
 _PLACES = [str(place) for place in range(32)]
 """More than any limit has."""
+_USERS_AT_ONCE = 100
+_PAUSE_SECONDS = 0.02
+"""Who waits to write looks that often whether it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +51,16 @@ class Erased:
     Attributes:
         rows: how many, by table; of `jobs`, those that say less now are among them.
         traces: what rows about these people can be told by.
+        homeservers: how many of whose users these were, where it is about homeservers.
     """
 
-    rows: Counter[str]
-    traces: frozenset[bytes]
+    rows: Counter[str] = field(default_factory=Counter)
+    traces: frozenset[bytes] = frozenset()
+    homeservers: Counter[ServerName] = field(default_factory=Counter)
 
     def __add__(self, others: Erased) -> Erased:
-        return Erased(self.rows + others.rows, self.traces | others.traces)
+        homeservers = self.homeservers + others.homeservers
+        return Erased(self.rows + others.rows, self.traces | others.traces, homeservers)
 
     @property
     def total(self) -> int:
@@ -93,7 +102,7 @@ class Erasure:
             dry_run: commit nothing, only count.
         """
         people = People(user_ids=frozenset({user_id}))
-        return await self._erase(AuditEvent.ACCOUNT_ERASED, people, about=(user_id,), dry_run=dry_run)
+        return await self._erase(AuditEvent.ACCOUNT_ERASED, people, about=user_id, dry_run=dry_run)
 
     async def erase_address(
         self, threepid: Threepid, *, forgets_refusal: bool = False, dry_run: bool = False
@@ -110,8 +119,40 @@ class Erasure:
         people = People(threepids=frozenset({threepid}))
         forgotten = people.threepids if forgets_refusal else frozenset[Threepid]()
         return await self._erase(
-            AuditEvent.ASSOCIATION_ERASED, people, about=(threepid,), unrefused=forgotten, dry_run=dry_run
+            AuditEvent.ASSOCIATION_ERASED, people, about=threepid, unrefused=forgotten, dry_run=dry_run
         )
+
+    async def erase_homeserver(self, server_name: ServerName, *, dry_run: bool = False) -> Erased:
+        """Commit the removal of everything about the users of a homeserver, some at a time.
+
+        Of each all that `erase_account` removes, in one transaction. Broken off, it is finished by doing it again.
+
+        Args:
+            server_name: the homeserver.
+            dry_run: commit nothing, only count.
+        """
+        await self._jobs.look()
+        erased = await self._erase_users_of(server_name, dry_run=dry_run)
+        if erased.rows["access_tokens"] and not dry_run:
+            await asyncio.sleep(self._settling_seconds)
+            erased += await self._erase_users_of(server_name, dry_run=False)
+        return erased
+
+    async def erase_not_allowed(self, policy: HomeserverPolicy, *, dry_run: bool = False) -> Erased:
+        """Commit the removal of whom the operator's lists of homeservers don't serve.
+
+        Args:
+            policy: of homeservers whose users may not use this server, everything is removed; of those to whose
+                users nothing may be bound, the bindings.
+            dry_run: commit nothing, only count.
+        """
+        erased = Erased()
+        for server_name in sorted(await self._homeservers()):
+            if not policy.using.admits(server_name):
+                erased += await self.erase_homeserver(server_name, dry_run=dry_run)
+            elif not policy.binding.admits(server_name):
+                erased += await self._unbind_users_of(server_name, dry_run=dry_run)
+        return erased
 
     async def leave_nothing(self, traces: Collection[bytes]) -> Cleared:
         """Remove from the files of the database and of the lookup index what has been erased.
@@ -122,12 +163,68 @@ class Erasure:
         await self._rewrite_index()
         return await self._database.remains.clear(traces)
 
+    async def _erase_users_of(self, server_name: ServerName, *, dry_run: bool) -> Erased:
+        async def use_case(tx: Transaction, *, user_ids: frozenset[UserId]) -> Erased:
+            erased = await self._remove(tx, People(user_ids=user_ids))
+            if not erased.total:
+                return erased
+            await self._note(tx, AuditEvent.HOMESERVER_ERASED, server_name, count=len(user_ids))
+            return replace(erased, homeservers=Counter({server_name: len(user_ids)}))
+
+        erased = Erased()
+        async for user_ids in self._users_of(server_name):
+            erased += await self._run(partial(use_case, user_ids=user_ids), dry_run=dry_run)
+            await asyncio.sleep(_PAUSE_SECONDS)
+        return erased
+
+    async def _unbind_users_of(self, server_name: ServerName, *, dry_run: bool) -> Erased:
+        async def use_case(tx: Transaction, *, user_ids: frozenset[UserId]) -> Erased:
+            bound = await tx.associations.list_by_users(user_ids)
+            await tx.associations.remove_all(
+                [association_id for association_id, _ in bound], now_ms=self._clock.now_ms()
+            )
+            if not bound:
+                return Erased()
+            await self._note(tx, AuditEvent.SWEPT, server_name, count=len(bound))
+            users = {association.user_id for _, association in bound}
+            return Erased(Counter(associations=len(bound)), homeservers=Counter({server_name: len(users)}))
+
+        erased = Erased()
+        async for user_ids in self._users_of(server_name):
+            erased += await self._run(partial(use_case, user_ids=user_ids), dry_run=dry_run)
+            await asyncio.sleep(_PAUSE_SECONDS)
+        return erased
+
+    async def _users_of(self, server_name: ServerName) -> AsyncIterator[frozenset[UserId]]:
+        """All users of a homeserver of whom anything is stored, some at a time."""
+        seen: set[UserId] = set()
+        async for page in self._pages(of=server_name):
+            fresh = sorted({user_id for user_id in page if server_of(user_id) == server_name} - seen)
+            seen.update(fresh)
+            for start in range(0, len(fresh), _USERS_AT_ONCE):
+                yield frozenset(fresh[start : start + _USERS_AT_ONCE])
+
+    async def _homeservers(self) -> set[ServerName]:
+        """All homeservers of whose users anything is stored."""
+        await self._jobs.look()
+        return {server_of(user_id) async for page in self._pages(of=None) for user_id in page if user_id}
+
+    async def _pages(self, *, of: ServerName | None) -> AsyncIterator[Collection[UserId]]:
+        """All Matrix IDs that are stored anywhere, some of them more than once."""
+        yield self._jobs.user_ids()
+        for column in BY_USER:
+            read = partial(_read_page, column=column, of=of)
+            after = ""
+            while page := await self._database.read(partial(read, after=after), bulk=True):
+                yield page
+                after = page[-1]
+
     async def _erase(
         self,
         event: AuditEvent,
         people: People,
         *,
-        about: Sequence[Subject],
+        about: Subject,
         unrefused: Collection[Threepid] = (),
         dry_run: bool,
     ) -> Erased:
@@ -136,33 +233,35 @@ class Erasure:
             lifted = sum([await tx.refusals.remove(threepid) for threepid in unrefused])
             erased.rows.update({"refused_addresses": lifted} if lifted else {})
             if erased.total:
-                await tx.audit.add(event, now_ms=self._clock.now_ms(), about=about)
-            if dry_run:
-                raise _Undone(erased)
+                await self._note(tx, event, about)
             return erased
 
         await self._jobs.look()
-        erased = await self._run(use_case)
+        erased = await self._run(use_case, dry_run=dry_run)
         if erased.rows["access_tokens"] and not dry_run:
             # What requests that were under way have written for the account since.
             await asyncio.sleep(self._settling_seconds)
-            erased = erased + await self._run(use_case)
+            erased += await self._run(use_case, dry_run=False)
         return erased
 
-    async def _run(self, use_case: Callable[[Transaction], Awaitable[Erased]]) -> Erased:
+    async def _run(self, use_case: Callable[[Transaction], Awaitable[Erased]], *, dry_run: bool) -> Erased:
+        async def undone(tx: Transaction) -> Erased:
+            raise _Undone(await use_case(tx))
+
         try:
-            return await self._database.transaction(use_case, bulk=True)
-        except _Undone as undone:
-            return undone.erased
+            return await self._database.transaction(undone if dry_run else use_case, bulk=True)
+        except _Undone as only_counted:
+            return only_counted.erased
+
+    async def _note(self, tx: Transaction, event: AuditEvent, whom: Subject, *, count: int | None = None) -> None:
+        await tx.audit.add(event, now_ms=self._clock.now_ms(), about=(whom,), count=count)
 
     async def _remove(self, tx: Transaction, people: People) -> Erased:
         """Remove all that is about these people and the addresses that are bound to them."""
-        texted: set[Threepid] = set()
-        for user_id in people.user_ids:
-            bound = await tx.associations.list_by_user(user_id)
-            people |= People(threepids=frozenset(association.threepid for association in bound))
-            sessions = await tx.validation_sessions.list_asked_for_by(user_id)
-            texted |= {session.threepid for session in sessions if session.threepid is not None}
+        bound = await tx.associations.list_by_users(people.user_ids)
+        people |= People(threepids=frozenset(association.threepid for _, association in bound))
+        sessions = await tx.validation_sessions.list_asked_for_by(*people.user_ids)
+        texted = {session.threepid for session in sessions if session.threepid is not None}
         jobs = await self._jobs.remove(tx, people, texted=texted)
         rows = await tx.erasures.remove(people, now_ms=self._clock.now_ms())
         rows["jobs"] = len(jobs)
@@ -170,6 +269,10 @@ class Erasure:
             rows += await tx.budgets.remove_of(user_id)
         rows["rate_limits"] = await tx.rate_limits.forget(list(_limits_of(people)))
         return Erased(+rows, tx.erasures.traces(people))
+
+
+async def _read_page(tx: Transaction, *, column: UserColumn, of: ServerName | None, after: str) -> list[UserId]:
+    return await tx.erasures.list_user_ids(column, of=of, after=after)
 
 
 class _Undone(Exception):
@@ -188,6 +291,5 @@ def _limits_of(people: People) -> Iterator[tuple[str, ...]]:
             counted += [(name, mailbox_of(threepid.address)) for name in LIMITS_OF_MAILBOXES]
         else:
             counted += [(name, threepid.address) for name in LIMITS_OF_NUMBERS]
-    for each in counted:
-        yield each
-        yield from ((*each, place) for place in _PLACES)
+    for name, whom in counted:
+        yield from ((name, whom, place) for place in _PLACES) if name in WITH_PLACES else ((name, whom),)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from identity_server.domain.durations import MINUTE_MS
-from identity_server.domain.identifiers import ServerName, Threepid, UserId, server_of
+from identity_server.domain.identifiers import Threepid, UserId
 from identity_server.domain.ports import Clock
 from identity_server.services.bind_notices import NoticeWriter
 from identity_server.services.outbox import BIND_NOTICE, SMS
@@ -45,11 +45,9 @@ class WaitingJobs:
         await self._look_at_all(self._read_page, since_ms=0)
         self._looked_at_ms = began_at_ms
 
-    def users_of(self, server_name: ServerName) -> set[UserId]:
-        """The Matrix IDs of a homeserver that stand in jobs."""
-        return {
-            UserId(name) for name in self._by_name if name.startswith("@") and server_of(UserId(name)) == server_name
-        }
+    def user_ids(self) -> set[UserId]:
+        """What stands in jobs and may be a Matrix ID."""
+        return {UserId(name) for name in self._by_name if name.startswith("@") and ":" in name}
 
     async def remove(self, tx: Transaction, people: People, *, texted: Collection[Threepid]) -> set[int]:
         """Remove what is about these people, and take their invites out of what is about others.

@@ -163,6 +163,11 @@ class Associations:
             query = query.where(associations.c.user_id > after)
         return [UserId(user_id) for user_id in (await self._connection.execute(query)).scalars()]
 
+    async def list_by_users(self, user_ids: Collection[UserId]) -> list[tuple[int, Association]]:
+        """What is bound to any of a few Matrix IDs, with the ids of the associations."""
+        rows = await self._connection.execute(select(associations).where(associations.c.user_id.in_(list(user_ids))))
+        return [(row.id, self._from_row(row)) for row in rows]
+
     async def list_expired_phones(self, *, before_ms: int, limit: int) -> list[int]:
         """The ids of associations of phone numbers whose time was over then."""
         rows = await self._connection.execute(

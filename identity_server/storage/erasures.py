@@ -46,11 +46,14 @@ from identity_server.storage.tables import (
 from identity_server.storage.visits import PURPOSE as VISITED
 
 T = TypeVar("T")
+UserColumn = Column[Any]
+"""A column with Matrix IDs."""
 Digests = Callable[[Sealer, Threepid], Sequence[bytes]]
 """What a column may hold for an address."""
 
 # No database takes any number of parameters in one statement.
 _AT_ONCE = 500
+_PAGE = 5_000
 
 
 def _blinds(sealer: Sealer, threepid: Threepid) -> Sequence[bytes]:
@@ -72,7 +75,7 @@ class Place:
     """
 
     table: Table
-    by_user: tuple[Column[Any], ...] = ()
+    by_user: tuple[UserColumn, ...] = ()
     by_address: Mapping[Column[Any], Digests] = field(default_factory=dict)
     followed_by: Mapping[Column[Any], Column[Any]] = field(default_factory=dict)
 
@@ -104,7 +107,7 @@ PLACES = (
 """In an order that breaks no reference."""
 
 BY_USER = tuple(column for place in PLACES for column in place.by_user)
-"""Every column with a Matrix ID."""
+"""Every column with Matrix IDs."""
 
 OTHERWISE: Mapping[Table, str] = {
     jobs: "sealed as a whole: the use case opens them and says which",
@@ -153,16 +156,12 @@ class Erasures:
         self._associations = associations
         self._access_tokens = access_tokens
 
-    async def list_user_ids(self, column: Column[Any], *, of: ServerName, after: str, limit: int) -> list[UserId]:
-        """The next Matrix IDs in a column of `BY_USER` that may be of this homeserver, in their order."""
-        rows = await self._connection.execute(
-            select(column)
-            .distinct()
-            .where(column > after, column.endswith(f":{of}", autoescape=True))
-            .order_by(column)
-            .limit(limit)
-        )
-        return [UserId(user_id) for user_id in rows.scalars()]
+    async def list_user_ids(self, column: UserColumn, *, of: ServerName | None, after: str) -> list[UserId]:
+        """The next Matrix IDs in a column of `BY_USER`, in their order: all, or those that may be of this homeserver."""
+        query = select(column).distinct().where(column > after).order_by(column).limit(_PAGE)
+        if of is not None:
+            query = query.where(column.endswith(f":{of}", autoescape=True))
+        return [UserId(user_id) for user_id in (await self._connection.execute(query)).scalars()]
 
     async def remove(self, people: People, *, now_ms: int) -> Counter[str]:
         """Remove every row of `PLACES` that is about any of them; returns how many, by table."""

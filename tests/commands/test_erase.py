@@ -1,4 +1,4 @@
-"""`identity-server account erase` and `association erase`, beside a server in use."""
+"""`identity-server account erase`, `association erase` and `homeserver erase`, beside a server in use."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from click.testing import CliRunner, Result
 
 from identity_server.__main__ import main
 from identity_server.domain.audit import AuditEvent, Subject
-from identity_server.domain.identifiers import Medium, Threepid, UserId
+from identity_server.domain.identifiers import Medium, Threepid, UserId, parse_server_name
 from identity_server.domain.ports import DeliveryPostponed
 from identity_server.domain.terms import Acceptance
 from identity_server.outbound.system import SystemClock
+from identity_server.services import erasure as services_erasure
 from identity_server.wiring import erasure
 from tests.flows.test_invites import invite, settle, verify
 from tests.flows.test_phone import request_code
@@ -29,6 +30,7 @@ EMAIL = "walter.kestrel@example.com"
 UNPROVEN = "w.kestrel@example.com"
 NUMBER = "447700900123"
 BOBS = "bob@example.com"
+BOB_ELSEWHERE = "@bob:elsewhere.example"
 CAROLS = "carol@example.com"
 _LATER = DeliveryPostponed("out of order")
 
@@ -215,7 +217,7 @@ async def test_it_asks_and_takes_no_for_an_answer(server: Harness) -> None:
     assert (await server.get("account", as_=alice)).status == 200
     done = await command(server, "account", "erase", "-", typed=f"{ALICE}\ny\n")
     assert "Erased: 2 rows." in done.stdout
-    assert "Nothing is stored about it." in (await command(server, "account", "erase", ALICE, "--dry-run")).stdout
+    assert "Nothing is stored about that." in (await command(server, "account", "erase", ALICE, "--dry-run")).stdout
     await command(server, "account", "erase", ALICE, "--json", code=2)
     await command(server, "account", "erase", "alice", "--yes", code=2)
     await command(server, "association", "erase", "example.org", "--yes", code=2)
@@ -241,6 +243,88 @@ async def entries(server: Harness, event: AuditEvent, about: Subject) -> tuple[i
         return len(found), sum(tx.audit.is_about(each, about) for each in found)
 
     return await server.system.database.read(use_case)
+
+
+async def people(server: Harness, *user_ids: str) -> list[User]:
+    """Accounts, each with an address that is bound to it."""
+    users = [await server.register(user_id) for user_id in user_ids]
+    for user in users:
+        await server.bound(user, address_of(user), secret=str(users.index(user)))
+    await settle(server)
+    return users
+
+
+def address_of(user: User) -> str:
+    localpart, server_name = user.user_id[1:].split(":", 1)
+    return f"{localpart}.kestrel@{server_name.partition(':')[0]}"
+
+
+async def test_a_homeserver_is_erased_and_its_neighbours_stay(
+    server: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services_erasure, "_USERS_AT_ONCE", 1)
+    alice, carol, *others = await people(
+        server, ALICE, "@carol:example.org", "@dave:example.org:8448", "@erin:sub.example.org", BOB_ELSEWHERE
+    )
+    assert (await invite(server, others[-1], "zoe@example.com")).status == 200
+    assert (await invite(server, alice, "zoe@example.com")).status == 200
+    before = blobs(server)
+    counted = json.loads(
+        (await command(server, "homeserver", "erase", "example.org", "--dry-run", "--json")).stdout.splitlines()[-1]
+    )
+    assert blobs(server) == before
+
+    report = await erase(server, "homeserver", "erase", "Example.ORG")
+
+    assert report["rows"] == counted["rows"]
+    assert report["homeservers"] == counted["homeservers"] == {"example.org": 2}
+    assert report["rows"] == {
+        "accounts": 2,
+        "access_tokens": 2,
+        "asked_addresses": 1,
+        "associations": 2,
+        "ephemeral_keys": 1,
+        "invites": 1,
+        "lookup_budgets": 1,
+        "rate_limits": 6,
+        "validation_sessions": 2,
+        "validation_tokens": 2,
+    }
+    ledger = Ledger()
+    for user in (alice, carol):
+        ledger.note("Matrix ID", f"{user.user_id}\0")
+        assert (await server.get("account", as_=user)).status == 401
+        assert await server.find(others[0], address_of(user)) is None
+    for blob in before - blobs(server):
+        ledger.note("what was in a row", blob)
+    assert ledger.find_in(written(server)) == set()
+    for user in others:
+        assert await server.find(others[0], address_of(user)) == user.user_id
+    assert (await erase(server, "homeserver", "erase", "example.org"))["rows"] == {}
+    assert await entries(server, AuditEvent.HOMESERVER_ERASED, parse_server_name("example.org")) == (2, 2)
+
+
+async def test_whom_the_lists_leave_out_is_erased(server: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = await people(server, ALICE, "@dave:example.org:8448", "@erin:sub.example.org", BOB_ELSEWHERE)
+    nobody = await erase(server, "homeserver", "erase", "--not-allowed")
+    assert nobody["rows"] == {}, "no lists leave nobody out"
+    monkeypatch.setenv("IDENTITY_SERVER__GENERAL__HOMESERVER_ALLOW_LIST", "example.org,*.example.org")
+    monkeypatch.setenv("IDENTITY_SERVER__GENERAL__HOMESERVER_BIND_DENY_LIST", "sub.example.org")
+
+    shown = (await command(server, "homeserver", "erase", "--not-allowed", "--dry-run")).stdout
+    assert "1  user of elsewhere.example\n" in shown
+    report = await erase(server, "homeserver", "erase", "--not-allowed")
+
+    assert report["homeservers"] == {"elsewhere.example": 1, "example.org:8448": 1, "sub.example.org": 1}
+    assert report["rows"]["accounts"] == 2
+    assert report["rows"]["associations"] == 3
+    alice, _, erin, _ = users
+    assert await server.find(alice, address_of(alice)) == ALICE
+    assert [await server.find(alice, address_of(user)) for user in users[1:]] == [None, None, None]
+    assert (await server.get("account", as_=erin)).status == 200
+    await command(server, "homeserver", "erase", "--yes", code=2)
+    await command(server, "homeserver", "erase", "example.org", "--not-allowed", "--yes", code=2)
+    await command(server, "homeserver", "erase", "@alice:example.org", "--yes", code=2)
 
 
 @pytest.mark.sqlite(reason="it is about files")

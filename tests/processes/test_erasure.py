@@ -25,6 +25,7 @@ _CONNECTIONS = 9
 _ALICE = "@alice:example.org"
 _EMAIL = "walter.kestrel@example.com"
 _BOBS_TOKEN = "a-token-of-bob"
+_GONE = "gone.example"
 
 
 class Callers:
@@ -86,15 +87,21 @@ async def add_bob(server: Server) -> None:
         await storage.database.transaction(use_case)
 
 
-async def begin_erasing(server: Server) -> asyncio.subprocess.Process:
+async def begin_erasing(server: Server, *whom: str) -> asyncio.subprocess.Process:
     """The command, as an operator runs it."""
-    arguments = (sys.executable, "-m", "identity_server", "account", "erase", _ALICE, "--yes", "-c", str(server.conf))
+    whom = whom or ("account", "erase", _ALICE)
+    arguments = (sys.executable, "-m", "identity_server", *whom, "--yes", "-c", str(server.conf))
     return await asyncio.create_subprocess_exec(*arguments, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
 
 
 def has_account(server: Server) -> bool:
+    return count_accounts(server, _ALICE) > 0
+
+
+def count_accounts(server: Server, pattern: str) -> int:
     with closing(connect(f"{database(server).as_uri()}?mode=ro", uri=True)) as connection:
-        return bool(connection.execute("SELECT count(*) FROM accounts WHERE user_id = ?", (_ALICE,)).fetchone()[0])
+        query = "SELECT count(*) FROM accounts WHERE user_id LIKE ?"
+        return int(connection.execute(query, (pattern,)).fetchone()[0])
 
 
 def database(server: Server) -> Path:
@@ -140,3 +147,31 @@ async def test_erasing_that_was_killed_is_finished_by_the_next(server: Server) -
         assert await (await begin_erasing(server)).wait() == 0
         assert files_with(server, _ALICE) == []
     assert server.stop() == 0
+
+
+async def test_erasing_a_homeserver_is_finished_by_the_next(server: Server) -> None:
+    server.start(workers=1)
+    await add_crowd(server)
+    everybody = count_accounts(server, f"%:{_GONE}")
+    killed = await begin_erasing(server, "homeserver", "erase", _GONE)
+    while count_accounts(server, f"%:{_GONE}") == everybody:
+        await asyncio.sleep(0.01)
+    killed.kill()
+    await killed.wait()
+    assert 0 < count_accounts(server, f"%:{_GONE}") < everybody, "what was committed is gone, and the rest is there"
+
+    assert await (await begin_erasing(server, "homeserver", "erase", _GONE)).wait() == 0
+    assert count_accounts(server, f"%:{_GONE}") == 0
+    assert files_with(server, f":{_GONE}") == []
+    assert server.stop() == 0
+
+
+async def add_crowd(server: Server) -> None:
+    """Give the users of a homeserver accounts."""
+
+    async def use_case(tx: Transaction) -> None:
+        for number in range(3_000):
+            await tx.accounts.add_if_new(parse_user_id(f"@n{number}:{_GONE}"), now_ms=1)
+
+    async with open_storage(load(server.conf, environ={})) as storage:
+        await storage.database.transaction(use_case, bulk=True)

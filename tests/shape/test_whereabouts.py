@@ -48,17 +48,19 @@ def test_what_goes_along_is_not_forgotten() -> None:
             assert table in followers or order.index(table) < order.index(parent), table.name
 
 
-def limits() -> Iterator[str]:
-    """The name of every limit that is taken anywhere."""
+def limits() -> Iterator[tuple[str, str]]:
+    """The name of every limit that is taken anywhere, and how."""
     for _, path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in {"take", "take_place"} and node.args and isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value)
+                yield str(node.args[0].value), called
             if called == "ClientLimits":
-                yield from (str(ast.literal_eval(each.value)) for each in node.keywords if each.arg == "name")
+                yield from (
+                    (str(ast.literal_eval(each.value)), called) for each in node.keywords if each.arg == "name"
+                )
 
 
 def test_every_limit_is_known_by_whom_it_counts() -> None:
@@ -68,4 +70,6 @@ def test_every_limit_is_known_by_whom_it_counts() -> None:
         erasure.LIMITS_OF_NUMBERS,
         erasure.LIMITS_OF_OTHERS,
     ]
-    assert set(limits()) == {name for names in known for name in names}
+    assert {name for name, _ in limits()} == {name for names in known for name in names}
+    of_people = {*erasure.LIMITS_OF_USERS, *erasure.LIMITS_OF_MAILBOXES, *erasure.LIMITS_OF_NUMBERS}
+    assert {name for name, called in limits() if called == "take_place"} & of_people == erasure.WITH_PLACES
