@@ -90,6 +90,13 @@ email.notices = false
         self.wait_for(lambda: self.log_holds("serving "))
         self.wait_for(lambda: len(self.ready_workers()) == workers)
 
+    def start_again(self, *, workers: int) -> None:
+        """Start it once more, as it was, and wait until all workers take requests."""
+        serving = self.log.count("serving ")
+        self.program.start()
+        self.wait_for(lambda: self.log.count("serving ") > serving)
+        self.wait_for(lambda: len(self.ready_workers()) == workers)
+
     def wait_for(self, is_so: Callable[[], bool]) -> None:
         """Wait until something is so; the server must go on meanwhile."""
         self.program.wait_until(is_so, seconds=_PATIENCE_SECONDS)

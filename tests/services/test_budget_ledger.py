@@ -120,10 +120,14 @@ async def test_note_is_written_with_the_charge_or_not_at_all(tmp_path: Path) -> 
 async def test_what_is_left_of_a_day_is_nothing_on_the_next(tmp_path: Path) -> None:
     clock = FakeClock()
     async with open_database(tmp_path) as database:
-        one, two = new_ledger(database, clock), new_ledger(database, clock)
+        one, two, three = (new_ledger(database, clock) for _ in range(3))
         for _ in range(2):
             assert await take(one, 100)
+            assert await take(three, 100)
+        assert one.spend([NETWORK], 20)
         clock.advance(days=1)
-        await one.give_back()
         assert await take(two, 1_000)
         assert not await take(one, 1)
+        clock.advance(minutes=1)
+        await three.give_back()
+        assert not await take(two, 1)

@@ -1,0 +1,114 @@
+"""Four workers, killed one after the other and started anew, never answer more than the budget; and what was asked stays free."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+from dataclasses import dataclass, field
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+from tests.processes.conftest import TOKEN, Server
+from tests.support.harness import hashed
+
+_WORKERS = 4
+_CLIENTS = 8
+_KILLS = 4
+_BUDGET = 6_000
+_LOOKUP = f"budget.account = {_BUDGET}\nbudget.account_per_day = 1"
+_MOST_AT_ONCE = 40
+_WRITTEN_DOWN_SECONDS = 2.5
+_PAUSE_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Crawler:
+    """Asks for addresses that it has never asked for, by several connections at once.
+
+    Attributes:
+        answered: the lists that it was answered.
+        lost: how many addresses were in lists whose answers a killed worker has taken along.
+    """
+
+    server: Server
+    pepper: str
+    answered: list[list[str]] = field(default_factory=list)
+    lost: int = 0
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+    statuses: set[int] = field(default_factory=set)
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.answered))
+
+    async def ask(self, hashes: list[str]) -> int:
+        """The status, over a connection of its own, so that it may be any worker's."""
+        body = {"algorithm": "sha256", "pepper": self.pepper, "addresses": hashes}
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            ClientSession(headers=headers, timeout=ClientTimeout(total=20)) as session,
+            session.post(f"{self.server.base}/_matrix/identity/v2/lookup", json=body) as response,
+        ):
+            await response.read()
+            return response.status
+
+    async def crawl(self, draw: random.Random, *, until: int) -> None:
+        """Ask on and on, until it was answered so many altogether, or is refused a single one."""
+        size = _MOST_AT_ONCE
+        while size and self.total < until:
+            hashes = [hashed(f"n{next(self.numbers)}@example.com", self.pepper) for _ in range(draw.randint(1, size))]
+            try:
+                status = await self.ask(hashes)
+            except (ClientError, OSError):
+                self.lost += len(hashes)
+                continue
+            self.statuses.add(status)
+            if status == 200:
+                self.answered.append(hashes)
+            else:
+                size = len(hashes) // 2
+            await asyncio.sleep(_PAUSE_SECONDS * draw.random())
+
+    async def crawl_at_once(self, seed: int, *, until: int = _BUDGET) -> None:
+        draws = [random.Random(f"{seed} {client}") for client in range(_CLIENTS)]
+        await asyncio.gather(*(self.crawl(draw, until=until) for draw in draws))
+
+
+async def test_killed_workers_and_restarts_never_answer_more_than_the_budget(server: Server) -> None:
+    server.start(workers=_WORKERS, lookup=_LOOKUP)
+    await server.add_account()
+    async with (
+        ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session,
+        session.get(f"{server.base}/_matrix/identity/v2/hash_details") as response,
+    ):
+        crawler = Crawler(server, (await response.json())["lookup_pepper"])
+
+    await crawler.crawl_at_once(0, until=_BUDGET // 4)
+    await asyncio.sleep(_WRITTEN_DOWN_SECONDS)
+    known = list(crawler.answered)
+    for kill in range(_KILLS):
+        until = _BUDGET // 4 + (kill + 1) * _BUDGET // 8
+        crawling = asyncio.create_task(crawler.crawl_at_once(kill + 1, until=until))
+        await asyncio.sleep(0.2)
+        os.kill(sorted(server.ready_workers())[kill % _WORKERS], signal.SIGKILL)
+        await crawling
+        await asyncio.to_thread(server.wait_for, lambda: len(server.ready_workers()) == _WORKERS)
+    assert crawler.total <= _BUDGET
+    assert crawler.statuses == {200}
+    assert await asyncio.to_thread(server.stop) == 0
+    await asyncio.to_thread(server.start_again, workers=_WORKERS)
+    await crawler.crawl_at_once(_KILLS + 1)
+
+    assert crawler.statuses == {200, 429}
+    assert crawler.total <= _BUDGET
+    # What a worker had set aside is a twentieth of what was left, at most.
+    assert crawler.total + crawler.lost >= _BUDGET * (1 - 0.05) ** _KILLS * 0.95
+    # And every worker knows what is free.
+    for hashes in random.Random(0).sample(known, 20):
+        assert await crawler.ask(hashes) == 200
+    assert await crawler.ask([hashed("n-1@example.com", crawler.pepper)]) == 429
+    assert server.log.count("worker.lost") == _KILLS
+    assert server.stop() == 0
