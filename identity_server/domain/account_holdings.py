@@ -26,6 +26,19 @@ class TokenTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchCount:
+    """How much an account has searched for under one pepper.
+
+    Attributes:
+        since_ms: when that pepper was made.
+        addresses: so many at most; with what was set aside for it and not used.
+    """
+
+    since_ms: int
+    addresses: int
+
+
+@dataclass(frozen=True, slots=True)
 class AccountHoldings:
     """Everything that is stored under one Matrix ID, and nothing that is stored under another.
 
@@ -39,6 +52,7 @@ class AccountHoldings:
         sessions: in which it is proving addresses, those included that are over and have lost theirs.
         invites_sent: by it.
         invites_received: by the addresses that are bound to it.
+        searches: how much it has searched for, by pepper.
         audit: entries of the journal that are about it, with their numbers; None for one that isn't linked yet.
     """
 
@@ -52,6 +66,7 @@ class AccountHoldings:
     sessions: tuple[ValidationSession, ...]
     invites_sent: tuple[Invite, ...]
     invites_received: tuple[Invite, ...]
+    searches: tuple[SearchCount, ...]
     audit: tuple[tuple[int | None, AuditEntry], ...]
 
     @property

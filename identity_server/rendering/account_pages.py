@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from identity_server.domain.account_holdings import AccountHoldings, TokenTimes
+from identity_server.domain.account_holdings import AccountHoldings, SearchCount, TokenTimes
 from identity_server.domain.association import Association
 from identity_server.domain.audit import AuditEntry, AuditEvent
 from identity_server.domain.identifiers import Medium, Threepid, server_of
@@ -97,6 +97,7 @@ class AccountPages:
             sessions=(),
             invites_sent=(),
             invites_received=(),
+            searches=(),
         )
         yield from (partial(self.document, reader, held=held, terms=sample_terms()) for held in (full, empty))
 
@@ -142,6 +143,7 @@ def _to_json(held: AccountHoldings, terms: Terms, server_name: str) -> dict[str,
         "confirmations": [_address(each.threepid) | session_data(each) for each in held.sessions],
         "invites_sent": [_address(each.threepid) | invite_data(each) for each in held.invites_sent],
         "invites_received": [_address(each.threepid) | invite_data(each) for each in held.invites_received],
+        "searches": [{"since": iso(each.since_ms), "addresses_at_most": each.addresses} for each in held.searches],
         "journal": [
             {"number": seq, "at": iso(entry.at_ms), "event": entry.event, "count": entry.count}
             for seq, entry in held.audit
@@ -173,5 +175,6 @@ def _sample_holdings() -> AccountHoldings:
         sessions=(replace(session, next_link="https://chat.example.org/"), replace(session, threepid=None)),
         invites_sent=(invite,),
         invites_received=(invite,),
+        searches=(SearchCount(NOW_MS, 500),),
         audit=tuple(enumerate(entries, start=1)),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from identity_server.domain.account_holdings import AccountHoldings
+from identity_server.domain.account_holdings import AccountHoldings, SearchCount
 from identity_server.domain.audit import AuditEvent
+from identity_server.domain.budgets import BudgetKind, Holder
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.ports import Clock
 from identity_server.services.audit_desk import AuditDesk, Numbered
@@ -56,5 +57,12 @@ async def _read(tx: Transaction, user_id: UserId, entries: tuple[Numbered, ...],
         sessions=tuple(await tx.validation_sessions.list_asked_for_by(user_id)),
         invites_sent=tuple(await tx.invites.list_sent_by(user_id)),
         invites_received=tuple(received),
+        searches=tuple(await _searches(tx, user_id)),
         audit=entries,
     )
+
+
+async def _searches(tx: Transaction, user_id: UserId) -> list[SearchCount]:
+    peppers = {Holder(BudgetKind.ACCOUNT, user_id, each.id): each for each in await tx.peppers.list()}
+    used = await tx.budgets.find(peppers)
+    return [SearchCount(peppers[holder].created_at_ms, usage.today + usage.once) for holder, usage in used.items()]

@@ -168,6 +168,8 @@ async def test_what_it_says(server: Harness, tmp_path: Path) -> None:
     assert [(each["address"], each["sender"]) for each in data["invites_received"]] == [
         ("alice.bound@mail.example", bob.user_id)
     ]
+    # Whoever invites an address asks for it, too.
+    assert [each["addresses_at_most"] for each in data["searches"]] == [1]
     assert "gu3st" not in page + json.dumps(data)
     assert [each["event"] for each in data["journal"]] == [
         "bound",
@@ -178,8 +180,13 @@ async def test_what_it_says(server: Harness, tmp_path: Path) -> None:
     assert "Only users of your homeserver, alice.example" not in page
     assert "Nobody; invitations still arrive" in page
     # The next one says that there was this one.
+    await server.lookup(alice.user, "carol@example.com", "dave@example.com")
+    await server.lookup(bob, "erin@example.com")
     _, again = await exported(server, tmp_path / "out", alice.user)
     assert [each["event"] for each in again["journal"]][-1] == "account_exported"
+    # Something may have been set aside for what comes next.
+    (count,) = [each["addresses_at_most"] for each in again["searches"]]
+    assert 3 <= count <= 4
     listed = (await command(server, "audit", "find", alice.user.user_id)).stdout
     assert listed.count("account_exported") == 2
 
