@@ -9,6 +9,7 @@ from aiohttp import web
 from identity_server.api import (
     account,
     document,
+    erasure,
     internal,
     invitations,
     lookup,
@@ -85,6 +86,7 @@ ROUTES: Final = (
     # Not in the specification. To see and to hide what is about oneself takes no consent to new terms.
     Route("GET", visibility.VISIBILITY_PATH, visibility.list_own, ACCOUNT),
     Route("PUT", visibility.VISIBILITY_PATH, visibility.change, ACCOUNT),
+    Route("POST", erasure.ERASE_PATH, erasure.erase, Access.HOMESERVER),
     # Pages for people, below the prefix that every proxy already forwards.
     Route("GET", validate.CONFIRM_PATH, validate.show_confirm_page, OPEN, Answers.PAGE),
     Route("POST", validate.CONFIRM_PATH, validate.confirm, OPEN, Answers.PAGE),

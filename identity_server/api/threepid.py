@@ -154,7 +154,7 @@ async def unbind(request: web.Request, body: Unbinding) -> Empty:
     user_id, threepid = UserId(body.mxid), canonical_threepid(body.threepid.medium, body.threepid.address)
     associations = request.app[SERVICES].associations
     if body.sid is None and body.client_secret is None:
-        origin = await _signing_homeserver(request)
+        origin = await signing_homeserver(request)
         await associations.unbind_by_homeserver(origin=origin, user_id=user_id, threepid=threepid)
         return {}
     if body.sid is None or body.client_secret is None:
@@ -168,7 +168,13 @@ async def unbind(request: web.Request, body: Unbinding) -> Empty:
     return {}
 
 
-async def _signing_homeserver(request: web.Request) -> ServerName:
+async def signing_homeserver(request: web.Request) -> ServerName:
+    """The homeserver that has signed the request.
+
+    Raises:
+        Forbidden, InvalidParameter, RateLimited, HomeserverUnreachable, HomeserverMisbehaved: as
+            `HomeserverRequests.authenticate`.
+    """
     content = request[CONTENT]
     return await request.app[SERVICES].homeserver_requests.authenticate(
         x_matrix.Request(method=request.method, uri=request.raw_path, content=content),

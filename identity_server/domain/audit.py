@@ -41,6 +41,8 @@ class AuditEvent(StrEnum):
 
     ACCOUNT_ERASED = "account_erased"
     """Everything about a Matrix ID was removed."""
+    ACCOUNT_ERASED_BY_HOMESERVER = "account_erased_by_homeserver"
+    """The same, because the homeserver of the Matrix ID wanted it."""
     ASSOCIATION_ERASED = "association_erased"
     """Everything about an address was removed."""
     HOMESERVER_ERASED = "homeserver_erased"

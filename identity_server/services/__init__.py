@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from identity_server.services.accounts import Accounts
 from identity_server.services.associations import Associations
+from identity_server.services.erasure_requests import ErasureRequests
 from identity_server.services.health import Health
 from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations
@@ -32,6 +33,7 @@ class Services:
 
     accounts: Accounts
     associations: Associations
+    erasure_requests: ErasureRequests
     health: Health
     homeserver_requests: HomeserverRequests
     invitations: Invitations

@@ -1,4 +1,4 @@
-"""Removing everything about somebody, by the operator's command.
+"""Removing everything about somebody, by the operator's command, or a homeserver's about its own user.
 
 The rule: what is about one person goes in one transaction, with an entry in the journal that names no one, and is gone
 from the files afterwards. It may be done again at any time: whatever came in between, or was left by a process that
@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import structlog
+
 from identity_server.domain.audit import AuditEvent, Subject
 from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import Medium, ServerName, Threepid, UserId, server_of
@@ -23,10 +25,13 @@ from identity_server.storage.database import Database, Transaction
 from identity_server.storage.erasures import BY_USER, People, UserColumn
 from identity_server.storage.remains import Cleared
 
+_log = structlog.get_logger(__name__)
+
 LIMITS_OF_USERS = frozenset({"bind", "validation mail", "visibility"})
 LIMITS_OF_MAILBOXES = frozenset({"mailbox", "visit mail"})
 LIMITS_OF_NUMBERS = frozenset({"text message", "wrong code", "wrong visit code"})
 LIMITS_OF_OTHERS: Mapping[str, str] = {
+    "erasures": "a network",
     "key fetches": "a network",
     "registrations": "a network",
     "text messages": "a country",
@@ -72,7 +77,7 @@ class Erasure:
     """Erases people, and what is left of them in files.
 
     Args:
-        jobs: knows what waits.
+        look_for_jobs: makes what knows the jobs that wait, for one erasing.
         rewrite_index: leaves out of the index file of this machine what isn't bound any more.
         settling_seconds: how long a request may still act for an account that is gone.
     """
@@ -82,27 +87,30 @@ class Erasure:
         *,
         database: Database,
         clock: Clock,
-        jobs: WaitingJobs,
+        look_for_jobs: Callable[[], WaitingJobs],
         rewrite_index: Callable[[], Awaitable[None]],
         settling_seconds: float,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._jobs = jobs
+        self._look_for_jobs = look_for_jobs
         self._rewrite_index = rewrite_index
         self._settling_seconds = settling_seconds
 
-    async def erase_account(self, user_id: UserId, *, dry_run: bool = False) -> Erased:
+    async def erase_account(self, user_id: UserId, *, by_homeserver: bool = False, dry_run: bool = False) -> Erased:
         """Commit the removal of an account, of the addresses that are bound to it, and of all that is about either.
 
         An address that wants to be left alone still is. Nobody is told, neither by mail nor otherwise.
 
         Args:
             user_id: whose; it need not have an account.
+            by_homeserver: it is the homeserver that wants it, which the caller has made sure of. Limits that protect the
+                owners of addresses stay then: nobody is to get rid of one by binding an address and erasing it.
             dry_run: commit nothing, only count.
         """
+        event = AuditEvent.ACCOUNT_ERASED_BY_HOMESERVER if by_homeserver else AuditEvent.ACCOUNT_ERASED
         people = People(user_ids=frozenset({user_id}))
-        return await self._erase(AuditEvent.ACCOUNT_ERASED, people, about=user_id, dry_run=dry_run)
+        return await self._erase(event, people, about=user_id, spares_limits=by_homeserver, dry_run=dry_run)
 
     async def erase_address(
         self, threepid: Threepid, *, forgets_refusal: bool = False, dry_run: bool = False
@@ -129,13 +137,13 @@ class Erasure:
 
         Args:
             server_name: the homeserver.
-            dry_run: commit nothing, only count.
+            dry_run: commit nothing, only count; what waits and is about two of the users may be counted twice.
         """
-        await self._jobs.look()
-        erased = await self._erase_users_of(server_name, dry_run=dry_run)
+        jobs = await self._looked()
+        erased = await self._erase_users_of(server_name, jobs, dry_run=dry_run)
         if erased.rows["access_tokens"] and not dry_run:
             await asyncio.sleep(self._settling_seconds)
-            erased += await self._erase_users_of(server_name, dry_run=False)
+            erased += await self._erase_users_of(server_name, jobs, dry_run=False)
         return erased
 
     async def erase_not_allowed(self, policy: HomeserverPolicy, *, dry_run: bool = False) -> Erased:
@@ -154,6 +162,11 @@ class Erasure:
                 erased += await self._unbind_users_of(server_name, dry_run=dry_run)
         return erased
 
+    async def empty_log(self) -> None:
+        """Leave nothing in the database's log of what has been deleted, where it has one that keeps it."""
+        if not await self._database.remains.empty_log():
+            _log.warning("log.not_emptied", reason="somebody was reading all the time")
+
     async def leave_nothing(self, traces: Collection[bytes]) -> Cleared:
         """Remove from the files of the database and of the lookup index what has been erased.
 
@@ -163,16 +176,21 @@ class Erasure:
         await self._rewrite_index()
         return await self._database.remains.clear(traces)
 
-    async def _erase_users_of(self, server_name: ServerName, *, dry_run: bool) -> Erased:
+    async def _looked(self) -> WaitingJobs:
+        jobs = self._look_for_jobs()
+        await jobs.look()
+        return jobs
+
+    async def _erase_users_of(self, server_name: ServerName, jobs: WaitingJobs, *, dry_run: bool) -> Erased:
         async def use_case(tx: Transaction, *, user_ids: frozenset[UserId]) -> Erased:
-            erased = await self._remove(tx, People(user_ids=user_ids))
+            erased = await self._remove(tx, People(user_ids=user_ids), jobs)
             if not erased.total:
                 return erased
             await self._note(tx, AuditEvent.HOMESERVER_ERASED, server_name, count=len(user_ids))
             return replace(erased, homeservers=Counter({server_name: len(user_ids)}))
 
         erased = Erased()
-        async for user_ids in self._users_of(server_name):
+        async for user_ids in self._users_of(server_name, jobs.user_ids()):
             erased += await self._run(partial(use_case, user_ids=user_ids), dry_run=dry_run)
             await asyncio.sleep(_PAUSE_SECONDS)
         return erased
@@ -195,10 +213,12 @@ class Erasure:
             await asyncio.sleep(_PAUSE_SECONDS)
         return erased
 
-    async def _users_of(self, server_name: ServerName) -> AsyncIterator[frozenset[UserId]]:
+    async def _users_of(
+        self, server_name: ServerName, in_jobs: Collection[UserId] = ()
+    ) -> AsyncIterator[frozenset[UserId]]:
         """All users of a homeserver of whom anything is stored, some at a time."""
         seen: set[UserId] = set()
-        async for page in self._pages(of=server_name):
+        async for page in self._pages(in_jobs, of=server_name):
             fresh = sorted({user_id for user_id in page if server_of(user_id) == server_name} - seen)
             seen.update(fresh)
             for start in range(0, len(fresh), _USERS_AT_ONCE):
@@ -206,12 +226,15 @@ class Erasure:
 
     async def _homeservers(self) -> set[ServerName]:
         """All homeservers of whose users anything is stored."""
-        await self._jobs.look()
-        return {server_of(user_id) async for page in self._pages(of=None) for user_id in page if user_id}
+        jobs = await self._looked()
+        pages = self._pages(jobs.user_ids(), of=None)
+        return {server_of(user_id) async for page in pages for user_id in page}
 
-    async def _pages(self, *, of: ServerName | None) -> AsyncIterator[Collection[UserId]]:
+    async def _pages(
+        self, in_jobs: Collection[UserId], *, of: ServerName | None
+    ) -> AsyncIterator[Collection[UserId]]:
         """All Matrix IDs that are stored anywhere, some of them more than once."""
-        yield self._jobs.user_ids()
+        yield in_jobs
         for column in BY_USER:
             read = partial(_read_page, column=column, of=of)
             after = ""
@@ -226,17 +249,19 @@ class Erasure:
         *,
         about: Subject,
         unrefused: Collection[Threepid] = (),
+        spares_limits: bool = False,
         dry_run: bool,
     ) -> Erased:
+        jobs = await self._looked()
+
         async def use_case(tx: Transaction) -> Erased:
-            erased = await self._remove(tx, people)
+            erased = await self._remove(tx, people, jobs, spares_limits=spares_limits)
             lifted = sum([await tx.refusals.remove(threepid) for threepid in unrefused])
             erased.rows.update({"refused_addresses": lifted} if lifted else {})
             if erased.total:
                 await self._note(tx, event, about)
             return erased
 
-        await self._jobs.look()
         erased = await self._run(use_case, dry_run=dry_run)
         if erased.rows["access_tokens"] and not dry_run:
             # What requests that were under way have written for the account since.
@@ -256,18 +281,21 @@ class Erasure:
     async def _note(self, tx: Transaction, event: AuditEvent, whom: Subject, *, count: int | None = None) -> None:
         await tx.audit.add(event, now_ms=self._clock.now_ms(), about=(whom,), count=count)
 
-    async def _remove(self, tx: Transaction, people: People) -> Erased:
+    async def _remove(
+        self, tx: Transaction, people: People, jobs: WaitingJobs, *, spares_limits: bool = False
+    ) -> Erased:
         """Remove all that is about these people and the addresses that are bound to them."""
+        limited = people
         bound = await tx.associations.list_by_users(people.user_ids)
         people |= People(threepids=frozenset(association.threepid for _, association in bound))
         sessions = await tx.validation_sessions.list_asked_for_by(*people.user_ids)
         texted = {session.threepid for session in sessions if session.threepid is not None}
-        jobs = await self._jobs.remove(tx, people, texted=texted)
+        touched = await jobs.remove(tx, people, texted=texted)
         rows = await tx.erasures.remove(people, now_ms=self._clock.now_ms())
-        rows["jobs"] = len(jobs)
+        rows["jobs"] = len(touched)
         for user_id in people.user_ids:
             rows += await tx.budgets.remove_of(user_id)
-        rows["rate_limits"] = await tx.rate_limits.forget(list(_limits_of(people)))
+        rows["rate_limits"] = await tx.rate_limits.forget(list(_limits_of(limited if spares_limits else people)))
         return Erased(+rows, tx.erasures.traces(people))
 
 

@@ -77,11 +77,6 @@ class WaitingJobs:
             await tx.jobs.remove_all([job.id for job in concerned if job not in stay])
         return touched
 
-    def forget(self, ids: Collection[int]) -> None:
-        """Leave these out from now on."""
-        for known in self._by_name.values():
-            known.difference_update(ids)
-
     async def _read_page(self, *, after_id: int, since_ms: int, limit: int) -> list[Job]:
         return await self._database.read(
             lambda tx: tx.jobs.list_page(after_id=after_id, since_ms=since_ms, limit=limit), bulk=True

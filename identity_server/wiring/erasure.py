@@ -1,20 +1,23 @@
-"""Opens what erases people, for the command line; a server may be running beside it."""
+"""Puts together what erases people: for the server, and for commands that run beside it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from identity_server.config import Config
+from identity_server.domain.ports import Clock
 from identity_server.index.building import INDEX_FILE
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.services.bind_notices import NoticeWriter
 from identity_server.services.erasure import Erasure
 from identity_server.services.waiting_jobs import WaitingJobs
+from identity_server.storage.database import Database
 from identity_server.wiring.index import make_build
 from identity_server.wiring.storage import open_database
 
-_SETTLING_SECONDS = 2.0
+SETTLING_SECONDS = 2.0
 """Twice as long as any process takes a token for good that isn't any more."""
 
 
@@ -35,10 +38,16 @@ async def open_erasure(config: Config) -> AsyncIterator[Erasure]:
                 await build()
 
         notices = NoticeWriter(randomness=randomness, signing_key=signing_key)
-        yield Erasure(
-            database=database,
-            clock=clock,
-            jobs=WaitingJobs(database=database, clock=clock, notices=notices),
-            rewrite_index=rewrite_index,
-            settling_seconds=_SETTLING_SECONDS,
-        )
+        yield make_erasure(database, clock, notices, rewrite_index)
+
+
+def make_erasure(
+    database: Database, clock: Clock, notices: NoticeWriter, rewrite_index: Callable[[], Awaitable[None]]
+) -> Erasure:
+    return Erasure(
+        database=database,
+        clock=clock,
+        look_for_jobs=partial(WaitingJobs, database=database, clock=clock, notices=notices),
+        rewrite_index=rewrite_index,
+        settling_seconds=SETTLING_SECONDS,
+    )

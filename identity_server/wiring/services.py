@@ -19,6 +19,7 @@ from identity_server.services.accounts import Accounts
 from identity_server.services.associations import Associations
 from identity_server.services.bind_notices import BindNotices
 from identity_server.services.client_limits import ClientLimits
+from identity_server.services.erasure_requests import ErasureRequests
 from identity_server.services.health import Health
 from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations
@@ -38,6 +39,7 @@ from identity_server.services.visits import Visits
 from identity_server.services.vital_signs import VitalSigns
 from identity_server.storage.database import Database
 from identity_server.storage.sealing import LiveKeys
+from identity_server.wiring.erasure import make_erasure
 from identity_server.wiring.settings import (
     binding_rules,
     budget_rules,
@@ -58,6 +60,8 @@ _REGISTRATIONS = RateLimit(burst=30, interval_ms=MINUTE_MS // 30)
 _REGISTRATIONS_AT_ONCE = 10
 _KEY_FETCHES = RateLimit(burst=30, interval_ms=MINUTE_MS // 30)
 _KEY_FETCHES_AT_ONCE = 10
+_ERASURES = RateLimit(burst=20, interval_ms=MINUTE_MS // 20)
+_ERASURES_AT_ONCE = 2
 _VISITS = RateLimit(burst=10, interval_ms=6 * MINUTE_MS)
 _VISITS_AT_ONCE = 10
 
@@ -124,6 +128,12 @@ def make_services(
             token_lifetime_ms=config.general.access_token_lifetime_days * DAY_MS,
         ),
         associations=associations,
+        erasure_requests=ErasureRequests(
+            erasure=make_erasure(database, clock, bind_notices, index.save),
+            network_limits=ClientLimits(
+                name="erasures", database=database, clock=clock, limit=_ERASURES, at_once=_ERASURES_AT_ONCE
+            ),
+        ),
         health=Health(database=database, index=index),
         homeserver_requests=HomeserverRequests(
             origin_keys=ports.origin_keys,

@@ -150,6 +150,13 @@ def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
             services.accounts.cleanup,
             "Unused tokens are a risk to those who left them.",
         ),
+        Chore(
+            "empty the database's log",
+            Once.PER_DATABASE,
+            _HOUR,
+            services.erasure_requests.empty_log,
+            "SQLite's log holds what was deleted until it happens to be written over.",
+        ),
         _sweep(
             retention.SWEEP_LIMITS,
             services.limits.cleanup,

@@ -41,7 +41,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("IDENTITY_SERVER__GENERAL__SERVER_NAME", "id.example.org")
     monkeypatch.setenv("IDENTITY_SERVER__GENERAL__LOG_LEVEL", "WARNING")
-    monkeypatch.setattr(erasure, "_SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr(erasure, "SETTLING_SECONDS", 0.05)
     fakes = Fakes()
     # The command line reads the real clock.
     fakes.clock.ms = SystemClock().now_ms()
