@@ -51,7 +51,7 @@ from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.refusals import Refusals
 from identity_server.storage.remains import Remains
 from identity_server.storage.sealing import LiveKeys, Sealer
-from identity_server.storage.sqlite import is_busy, open_connection
+from identity_server.storage.sqlite import is_busy, is_out_of_order, open_connection
 from identity_server.storage.sqlite_transactions import SqliteTransactions, TransactionLost
 from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
@@ -267,7 +267,7 @@ class Database:
             except TransactionLost as error:
                 reason = error
             except DBAPIError as error:
-                if is_away(error):
+                if is_away(error) or is_out_of_order(error.orig):
                     raise self._away(error) from error
                 if not _worth_another_run(error) or (run == self._runs and is_broken_constraint(error)):
                     raise

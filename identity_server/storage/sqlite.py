@@ -30,12 +30,20 @@ _MAY_WAIT = frozenset({"Cursor.execute", "Cursor.executemany", "Cursor.executesc
 _FETCH_SIZE = 64
 _CACHED_STATEMENTS = 256
 _NOTHING: Parameters = {}
+_OUT_OF_ORDER = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+)
 
 
 def is_busy(error: BaseException | None) -> bool:
     """Whether something couldn't be done because another connection has a lock."""
     # Its lower byte is the kind; errors of Python's module itself have none.
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_out_of_order(error: BaseException | None) -> bool:
+    """Whether the file can't be used at present: the disk is full, fails, or can't be written."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _OUT_OF_ORDER
 
 
 def open_connection(database: str, **options: Any) -> DriverConnection:
@@ -171,8 +179,8 @@ class SqliteConnection(Connection):
 
     async def rollback(self) -> None:
         """End the transaction as if it had never been."""
-        if self.sqlalchemy.in_transaction():
-            await self.sqlalchemy.rollback()
+        # After a commit that has failed, SQLAlchemy's isn't active any more, and yet in the way of the next.
+        await self.sqlalchemy.rollback()
         await self._driver.rollback()
 
     async def savepoint(self, name: str) -> None:

@@ -135,7 +135,11 @@ class JobRunner:
         return task
 
     def _ended(self, task: asyncio.Task[Outcome]) -> None:
-        if self._under_way.pop(task).queue:
+        job = self._under_way.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Whoever waits for it is told by it. It is tried again when its lease has run out.
+            _log.warning("job.outcome_not_recorded", job_id=job.id, kind=job.kind, reason=type(error).__name__)
+        if job.queue:
             # The next of its queue may be due, and shouldn't wait a second for each before it.
             self._queue_moved.set()
 

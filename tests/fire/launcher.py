@@ -6,7 +6,8 @@ and `NAME:after`, when it is committed and nobody knows of it yet. Outcomes of j
 
 In the folder that $FIRE_FOLDER names, `points` lists the use cases that were committed, each once for every process.
 Whoever reaches the point that the file `armed` names renames it to `fired`, and is killed: alone, or with all
-processes of the server.
+processes of the server. What the file `pragma` holds is set on every connection to SQLite before its next transaction: so
+a file can't grow, or can't be written, for root as well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -27,11 +29,13 @@ from sqlalchemy.engine.default import DefaultDialect
 from identity_server.__main__ import main
 from identity_server.storage import jobs
 from identity_server.storage.database import Database
+from identity_server.storage.sqlite import DriverConnection
 
 FOLDER: Final = "FIRE_FOLDER"
 ARMED: Final = "armed"
 FIRED: Final = "fired"
 POINTS: Final = "points"
+PRAGMA: Final = "pragma"
 
 LEASE_SECONDS: Final = 4
 """How long a job is left alone whose holder was killed; in earnest a minute."""
@@ -49,23 +53,54 @@ class Failpoints:
 
     def install(self) -> None:
         """Stand around every commit."""
+        self._stand_around_commits_on_postgresql()
+        self._stand_around_commits_on_sqlite()
+        for method in ("transaction", "claim"):
+            setattr(Database, method, _naming(getattr(Database, method)))
+
+    def _stand_around_commits_on_postgresql(self) -> None:
         commit: Callable[[DefaultDialect, Any], None] = DefaultDialect.do_commit
 
         def do_commit(dialect: DefaultDialect, connection: Any) -> None:
-            name = _use_case.get("")
-            if not name:
-                # Whoever only read.
+            with self._around() if dialect.name == "postgresql" else nullcontext():
                 commit(dialect, connection)
-                return
-            self._note(name)
-            self._reach(f"{name}:before")
-            self._reach(f"{name}:during", after_seconds=random.uniform(0, _LONGEST_COMMIT_SECONDS))
-            commit(dialect, connection)
-            self._reach(f"{name}:after")
 
         DefaultDialect.do_commit = do_commit  # type: ignore[method-assign] # this is what it is here for
-        for method in ("transaction", "claim"):
-            setattr(Database, method, _naming(getattr(Database, method)))
+
+    def _stand_around_commits_on_sqlite(self) -> None:
+        begin, commit = DriverConnection.begin, DriverConnection.commit
+
+        def begin_with_pragma(connection: DriverConnection, **how: bool) -> None:
+            self._set_pragma(connection)
+            begin(connection, **how)
+
+        async def commit_with_points(connection: DriverConnection) -> None:
+            with self._around():
+                await commit(connection)
+
+        for name, method in (("begin", begin_with_pragma), ("commit", commit_with_points)):
+            setattr(DriverConnection, name, method)
+
+    @contextmanager
+    def _around(self) -> Iterator[None]:
+        """The points of one commit: those of the use case that has brought it about, alone or with its neighbours."""
+        name = _use_case.get("")
+        if not name:
+            # Whoever only read.
+            yield
+            return
+        self._note(name)
+        self._reach(f"{name}:before")
+        self._reach(f"{name}:during", after_seconds=random.uniform(0, _LONGEST_COMMIT_SECONDS))
+        yield
+        self._reach(f"{name}:after")
+
+    def _set_pragma(self, connection: DriverConnection) -> None:
+        file = self._folder / PRAGMA
+        wanted = file.read_text() if file.exists() else ""
+        if wanted != getattr(connection, "pragma", ""):
+            connection.pragma = wanted  # type: ignore[attr-defined] # a note of ours
+            connection._conn.execute(f"PRAGMA {wanted}").close()
 
     def _note(self, name: str) -> None:
         if name in self._seen:

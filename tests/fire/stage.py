@@ -15,7 +15,7 @@ from typing import Literal
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from tests.e2e.processes import Program, reserve_port
-from tests.fire.launcher import ARMED, FIRED, FOLDER, POINTS
+from tests.fire.launcher import ARMED, FIRED, FOLDER, POINTS, PRAGMA
 from tests.fire.outside import Homeserver, Relay
 from tests.processes.conftest import REPOSITORY, children_of
 from tests.support.postgresql import PostgresqlServer
@@ -121,6 +121,12 @@ email.notices = false
     def has_fired(self) -> bool:
         """Whether somebody has reached the point that was armed."""
         return (self.folder / FIRED).exists()
+
+    def set_pragma(self, pragma: str) -> None:
+        """Set something on every connection to SQLite, before its next transaction."""
+        written = self.folder / "setting"
+        written.write_text(pragma)
+        written.rename(self.folder / PRAGMA)
 
     def use_cases(self) -> list[str]:
         """Whose commits were ever seen."""

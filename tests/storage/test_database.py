@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.identifiers import UserId
 from identity_server.storage.database import Database, Transaction, database_url
+from identity_server.storage.sqlite import DriverConnection
 from tests.support import make
 from tests.support.databases import on_postgresql, open_database
 from tests.support.fakes import START_MS
@@ -170,3 +171,26 @@ async def test_sqlite_is_durable_and_forgets_what_is_deleted(database: Database)
 def test_url_of_postgresql_is_taken_as_it_is() -> None:
     url = database_url(url="postgresql+asyncpg://db.example/identity", file=Path("unused"))
     assert url.get_backend_name() == "postgresql"
+
+
+@pytest.mark.sqlite(reason="its own errors")
+async def test_commit_that_fails_for_want_of_room_is_a_passing_failure(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_connection: DriverConnection) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    async def use_case(tx: Transaction) -> None:
+        # By SQLAlchemy, which has a transaction of its own to end.
+        await tx.accounts._connection.execute(
+            text("INSERT INTO accounts (user_id, created_at_ms) VALUES ('@a:b', 1)")
+        )
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DriverConnection, "commit", full)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await database.transaction(use_case)
+    await database.transaction(use_case)
