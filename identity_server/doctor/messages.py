@@ -46,6 +46,14 @@ async def examine_mail(patient: Patient) -> list[Finding]:
         return [fault(_MAIL, f"`email.smtp_ca_file` can't be used: {error.strerror}")]
     if not isinstance(transport, SmtpTransport):
         return [note(_MAIL, "mails are shown in the terminal, and none is sent", fix="set `email.transport = smtp`")]
+    try:
+        return await _visit_relay(patient, transport)
+    finally:
+        await transport.close()
+
+
+async def _visit_relay(patient: Patient, transport: SmtpTransport) -> list[Finding]:
+    config = patient.config
     relay = f"{config.email.smtphost} port {config.email.smtpport}"
     try:
         await transport.knock()

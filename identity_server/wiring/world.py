@@ -18,10 +18,11 @@ from identity_server.domain.ports import (
     SmsTransport,
     Traces,
 )
-from identity_server.outbound import mail as outbound_mail
+from identity_server.outbound import smtp
 from identity_server.outbound.addresses import AddressScreen
 from identity_server.outbound.counted_mail import CountedMail
 from identity_server.outbound.federation import Federation
+from identity_server.outbound.mail import ConsoleTransport, SmtpTransport
 from identity_server.outbound.origin_keys import PublishedKeys
 from identity_server.outbound.sms import (
     build_sms_transport,
@@ -33,9 +34,9 @@ from identity_server.wiring.reporting import traces
 from identity_server.wiring.settings import sms_settings
 
 _TLS_MODES = {
-    TlsMode.PLAIN: outbound_mail.TlsMode.NONE,
-    TlsMode.STARTTLS: outbound_mail.TlsMode.STARTTLS,
-    TlsMode.TLS: outbound_mail.TlsMode.IMPLICIT,
+    TlsMode.PLAIN: smtp.TlsMode.NONE,
+    TlsMode.STARTTLS: smtp.TlsMode.STARTTLS,
+    TlsMode.TLS: smtp.TlsMode.IMPLICIT,
 }
 
 CountDelivery = Callable[[str, str, str], None]
@@ -69,9 +70,8 @@ async def real_ports(
     clock, randomness = SystemClock(), SystemRandomness()
     mails = make_mails(config, clock, templates)
     sms = build_sms_transport(sms_settings(config), clock=clock, count=partial(count, Medium.MSISDN))
-    mail = CountedMail(
-        make_mail_transport(config, mails), count=partial(count, Medium.EMAIL, str(config.email.transport))
-    )
+    transport = make_mail_transport(config, mails)
+    mail = CountedMail(transport, count=partial(count, Medium.EMAIL, str(config.email.transport)))
     federation = make_federation(config, clock, randomness)
     origin_keys = PublishedKeys(federation=federation, clock=clock)
     try:
@@ -80,6 +80,7 @@ async def real_ports(
     finally:
         if sms is not None:
             await sms.close()
+        await transport.close()
         await origin_keys.close()
         await federation.close()
 
@@ -101,10 +102,10 @@ def make_mails(config: Config, clock: Clock, templates: Templates) -> Mails:
     return mails
 
 
-def make_mail_transport(config: Config, mails: Mails) -> MailTransport:
+def make_mail_transport(config: Config, mails: Mails) -> SmtpTransport | ConsoleTransport:
     if config.email.transport == "console":
-        return outbound_mail.ConsoleTransport(mails=mails)
-    relay = outbound_mail.SmtpRelay(
+        return ConsoleTransport(mails=mails)
+    relay = smtp.SmtpRelay(
         host=config.email.smtphost,
         port=config.email.smtpport,
         ehlo_name=config.mail_host,
@@ -113,4 +114,4 @@ def make_mail_transport(config: Config, mails: Mails) -> MailTransport:
         password=config.email.smtppassword or "",
         ca_file=config.email.smtp_ca_file,
     )
-    return outbound_mail.SmtpTransport(mails=mails, relay=relay)
+    return SmtpTransport(mails=mails, relay=relay)

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from identity_server.domain.ports import Mail
-from identity_server.outbound.mail import SmtpRelay, SmtpTransport
+from identity_server.outbound.mail import SmtpTransport
+from identity_server.outbound.smtp import SmtpRelay
 from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.sydent_files import SydentOverrides
@@ -79,7 +80,7 @@ async def shop(
     chosen = {"GENERAL__TEMPLATES_PATH": str(directory / "res"), "GENERAL__BRAND_DEFAULT": "shop", **(settings or {})}
     relay, fakes = Relay(), Fakes()
     async with listening(smtp(relay)) as port:
-        to_relay = SmtpRelay(host="127.0.0.1", port=port, ehlo_name="id.example.org")
+        to_relay = SmtpRelay(host="127.0.0.1", port=port, ehlo_name="id.example.org", idle_seconds=0)
         fakes.mail = Forwarding(SmtpTransport(mails=mails, relay=to_relay))
         async with running(directory, settings=chosen, fakes=fakes) as harness:
             yield harness, relay

@@ -19,7 +19,8 @@ import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from identity_server.domain.ports import DeliveryError, DeliveryPostponed, DeliveryRefused, MailTransport
-from identity_server.outbound.mail import SmtpRelay, SmtpTransport, TlsMode
+from identity_server.outbound.mail import SmtpTransport
+from identity_server.outbound.smtp import SmtpRelay, TlsMode
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails, write
 
@@ -137,7 +138,16 @@ def certificate(authority: trustme.CA, name: str = HOST) -> ssl.SSLContext:
 def relay_at(
     port: int, *, tls: TlsMode = TlsMode.NONE, ca_file: Path | None = None, login: bool = False
 ) -> SmtpRelay:
-    relay = SmtpRelay(host=HOST, port=port, ehlo_name="id.example.org", tls=tls, ca_file=ca_file, timeout_seconds=5)
+    # No connection is kept: of that tells test_smtp_connections.py.
+    relay = SmtpRelay(
+        host=HOST,
+        port=port,
+        ehlo_name="id.example.org",
+        tls=tls,
+        ca_file=ca_file,
+        timeout_seconds=5,
+        idle_seconds=0,
+    )
     return replace(relay, username="relay-user", password="relay-pass") if login else relay
 
 

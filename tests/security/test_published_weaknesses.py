@@ -19,7 +19,8 @@ import trustme
 from identity_server.domain.ports import DeliveryPostponed
 from identity_server.outbound.addresses import AddressScreen
 from identity_server.outbound.federation import Federation
-from identity_server.outbound.mail import SmtpRelay, SmtpTransport, TlsMode
+from identity_server.outbound.mail import SmtpTransport
+from identity_server.outbound.smtp import SmtpRelay, TlsMode
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from tests.outbound_mail.test_smtp import Relay, listening, shut, smtp
 from tests.rendering.kit import make_mail, make_mails
