@@ -137,8 +137,7 @@ class _Worker:
     async def look_up(self, asker: UserId, pepper: Pepper, keys: Halves, network: str) -> bool:
         """Whether a lookup is answered."""
         try:
-            if not self.budgets.are_free(asker, pepper, keys):
-                await self.budgets.charge(asker, pepper, keys, client_network=network)
+            await self.budgets.charge(asker, pepper, keys.tobytes(), client_network=lambda: network)
         except (RateLimited, TooManyAddresses):
             return False
         return True

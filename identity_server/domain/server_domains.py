@@ -5,10 +5,13 @@ The rule: what costs nothing makes no difference. Ports don't, nor do names belo
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from identity_server.domain.identifiers import ServerName, split_server_name
 from identity_server.domain.networks import client_network
 
 
+@lru_cache(maxsize=10_000)
 def registrable_domain(server_name: ServerName) -> str:
     """The domain that somebody had to register; the network, where the name is an IP address.
 

@@ -24,6 +24,7 @@ _MOST_ROWS = 32
 """With more of them, what an account has asked for is written into one."""
 _MOST_BYTES = 64 * 1024 * 1024
 _BYTES_BESIDE_KEYS = 1_500
+_NONE = halves(b"")
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Asked:
     """What one account has asked for under one pepper.
 
     Attributes:
+        last: the keys of its last lookup of which none was new: most lookups ask for the same list again.
         rows: those of the database that are in `keys`.
         read_at_ms: when the database was last asked for more of them; None before the first time.
         lock: held by whoever changes it.
@@ -38,6 +40,7 @@ class Asked:
 
     holder: Holder
     keys: KeySet = field(default_factory=KeySet)
+    last: bytes = b""
     rows: set[int] = field(default_factory=set)
     read_at_ms: int | None = None
     used_at_ms: int = 0
@@ -46,7 +49,7 @@ class Asked:
     @property
     def size(self) -> int:
         """How much memory it takes, in bytes."""
-        return _BYTES_BESIDE_KEYS + KEY_BYTES * len(self.keys)
+        return _BYTES_BESIDE_KEYS + KEY_BYTES * len(self.keys) + len(self.last)
 
 
 class AskedAddresses:
@@ -68,18 +71,29 @@ class AskedAddresses:
         self._unwritten: dict[Holder, list[Halves]] = {}
         self._being_written: dict[Holder, list[Halves]] = {}
 
-    def has_all(self, holder: Holder, keys: Halves) -> bool:
-        """Whether an account is known to have asked for all of these; says no if that isn't in memory."""
+    def missing_here(self, holder: Holder, keys: bytes) -> Halves | None:
+        """Those of these keys that an account hasn't asked for yet; None if that isn't known without the database."""
         asked = self._known.get(holder)
-        if asked is None or len(asked.keys.missing(keys)):
-            return False
+        if asked is None:
+            return None
         self._known.move_to_end(holder)
-        return True
+        if keys == asked.last:
+            return _NONE
+        new = asked.keys.missing(halves(keys))
+        if not len(new):
+            self._bytes += len(keys) - len(asked.last)
+            asked.last = keys
+        elif self._may_have_news(asked) or asked.lock.locked():
+            return None
+        return new
+
+    def _may_have_news(self, asked: Asked) -> bool:
+        return asked.read_at_ms is None or self._clock.now_ms() >= asked.read_at_ms + _NEWS_MS
 
     async def missing(self, asked: Asked, keys: Halves) -> Halves:
         """Those of these keys that an account hasn't asked for yet, as far as anybody has written down."""
         now_ms = self._clock.now_ms()
-        if asked.read_at_ms is None or now_ms >= asked.read_at_ms + _NEWS_MS:
+        if self._may_have_news(asked):
             rows = await self._database.read(lambda tx: tx.budgets.list_asked(asked.holder, known=asked.rows))
             for row, content in rows:
                 self._put(asked, asked.keys.missing(halves(content)))

@@ -11,7 +11,7 @@ from identity_server.domain.hashing import Algorithm, Pepper, parse_plain_query,
 from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import Threepid, UserId
 from identity_server.domain.ports import Clock
-from identity_server.index.keys import Hashes, halves
+from identity_server.index.keys import Hashes
 from identity_server.index.read_index import Answers, ReadIndex
 from identity_server.services.lookup_budgets import LookupBudgets
 
@@ -139,9 +139,7 @@ class Lookup:
         await self._charge(asker, pepper, hashes)
 
     async def _charge(self, asker: Asker, pepper: Pepper, hashes: Hashes) -> None:
-        keys = halves(hashes.keys)
-        if not self._budgets.are_free(asker.user_id, pepper, keys):
-            await self._budgets.charge(asker.user_id, pepper, keys, client_network=asker.client_network())
+        await self._budgets.charge(asker.user_id, pepper, hashes.keys, client_network=asker.client_network)
 
     async def _find_all_plain(
         self, answers: Answers, pepper: Pepper, queries: Sequence[str], asker: Asker, now_ms: int

@@ -7,6 +7,7 @@ an answer with some left out would say of these that nobody is there.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from identity_server.domain.budgets import BudgetKind, BudgetRules, Holder, day_of
 from identity_server.domain.durations import HOUR_MS
@@ -15,7 +16,7 @@ from identity_server.domain.identifiers import ServerName, UserId, server_of
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
 from identity_server.domain.server_domains import registrable_domain
-from identity_server.index.keys import Halves
+from identity_server.index.keys import Halves, halves
 from identity_server.services.asked_addresses import Asked, AskedAddresses
 from identity_server.services.budget_ledger import BudgetLedger, Claim
 from identity_server.services.sweeping import in_batches
@@ -48,11 +49,7 @@ class LookupBudgets:
         self._ledger = BudgetLedger(database=database, clock=clock, rules=rules)
         self._asked = AskedAddresses(database=database, clock=clock, randomness=randomness)
 
-    def are_free(self, asker: UserId, pepper: Pepper, keys: Halves) -> bool:
-        """Whether an account is known to have asked for all of these before; else they have to be charged."""
-        return self._asked.has_all(Holder(BudgetKind.ACCOUNT, asker, pepper.id), keys)
-
-    async def charge(self, asker: UserId, pepper: Pepper, keys: Halves, *, client_network: str) -> None:
+    async def charge(self, asker: UserId, pepper: Pepper, keys: bytes, *, client_network: Callable[[], str]) -> None:
         """Charge those of the keys that the account hasn't asked for under this pepper.
 
         Commits the charge, or spends of what has been committed in advance.
@@ -61,19 +58,27 @@ class LookupBudgets:
             asker: the account.
             pepper: that the keys are made with.
             keys: of the hashes that are asked for.
-            client_network: that the account asks from.
+            client_network: says what network the account asks from, if it makes a difference.
 
         Raises:
             RateLimited: so many that are new are more than is left of a budget. Nothing is charged.
             TooManyAddresses: more than can ever be asked for at once.
             Unavailable: the database can't be asked.
         """
-        asked = self._asked.of(Holder(BudgetKind.ACCOUNT, asker, pepper.id))
+        account = Holder(BudgetKind.ACCOUNT, asker, pepper.id)
+        known_new = self._asked.missing_here(account, keys)
+        if known_new is not None and not len(known_new):
+            return
+        asked = self._asked.of(account)
+        claims = self._claims(account, pepper, client_network())
+        if known_new is not None and self._ledger.spend(claims, len(known_new)):
+            self._asked.note(asked, known_new)
+            return
         # One at a time, or two lookups of the same address would both be charged.
         async with asked.lock:
-            new = await self._asked.missing(asked, keys)
+            new = await self._asked.missing(asked, halves(keys))
             if len(new):
-                await self._charge(asked, self._claims(asker, pepper, client_network), new)
+                await self._charge(asked, claims, new)
 
     async def _charge(self, asked: Asked, claims: list[Claim], new: Halves) -> None:
         if self._ledger.spend(claims, len(new)):
@@ -97,10 +102,9 @@ class LookupBudgets:
         if not self._ledger.spend(claims, amount):
             await self._ledger.acquire(claims, amount, note=_nothing)
 
-    def _claims(self, asker: UserId, pepper: Pepper, client_network: str) -> list[Claim]:
-        server_name = server_of(asker)
+    def _claims(self, account: Holder, pepper: Pepper, client_network: str) -> list[Claim]:
+        server_name = server_of(UserId(account.name))
         replaced_at_ms = pepper.retired_at_ms or pepper.created_at_ms + self._pepper_lifetime_ms
-        account = Holder(BudgetKind.ACCOUNT, asker, pepper.id)
         return [
             Claim(account, epoch_ms=pepper.created_at_ms, renewed_at_ms=replaced_at_ms),
             Claim(Holder(BudgetKind.HOMESERVER, server_name)),

@@ -23,6 +23,12 @@ def keys(first: int, last: int) -> Halves:
     return halves(b"".join(number.to_bytes(8, "little") * 2 for number in range(first, last)))
 
 
+def has_all(memory: AskedAddresses, first: int, last: int, holder: Holder = ALICE) -> bool:
+    """Whether it is known at once that all of these were asked for."""
+    missing = memory.missing_here(holder, keys(first, last).tobytes())
+    return missing is not None and not len(missing)
+
+
 def new_memory(database: Database, clock: FakeClock, *, most_bytes: int = 10**9) -> AskedAddresses:
     randomness = FakeRandomness(f"memory {next(NUMBERS)}")
     return AskedAddresses(database=database, clock=clock, randomness=randomness, most_bytes=most_bytes)
@@ -48,9 +54,9 @@ async def test_others_know_what_was_written_down(tmp_path: Path) -> None:
         await add_holder(database)
         one, two = new_memory(database, clock), new_memory(database, clock)
         assert await asked(one, 0, 10) == 10
-        assert one.has_all(ALICE, keys(3, 7))
-        assert not one.has_all(ALICE, keys(3, 11))
-        assert not two.has_all(ALICE, keys(0, 1))
+        assert has_all(one, 3, 7)
+        assert not has_all(one, 3, 11)
+        assert not has_all(two, 0, 1)
         await one.write_down()
         assert await asked(two, 5, 12) == 2
         await two.write_down()
@@ -69,10 +75,10 @@ async def test_memory_is_bounded_and_loses_nothing(tmp_path: Path) -> None:
             await add_holder(database, holder)
             assert await asked(memory, 0, 100, holder) == 100
         # What isn't written down is kept, whatever it takes.
-        assert all(memory.has_all(holder, keys(0, 100)) for holder in holders)
+        assert all(has_all(memory, 0, 100, holder) for holder in holders)
         await memory.write_down()
         assert await asked(memory, 100, 101, holders[0]) == 1
-        kept = [holder for holder in holders if memory.has_all(holder, keys(0, 100))]
+        kept = [holder for holder in holders if has_all(memory, 0, 100, holder)]
         assert 0 < len(kept) <= 50_000 // 3_100
         for holder in holders:
             assert await asked(memory, 0, 100, holder) == 0
@@ -86,10 +92,10 @@ async def test_idle_accounts_are_forgotten(tmp_path: Path) -> None:
         await asked(memory, 0, 10)
         clock.advance(hours=2)
         memory.forget_idle()
-        assert memory.has_all(ALICE, keys(0, 10))
+        assert has_all(memory, 0, 10)
         await memory.write_down()
         memory.forget_idle()
-        assert not memory.has_all(ALICE, keys(0, 10))
+        assert not has_all(memory, 0, 10)
         assert await asked(memory, 0, 10) == 0
 
 
