@@ -58,11 +58,13 @@ def mailbox_of(address: str) -> str:
     'alicesmith@example.org'
     """
     local, _, domain = address.rpartition("@")
-    # What can't be mailed is, as it stands, a name like any other.
-    with suppress(email_validator.EmailNotValidError):
-        domain = email_validator.validate_email(
-            f"a@{domain}", check_deliverability=False, globally_deliverable=False
-        ).ascii_domain
+    # Others are written in one way only.
+    if not domain.isascii() or "xn--" in domain:
+        # What can't be mailed is, as it stands, a name like any other.
+        with suppress(email_validator.EmailNotValidError):
+            domain = email_validator.validate_email(
+                f"a@{domain}", check_deliverability=False, globally_deliverable=False
+            ).ascii_domain
     plain = unicodedata.normalize("NFKC", local).casefold()
     # An address may begin with a plus: then there is nothing before it to count by.
     name = plain.partition("+")[0].replace(".", "")
