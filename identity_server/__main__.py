@@ -22,6 +22,7 @@ _COMMANDS = {
     "db": "identity_server.commands.database:db",
     "retention": "identity_server.commands.retention:retention",
     "invites": "identity_server.commands.invites:invites",
+    "keys": "identity_server.commands.keys:keys",
     "jobs": "identity_server.commands.jobs:jobs",
     "pepper": "identity_server.commands.pepper:pepper",
     "import-sydent": "identity_server.commands.import_sydent:import_sydent",

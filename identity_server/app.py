@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from identity_server.config import Config
 from identity_server.domain.durations import DAY_MS
 from identity_server.domain.random_values import opaque
 from identity_server.index.read_index import ReadIndex
+from identity_server.key_watch import LEASE_SECONDS
 from identity_server.metrics import Metrics
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.pages import Pages
@@ -48,6 +49,7 @@ class System:
     Attributes:
         app: what the world talks to.
         internal_app: what the operator's own systems talk to, where it is given a listener.
+        look_at_keys: sees at once whether another root key is to be known.
     """
 
     app: web.Application
@@ -57,11 +59,17 @@ class System:
     index: ReadIndex
     runner: JobRunner
     upkeep: Upkeep
+    look_at_keys: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
 async def open_system(
-    config: Config, ports: Ports, templates: Templates, *, metrics: Metrics | None = None
+    config: Config,
+    ports: Ports,
+    templates: Templates,
+    *,
+    metrics: Metrics | None = None,
+    key_lease_seconds: float = LEASE_SECONDS,
 ) -> AsyncIterator[System]:
     """Open the database, build the index, and wire everything up.
 
@@ -70,13 +78,17 @@ async def open_system(
         ports: the outside world.
         templates: what mails and pages look like.
         metrics: where everything is counted; by default, where nobody looks.
+        key_lease_seconds: how long what was seen of the root keys holds; for tests alone.
 
     Raises:
         SchemaProblem, KeyProblem, PolicyProblems, BrandingProblems: what the operator has to put right.
     """
     metrics = metrics or Metrics()
     async with AsyncExitStack() as stack:
-        database, keys, signing_key = await open_database(config, ports.clock, ports.randomness, stack)
+        opened = await open_database(
+            config, ports.clock, ports.randomness, stack, key_lease_seconds=key_lease_seconds
+        )
+        database, keys, signing_key = opened.database, opened.keys, opened.signing_key
         peppers = make_peppers(config, ports.clock, ports.randomness, database)
         await peppers.ensure_one()
         index = make_index(config, ports.clock, database, keys)
@@ -106,7 +118,7 @@ async def open_system(
         pages.check()
         settings = http_settings(config)
         upkeep = Upkeep(
-            schedule(services, index),
+            schedule(services, index, opened.watch.look),
             database=database,
             clock=ports.clock,
             holder=opaque(ports.randomness, _HOLDER_BYTES),
@@ -129,6 +141,7 @@ async def open_system(
             index=index,
             runner=runner,
             upkeep=upkeep,
+            look_at_keys=opened.watch.look,
         )
 
 

@@ -278,6 +278,9 @@ class Checker:
         if crypto.at_rest_key and crypto.at_rest_passphrase:
             message = "there is `at_rest_key`, too: keep the one that the data is sealed with."
             self._error("crypto", "at_rest_passphrase", message)
+        if crypto.at_rest_next_key and crypto.at_rest_next_passphrase:
+            message = "there is `at_rest_next_key`, too: only one key can be the next."
+            self._error("crypto", "at_rest_next_passphrase", message)
         if db.url is None and crypto.key_dir.resolve() == db.file.parent.resolve():
             # Whichever of the two was chosen by the operator is the one to name.
             section, key = ("crypto", "key_dir") if ("crypto", "key_dir") in self._config.given else ("db", "db.file")

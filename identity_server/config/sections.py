@@ -925,6 +925,21 @@ class Crypto:
         new=True,
         doc="""A passphrase that the root key is derived from, instead of `at_rest_key`.""",
     )
+    at_rest_next_key: str | None = key(
+        "at_rest_next_key",
+        values.optional(values.ROOT_KEY),
+        secret=True,
+        new=True,
+        doc="""The root key that takes the place of `at_rest_key` or `at_rest_passphrase`, 32 bytes in base64; for as long
+        as `keys rotate-root` is at it. Afterwards it belongs into `at_rest_key`.""",
+    )
+    at_rest_next_passphrase: str | None = key(
+        "at_rest_next_passphrase",
+        values.optional(values.PASSPHRASE),
+        secret=True,
+        new=True,
+        doc="""The same as a passphrase. Afterwards it belongs into `at_rest_passphrase`.""",
+    )
 
 
 @dataclass(frozen=True, slots=True)

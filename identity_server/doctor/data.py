@@ -6,14 +6,16 @@ import asyncio
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from identity_server.doctor.findings import Finding, fault, fine, note, warning
 from identity_server.doctor.patient import Patient
 from identity_server.key_files import KeyProblem, KeySources, load_keys
 from identity_server.storage.database import CannotWrite
+from identity_server.storage.key_ring import RootKey
 from identity_server.storage.schema import Schema, SchemaProblem, SchemaStatus
-from identity_server.storage.server_keys import KnownKey, list_known_keys
+from identity_server.storage.server_keys import FORMER_ROOT, NEXT_ROOT, KeyState, read_key_state
 from identity_server.wiring.settings import key_sources
 from identity_server.wiring.storage import engine_for
 
@@ -34,20 +36,20 @@ async def examine_data(patient: Patient) -> list[Finding]:
             note(_DATABASE, f"{file.resolve()} isn't there yet: the first start makes it, and two keys"),
         ]
     engine = None
-    known: dict[str, KnownKey] = {}
+    state = KeyState()
     try:
         engine = engine_for(config)
         status = await Schema(engine, conf=config.path).status()
         findings.append(_schema(patient, status))
         if status.current is not None:
-            known = await list_known_keys(engine)
+            state = await read_key_state(engine, has_retired=status.up_to_date)
     except (SchemaProblem, CannotWrite) as error:
         fix = "" if file is not None else "look at `db.url`, `db.password`, and at what PostgreSQL's log says"
         return [*findings, fault(_DATABASE, str(error), fix=fix)]
     finally:
         if engine is not None:
             await engine.dispose()
-    return [*findings, *await asyncio.to_thread(_examine_keys, patient, known)]
+    return [*findings, *await asyncio.to_thread(_examine_keys, patient, state)]
 
 
 def _schema(patient: Patient, status: SchemaStatus) -> Finding:
@@ -73,12 +75,12 @@ def _schema(patient: Patient, status: SchemaStatus) -> Finding:
     return note(_DATABASE, f"{where} has schema {status.current}; the next start brings it to {status.expected}")
 
 
-def _examine_keys(patient: Patient, known: dict[str, KnownKey]) -> list[Finding]:
+def _examine_keys(patient: Patient, state: KeyState) -> list[Finding]:
     sources = key_sources(patient.config)
-    if not known:
+    if not state.known:
         return [note(_KEYS, f"the first start makes them in {sources.directory.resolve()}: copy them then")]
     try:
-        load_keys(sources, known, randomness=patient.randomness)
+        load_keys(sources, state, randomness=patient.randomness)
     except KeyProblem as error:
         return [
             fault(
@@ -88,7 +90,7 @@ def _examine_keys(patient: Patient, known: dict[str, KnownKey]) -> list[Finding]
                 fix=f"put your copy to {sources.directory.resolve()}, with mode 0600",
             )
         ]
-    findings = [fine(_KEYS, "both belong to this database")]
+    findings = [fine(_KEYS, "both belong to this database"), *_rotation(sources, state)]
     findings += [
         fault(
             _KEYS,
@@ -100,7 +102,7 @@ def _examine_keys(patient: Patient, known: dict[str, KnownKey]) -> list[Finding]
         if path.stat().st_mode & _OTHERS_MAY
     ]
     file = None if patient.config.db.url else patient.config.db.file
-    if file is not None and sources.root_file.exists() and _same_volume(file, sources.root_file):
+    if file is not None and any(_same_volume(file, each) for each in sources.root_files if each.exists()):
         findings.append(
             warning(
                 _KEYS,
@@ -112,8 +114,36 @@ def _examine_keys(patient: Patient, known: dict[str, KnownKey]) -> list[Finding]
     return findings
 
 
+def _rotation(sources: KeySources, state: KeyState) -> Iterable[Finding]:
+    """Whether one root key is taking another's place, and what has been left lying about since."""
+    go_on = "run `identity-server keys rotate-root`: it goes on where it was left"
+    if FORMER_ROOT in state.known:
+        yield warning(
+            _KEYS,
+            f"the root key is being replaced: the former one, {state.known[FORMER_ROOT].fingerprint[:8]}, is still needed",
+            cause="`keys rotate-root` is at work just now, or didn't come to its end",
+            fix=go_on,
+        )
+    elif NEXT_ROOT in state.known:
+        yield warning(
+            _KEYS,
+            f"the next root key, {state.known[NEXT_ROOT].fingerprint[:8]}, waits for every server to know it",
+            cause="`keys rotate-root` is at work just now, or didn't come to its end",
+            fix=f"{go_on}; with `--cancel` it is given up",
+        )
+    retired = {each.id for each in state.retired}
+    for file in (each for each in sources.root_files if each.exists()):
+        with suppress(ValueError, OSError):
+            if RootKey.parse(file.read_text("ascii")).key_id in retired:
+                yield note(
+                    _KEYS,
+                    f"{file} is a root key that has been replaced: it opens older backups and nothing else. Keep it where"
+                    " it is as safe as they are, apart from them, for as long as they are kept",
+                )
+
+
 def _secrets(sources: KeySources) -> Iterable[Path]:
-    return (each for each in (sources.directory, sources.root_file, sources.signing_file) if each.exists())
+    return (each for each in (sources.directory, *sources.root_files, sources.signing_file) if each.exists())
 
 
 def _same_volume(one: Path, other: Path) -> bool:

@@ -511,6 +511,9 @@ def _journal(lifetimes: Lifetimes) -> tuple[Kept, ...]:
     )
 
 
+_RETIRED = "retired_keys"
+
+
 def _housekeeping(lifetimes: Lifetimes) -> tuple[Kept, ...]:
     return (
         Kept(
@@ -559,6 +562,33 @@ def _housekeeping(lifetimes: Lifetimes) -> tuple[Kept, ...]:
                     N_("fingerprint, salt of a passphrase, time"),
                     (Form.READABLE,),
                     _in("server_keys", "name fingerprint salt created_at_ms"),
+                ),
+            ),
+            is_personal=False,
+        ),
+        Kept(
+            N_("What is left of an earlier key of the server, when another has taken its place"),
+            N_("so that what was kept as a fingerprint made with it can still be compared"),
+            N_("for good"),
+            (
+                Part(
+                    N_("secrets that can be compared with, and open nothing"),
+                    (Form.SEALED,),
+                    _in(_RETIRED, "sealed_keys"),
+                ),
+                Part(N_("key, time"), (Form.READABLE,), _in(_RETIRED, "id key_id retired_at_ms")),
+            ),
+            is_personal=False,
+        ),
+        Kept(
+            N_("Which process does not have the next key of the server yet"),
+            N_("so that the key is not used before"),
+            N_("until another key is prepared"),
+            (
+                Part(
+                    N_("machine, process, file, time"),
+                    (Form.READABLE,),
+                    _in("key_holdouts", "holder expected_in at_ms"),
                 ),
             ),
             is_personal=False,

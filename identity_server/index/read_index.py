@@ -290,7 +290,7 @@ class ReadIndex:
 
     async def poll(self) -> None:
         """Make sure that everything is seen that whoever shares no memory with this process has committed."""
-        if self._database.committed_elsewhere():
+        if self._database.committed_elsewhere() or self._is_of_other_key(self._current):
             await self.catch_up()
 
     async def catch_up(self) -> None:
@@ -341,13 +341,16 @@ class ReadIndex:
         wanted = {PLAIN} if self._offers_plain else set()
         return wanted <= set(view.file.tables) and any(pepper.value in view.file.tables for pepper in self._peppers)
 
+    def _is_of_other_key(self, view: _View) -> bool:
+        """Whether the root key that the file hangs on has been replaced."""
+        return view.file.fingerprint != self._keys().fingerprint
+
     def _is_out_of_date(self) -> bool:
         view = self._current
         wanted = {PLAIN} if self._offers_plain else set()
         wanted |= {pepper.value for pepper in self._peppers}
         most = max(_MOST_CHANGED, _MOST_CHANGED_SHARE * len(view.file.entries.ids))
-        is_of_other_key = view.file.fingerprint != self._keys().fingerprint
-        return is_of_other_key or view.file.tables.keys() != wanted or view.changed > most
+        return self._is_of_other_key(view) or view.file.tables.keys() != wanted or view.changed > most
 
     async def _take_over(self) -> None:
         """Go on with the file as it is now; the one before answers until the new one has caught up.

@@ -39,6 +39,7 @@ from identity_server.storage.jobs import Jobs
 from identity_server.storage.notifications import ACCOUNTS, LOOKUPS, CommitSignals
 from identity_server.storage.peppers import Peppers
 from identity_server.storage.postgresql import (
+    LONGEST_TRANSACTION_SECONDS,
     TRANSACTION_SECONDS,
     PostgresqlSettings,
     begin_with_limits,
@@ -50,8 +51,10 @@ from identity_server.storage.postgresql import (
 from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.refusals import Refusals
 from identity_server.storage.remains import Remains
-from identity_server.storage.sealing import LiveKeys, Sealer
-from identity_server.storage.sqlite import is_busy, is_out_of_order, open_connection
+from identity_server.storage.resealing import Resealing
+from identity_server.storage.sealing import NO_OTHER_KEYS, KeyGuard, LiveKeys, Sealer
+from identity_server.storage.server_keys import ServerKeys
+from identity_server.storage.sqlite import BUSY_SECONDS, is_busy, is_out_of_order, open_connection
 from identity_server.storage.sqlite_transactions import SqliteTransactions, TransactionLost
 from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
@@ -123,6 +126,8 @@ class Transaction:
         self.exports = Exports(connection)
         self.chores = Chores(connection)
         self.erasures = Erasures(connection, sealer, self.associations, self.access_tokens)
+        self.server_keys = ServerKeys(connection, sealer)
+        self.resealing = Resealing(connection, sealer)
 
     @property
     def news(self) -> list[str]:
@@ -139,6 +144,8 @@ class Database:
 
     Args:
         keys: what is read and written in it is sealed by.
+        key_guard: makes sure, before each transaction, that no other process may be using a root key that is unknown
+            here; without, no root key is ever replaced.
         stamps: tell the node's other processes of such commits; without, nobody shares this database.
 
     Attributes:
@@ -147,9 +154,17 @@ class Database:
         remains: what is left in files of what was deleted.
     """
 
-    def __init__(self, engine: AsyncEngine, keys: LiveKeys, *, stamps: Stamps | None = None) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        keys: LiveKeys,
+        *,
+        stamps: Stamps | None = None,
+        key_guard: KeyGuard = NO_OTHER_KEYS,
+    ) -> None:
         self._engine = engine
         self._keys = keys
+        self._key_guard = key_guard
         self.stamps = stamps or Stamps()
         self.signals = CommitSignals(engine)
         self.activity = Activity()
@@ -208,6 +223,11 @@ class Database:
         return not self._one_writer
 
     @property
+    def straggling_seconds(self) -> float:
+        """How long after it held its keys a process may still write with them, unless it keeps all others waiting."""
+        return BUSY_SECONDS if self._one_writer else LONGEST_TRANSACTION_SECONDS
+
+    @property
     def settling_ms(self) -> int:
         """How long ago an entry of the change feed must have been made for all earlier ones to be there."""
         return 0 if self._one_writer else _SETTLING_MS
@@ -259,8 +279,11 @@ class Database:
         for run in range(1, self._runs + 1):
             self.activity.begin(kind.purpose, self._engine.pool)
             try:
+                await self._key_guard.hold()
+                if self._sqlite and kind.writes:
+                    return await self._sqlite.write(self._while_keys_hold(use_case), inline=inline)
                 if self._sqlite:
-                    return await (self._sqlite.write if kind.writes else self._sqlite.read)(use_case, inline=inline)
+                    return await self._sqlite.read(use_case, inline=inline)
                 # Only those queue that have lost a race, so that they don't lose it to each other again.
                 async with self._turn if kind.writes and run > 1 else nullcontext():
                     return await self._on_postgresql(use_case, kind)
@@ -278,6 +301,18 @@ class Database:
             _log.info("transaction.rerun", run=run, reason=type(reason).__name__)
             await asyncio.sleep(min(_PAUSE_SECONDS * 2**run, _LONGEST_PAUSE_SECONDS))
         raise Unavailable
+
+    def _while_keys_hold(
+        self, use_case: Callable[[Transaction], Awaitable[T]]
+    ) -> Callable[[Transaction], Awaitable[T]]:
+        """The same, unless it has waited for its turn so long that the keys have to be looked at again."""
+
+        async def checked(tx: Transaction) -> T:
+            if not self._key_guard.holds:
+                raise TransactionLost
+            return await use_case(tx)
+
+        return checked
 
     async def _on_postgresql(self, use_case: Callable[[Transaction], Awaitable[T]], kind: _Kind) -> T:
         async with asyncio.timeout(self._transaction_seconds), self._engine.connect() as connection:

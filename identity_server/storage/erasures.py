@@ -34,10 +34,12 @@ from identity_server.storage.tables import (
     imports,
     invites,
     jobs,
+    key_holdouts,
     lookup_budgets,
     peppers,
     rate_limits,
     refused_addresses,
+    retired_keys,
     server_keys,
     validation_sessions,
     validation_tokens,
@@ -111,6 +113,7 @@ BY_USER = tuple(column for place in PLACES for column in place.by_user)
 
 OTHERWISE: Mapping[Table, str] = {
     jobs: "sealed as a whole: the use case opens them and says which",
+    retired_keys: "keys of this server, sealed: nothing of anybody",
     rate_limits: "keyed digests of a limit and whom it counts: the use case knows the limits",
     lookup_budgets: "keyed digests of whom addresses were counted for: the use case has those of an account removed",
     asked_addresses: "the same",
@@ -122,6 +125,7 @@ OTHERWISE: Mapping[Table, str] = {
 
 NOBODY: Mapping[Table, str] = {
     server_keys: "fingerprints of this server's own keys",
+    key_holdouts: "processes that lack a key",
     association_changes: "random ids, which lead nowhere once their association is gone",
     peppers: "the same for everybody",
     audit_pending: "names no one; erasing it would be how to hide what was done",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol
 
 import nacl.exceptions
 from nacl.secret import Aead
@@ -124,16 +124,46 @@ class LiveKeys:
     Attributes:
         ring: the keys.
         sealer: works with them.
+        randomness: what it draws from.
     """
 
     def __init__(self, ring: KeyRing, *, randomness: Randomness) -> None:
-        self._randomness = randomness
+        self.randomness = randomness
         self.replace(ring)
 
     def replace(self, ring: KeyRing) -> None:
         """Go on with other keys; who has begun with the former ones ends with them."""
         self.ring = ring
-        self.sealer = Sealer(ring, randomness=self._randomness)
+        self.sealer = Sealer(ring, randomness=self.randomness)
+
+
+class KeyGuard(Protocol):
+    """Makes sure that no other process may be using a root key that is unknown to this one.
+
+    Attributes:
+        holds: whether that is known to be so still.
+    """
+
+    @property
+    def holds(self) -> bool: ...
+
+    async def hold(self) -> None:
+        """Make sure of it.
+
+        Raises:
+            Unavailable: one may be.
+        """
+
+
+class _NoOtherKeys:
+    holds = True
+
+    async def hold(self) -> None:
+        return
+
+
+NO_OTHER_KEYS: KeyGuard = _NoOtherKeys()
+"""For a database whose root key nobody replaces."""
 
 
 def is_one_of(column: ColumnElement[Any], digests: Collection[bytes]) -> ColumnElement[bool]:

@@ -23,7 +23,8 @@ from identity_server.storage.connection import Answer, Connection, Many, Paramet
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BUSY_TIMEOUT_MS = 5_000
+BUSY_SECONDS = 5.0
+"""How long a transaction waits for another process's lock before it is refused."""
 _INLINE = frozenset({"Connection.cursor", "Connection.rollback", "Cursor.execute", "Cursor.fetchall", "Cursor.close"})
 _COMMIT = "Connection.commit"
 _MAY_WAIT = frozenset({"Cursor.execute", "Cursor.executemany", "Cursor.executescript", _COMMIT})
@@ -130,7 +131,7 @@ class DriverConnection(aiosqlite.Connection):
             self._done_by_thread += 1
 
     def _waiting_for_locks(self, function: Callable[[], T]) -> T:
-        self._set_busy_timeout(_BUSY_TIMEOUT_MS)
+        self._set_busy_timeout(round(1000 * BUSY_SECONDS))
         try:
             return function()
         finally:

@@ -42,10 +42,30 @@ _HAS_CODE = text("code_expires_at_ms IS NOT NULL")
 server_keys = Table(
     "server_keys",
     metadata,
+    # And 'next_root' or 'former_root' while one root key takes another's place.
     Column("name", String(32), primary_key=True, comment="'root' or 'signing'"),
     Column("fingerprint", String(64), nullable=False, comment="tells a wrong key from the right one"),
     Column("salt", LargeBinary, comment="of a root key that is derived from a passphrase"),
     Column("created_at_ms", BigInteger, nullable=False),
+)
+
+retired_keys = Table(
+    "retired_keys",
+    metadata,
+    Column("id", String(16), primary_key=True, comment="of a former root key, as rows have named it"),
+    Column("key_id", String(16), nullable=False),
+    Column(
+        "sealed_keys", LargeBinary, nullable=False, comment="for digests that can't be made anew; they open nothing"
+    ),
+    Column("retired_at_ms", BigInteger, nullable=False),
+)
+
+key_holdouts = Table(
+    "key_holdouts",
+    metadata,
+    Column("holder", String(255), primary_key=True, comment="a process without the next root key"),
+    Column("expected_in", String(4096), nullable=False, comment="the file where it looks for it"),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 accounts = Table(

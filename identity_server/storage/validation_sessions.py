@@ -91,11 +91,8 @@ class ValidationSessions:
         row = {
             "sid": session.sid,
             "medium": session.threepid.medium.value,
-            "address_blind": self._sealer.blind(session.threepid),
             "client_secret_digest": self._sealer.digest(_SECRET, client_secret),
             "requested_by": session.requested_by or "",
-            "key_id": self._sealer.key_id,
-            "sealed_address": self._sealer.seal(_ADDRESS, session.sid, session.threepid.address),
             "created_at_ms": session.created_at_ms,
         }
         await self._connection.execute(_ADD, row | self._what_may_change(session))
@@ -289,9 +286,16 @@ class ValidationSessions:
         return (await self._connection.execute(_LOOKUP, {"sid": sid})).first()
 
     def _what_may_change(self, session: ValidationSession) -> dict[str, Any]:
-        link = session.next_link
+        def sealed(place: str, text: str | None) -> bytes | None:
+            return None if text is None else self._sealer.seal(place, session.sid, text)
+
+        threepid = session.threepid
         return {
-            "sealed_next_link": None if link is None else self._sealer.seal(_NEXT_LINK, session.sid, link),
+            # A row names one key, which may be another one by now: so all of what hangs on it is written.
+            "key_id": self._sealer.key_id,
+            "address_blind": None if threepid is None else self._sealer.blind(threepid),
+            "sealed_address": sealed(_ADDRESS, None if threepid is None else threepid.address),
+            "sealed_next_link": sealed(_NEXT_LINK, session.next_link),
             "send_attempt": session.send_attempt,
             "validated_at_ms": session.validated_at_ms,
             "expires_at_ms": session.expires_at_ms,

@@ -33,7 +33,7 @@ class Visits:
             insert(visits).values(
                 token_digest=digest,
                 medium=visit.threepid.medium.value,
-                address_digest=self._sealer.digest(PURPOSE, *visit.threepid.parts),
+                address_digest=visited_digest(self._sealer, visit.threepid),
                 key_id=self._sealer.key_id,
                 sealed_address=self._sealer.seal(_ADDRESS, digest.hex(), visit.threepid.address),
                 is_proven=visit.is_proven,
@@ -103,3 +103,8 @@ class Visits:
             code_hash=row.code_hash,
             code_tries=row.code_tries,
         )
+
+
+def visited_digest(sealer: Sealer, threepid: Threepid) -> bytes:
+    """What stands for an address in its visits."""
+    return sealer.digest(PURPOSE, *threepid.parts)

@@ -30,14 +30,15 @@ async def open_erasure(config: Config) -> AsyncIterator[Erasure]:
     """
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
-        database, live, signing_key = await open_database(config, clock, randomness, stack)
-        build = make_build(config, clock, database, live)
+        opened = await open_database(config, clock, randomness, stack)
+        database = opened.database
+        build = make_build(config, clock, database, opened.keys)
 
         async def rewrite_index() -> None:
             if (config.index_folder / INDEX_FILE).exists():
                 await build()
 
-        notices = NoticeWriter(randomness=randomness, signing_key=signing_key)
+        notices = NoticeWriter(randomness=randomness, signing_key=opened.signing_key)
         yield make_erasure(database, clock, notices, rewrite_index)
 
 

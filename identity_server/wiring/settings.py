@@ -47,6 +47,8 @@ def key_sources(config: Config) -> KeySources:
         signing_text=config.crypto.ed25519_signingkey,
         root_text=config.crypto.at_rest_key,
         root_passphrase=config.crypto.at_rest_passphrase,
+        next_root_text=config.crypto.at_rest_next_key,
+        next_root_passphrase=config.crypto.at_rest_next_passphrase,
     )
 
 

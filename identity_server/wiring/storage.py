@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from identity_server.domain.ports import (
     Randomness,
 )
 from identity_server.domain.signing import SigningKey
-from identity_server.key_files import load_keys
+from identity_server.key_files import load_keys, make_next_root_key
+from identity_server.key_watch import LEASE_SECONDS, KeyWatch
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.services.account_desk import AccountDesk
 from identity_server.services.audit_check import AuditCheck
@@ -27,15 +30,18 @@ from identity_server.services.invite_desk import InviteDesk
 from identity_server.services.invite_mails import InviteMails, InviteStyle
 from identity_server.services.journal import Journal
 from identity_server.services.peppers import Peppers
+from identity_server.services.root_key import MakeNext, RootKeyRotation
 from identity_server.storage.database import IN_MEMORY, Database, Engine, database_url, make_engine
 from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
 from identity_server.storage.schema import Schema
 from identity_server.storage.sealing import LiveKeys
-from identity_server.storage.server_keys import add_known_keys, list_known_keys
+from identity_server.storage.server_keys import add_known_keys, read_key_state
 from identity_server.storage.stamps import Stamps
 from identity_server.wiring.settings import key_sources, postgresql_settings
 
 _STAMPS_FILE = "stamps"
+# What a clock that runs a little slower, or a process that is woken a little later, may make of the rest.
+_SETTLING_MARGIN_SECONDS = 2.0
 
 
 class IndexProblem(Exception):
@@ -71,8 +77,8 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
     """
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
-        database, live, _ = await open_database(config, clock, randomness, stack)
-        yield Storage(database, live, make_code_hasher(live), clock, randomness)
+        opened = await open_database(config, clock, randomness, stack)
+        yield Storage(opened.database, opened.keys, make_code_hasher(opened.keys), clock, randomness)
 
 
 @asynccontextmanager
@@ -88,15 +94,23 @@ async def look_into_storage(config: Config) -> AsyncIterator[Storage]:
         engine = engine_for(config) if in_use else make_engine(IN_MEMORY)
         stack.push_async_callback(engine.dispose)
         if in_use:
-            known = await list_known_keys(engine)
-            ring = (await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)).root
+            live, watch = await _load_root_keys(config, engine, clock, randomness)
+            database = Database(engine, live, key_guard=watch)
         else:
             await Schema(engine).upgrade(now_ms=clock.now_ms())
-            ring = KeyRing(RootKey(randomness.token_bytes(ROOT_KEY_BYTES)))
-        live = LiveKeys(ring, randomness=randomness)
-        database = Database(engine, live)
+            live = LiveKeys(KeyRing(RootKey(randomness.token_bytes(ROOT_KEY_BYTES))), randomness=randomness)
+            database = Database(engine, live)
         stack.push_async_callback(database.close)
         yield Storage(database, live, make_code_hasher(live), clock, randomness)
+
+
+async def _load_root_keys(
+    config: Config, engine: Engine, clock: Clock, randomness: Randomness
+) -> tuple[LiveKeys, KeyWatch]:
+    sources, state = key_sources(config), await read_key_state(engine)
+    keys = await asyncio.to_thread(load_keys, sources, state, randomness=randomness)
+    live = LiveKeys(state.with_retired(keys.root, randomness=randomness), randomness=randomness)
+    return live, KeyWatch(engine=engine, live=live, state=state, sources=sources, clock=clock, holder=None)
 
 
 async def _is_in_use(config: Config) -> bool:
@@ -145,11 +159,11 @@ async def open_audit(config: Config) -> AsyncIterator[AuditTools]:
     """The audit journal alone, for the command line; a server may be running beside it."""
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
-        database, _, signing_key = await open_database(config, clock, randomness, stack)
+        opened = await open_database(config, clock, randomness, stack)
         yield AuditTools(
-            check=AuditCheck(database=database, signing_key=signing_key),
-            desk=AuditDesk(database=database),
-            journal=make_journal(config, clock, database, signing_key),
+            check=AuditCheck(database=opened.database, signing_key=opened.signing_key),
+            desk=AuditDesk(database=opened.database),
+            journal=make_journal(config, clock, opened.database, opened.signing_key),
         )
 
 
@@ -158,8 +172,27 @@ async def open_backlog(config: Config) -> AsyncIterator[Backlog]:
     """The outbox's backlog alone, for the command line; a server may be running beside it."""
     clock, randomness = SystemClock(), SystemRandomness()
     async with AsyncExitStack() as stack:
-        database, _, _ = await open_database(config, clock, randomness, stack)
-        yield Backlog(database=database, clock=clock)
+        opened = await open_database(config, clock, randomness, stack)
+        yield Backlog(database=opened.database, clock=clock)
+
+
+@asynccontextmanager
+async def open_rotation(config: Config, *, next_may_be_missing: bool = False) -> AsyncIterator[RootKeyRotation]:
+    """What replaces the root key, for the command line; servers may be running beside it.
+
+    With `next_may_be_missing` the next root key can be given up although it is lost.
+    """
+    clock, randomness = SystemClock(), SystemRandomness()
+    async with AsyncExitStack() as stack:
+        opened = await open_database(config, clock, randomness, stack, next_may_be_missing=next_may_be_missing)
+        yield RootKeyRotation(
+            database=opened.database,
+            clock=clock,
+            keys=opened.keys,
+            look=opened.watch.look,
+            make_next=next_key_maker(config, randomness),
+            settle_seconds=LEASE_SECONDS + opened.database.straggling_seconds + _SETTLING_MARGIN_SECONDS,
+        )
 
 
 def engine_for(config: Config) -> Engine:
@@ -168,9 +201,35 @@ def engine_for(config: Config) -> Engine:
     return make_engine(url, postgresql_settings(config))
 
 
+def next_key_maker(config: Config, randomness: Randomness) -> MakeNext:
+    """Puts the next root key where the configuration wants it."""
+
+    async def make_next() -> tuple[str, bytes | None]:
+        root, salt = await asyncio.to_thread(make_next_root_key, key_sources(config), randomness=randomness)
+        return root.fingerprint, salt
+
+    return make_next
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A database, and what keeps the keys that belong to it in step with others'."""
+
+    database: Database
+    keys: LiveKeys
+    signing_key: SigningKey
+    watch: KeyWatch
+
+
 async def open_database(
-    config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack
-) -> tuple[Database, LiveKeys, SigningKey]:
+    config: Config,
+    clock: Clock,
+    randomness: Randomness,
+    stack: AsyncExitStack,
+    *,
+    key_lease_seconds: float = LEASE_SECONDS,
+    next_may_be_missing: bool = False,
+) -> Opened:
     engine = engine_for(config)
     stack.push_async_callback(engine.dispose)
     schema = Schema(engine, conf=config.path)
@@ -178,13 +237,24 @@ async def open_database(
         await schema.upgrade(now_ms=clock.now_ms())
     else:
         await schema.require_current()
-    known = await list_known_keys(engine)
-    keys = await asyncio.to_thread(load_keys, key_sources(config), known, randomness=randomness)
+    sources, state = key_sources(config), await read_key_state(engine)
+    keys = await asyncio.to_thread(
+        load_keys, sources, state, randomness=randomness, next_may_be_missing=next_may_be_missing
+    )
     await add_known_keys(engine, keys.new, now_ms=clock.now_ms())
-    live = LiveKeys(keys.root, randomness=randomness)
-    database = Database(engine, live, stamps=open_stamps(config.index_folder))
+    live = LiveKeys(state.with_retired(keys.root, randomness=randomness), randomness=randomness)
+    watch = KeyWatch(
+        engine=engine,
+        live=live,
+        state=state,
+        sources=sources,
+        clock=clock,
+        holder=f"{socket.gethostname()}, process {os.getpid()}",
+        lease_seconds=key_lease_seconds,
+    )
+    database = Database(engine, live, stamps=open_stamps(config.index_folder), key_guard=watch)
     stack.push_async_callback(database.close)
-    return database, live, keys.signing
+    return Opened(database, live, keys.signing, watch)
 
 
 def open_stamps(index_folder: Path) -> Stamps:

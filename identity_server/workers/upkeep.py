@@ -57,9 +57,16 @@ class Chore:
     reason: str
 
 
-def schedule(services: Services, index: ReadIndex) -> tuple[Chore, ...]:
+def schedule(services: Services, index: ReadIndex, look_at_keys: Callable[[], Awaitable[None]]) -> tuple[Chore, ...]:
     """Every chore."""
     return (
+        Chore(
+            "look at the root keys",
+            Once.PER_PROCESS,
+            2.0,
+            look_at_keys,
+            "No other process may use one that this one doesn't know; a request that came first would wait for the look.",
+        ),
         Chore(
             "follow changes",
             Once.PER_PROCESS,

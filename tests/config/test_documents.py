@@ -136,6 +136,8 @@ def test_secrets_are_marked() -> None:
         "ed25519.signingkey",
         "at_rest_key",
         "at_rest_passphrase",
+        "at_rest_next_key",
+        "at_rest_next_passphrase",
     }
 
 

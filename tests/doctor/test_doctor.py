@@ -22,6 +22,7 @@ from identity_server.config import load
 from identity_server.wiring.storage import engine_for, open_storage
 from tests.outbound.support import PUBLIC, USERINFO, Internet, TlsServer, http, http_json, open_internet
 from tests.outbound_mail.test_smtp import Relay, shut
+from tests.support.rotation import interrupted, rotation_of
 
 _V2 = "/_matrix/identity/v2"
 _CLIENT_FILE = "/.well-known/matrix/client"
@@ -285,6 +286,25 @@ async def test_missing_root_key(clinic: Clinic) -> None:
     [fault] = faults_of(await clinic.examine())
     assert "the root key of this database is missing" in fault
     assert not (clinic.folder / "keys/root.key").exists()
+
+
+async def test_root_key_that_is_being_replaced_and_what_stays_of_it(clinic: Clinic) -> None:
+    def said(seen: dict[str, list[dict[str, Any]]]) -> str:
+        return " ".join(str(finding) for findings in seen.values() for finding in findings)
+
+    for step, sentence in (
+        ("The next root key is", "waits for every server to know it"),
+        ("New data is sealed", "the root key is being replaced"),
+    ):
+        await interrupted(load(clinic.conf, environ={}), after=step)
+        seen = said(await clinic.examine())
+        assert sentence in seen
+        assert "it goes on where it was left" in seen
+    async with rotation_of(load(clinic.conf, environ={})) as rotation:
+        await rotation.run(lambda _: None)
+    seen = said(await clinic.examine())
+    assert "goes on where it was left" not in seen
+    assert f"{clinic.folder}/keys/root.key is a root key that has been replaced" in seen
 
 
 async def test_key_that_others_may_read(clinic: Clinic) -> None:

@@ -10,6 +10,7 @@ import pytest
 from identity_server.domain.identifiers import UserId
 from identity_server.index.keys import LookupKeys
 from identity_server.key_files import load_keys
+from identity_server.storage.server_keys import KeyState
 from identity_server.wiring.settings import key_sources
 from tests.support.databases import written_to
 from tests.support.harness import Fakes, Harness, Reply, User, hashed, running
@@ -247,7 +248,7 @@ async def test_what_was_asked_stands_nowhere_and_goes_with_its_pepper(tmp_path: 
         await budgets.write_down()
         assert server.count("asked_addresses") == 3
         known = dict(server.rows("SELECT name, fingerprint FROM server_keys"))
-        root = load_keys(key_sources(server.config), {}, randomness=Fakes().randomness).root.sealing
+        root = load_keys(key_sources(server.config), KeyState(), randomness=Fakes().randomness).root.sealing
         assert known["root"] == root.fingerprint
         keys = LookupKeys(root).many([hashed(address, pepper) for address in people(0, 25)]) or b""
         content = written_to(server.config.db.file)

@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "workers": _MIDDLE,
     "api": (_MIDDLE - {"storage", "index"}) | {"observability", "metrics"},
     "key_files": _DOMAIN | {"storage"},
-    "wiring": _MIDDLE | {"api", "outbound", "config", "key_files", "observability", "metrics"},
-    "app": _MIDDLE | {"api", "workers", "config", "wiring", "metrics"},
+    "key_watch": _DOMAIN | {"storage", "key_files"},
+    "wiring": _MIDDLE | {"api", "outbound", "config", "key_files", "key_watch", "observability", "metrics"},
+    "app": _MIDDLE | {"api", "workers", "config", "key_watch", "wiring", "metrics"},
     "server": frozenset({"app", "api", "config", "wiring", "metrics", "observability"}),
 }
 # The command line, the doctor and the demo may use everything.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import combinations
 from pathlib import Path
 
+from sqlalchemy import LargeBinary
+
 import identity_server
+from identity_server.storage.resealing import DROPPED_TABLES, INDEPENDENT, SEALED_TABLES, STAYING
 from identity_server.storage.tables import metadata
 
 PACKAGE = Path(identity_server.__file__).parent
@@ -54,6 +58,35 @@ def test_such_a_comparison_is_found() -> None:
     assert comparisons("a.c.address_blind == blind") == [1]
     assert comparisons("a.c.address_blind.in_(blinds)") == [1]
     assert comparisons("is_blind_of(a.c.address_blind, threepid)") == []
+
+
+def test_every_column_that_may_hang_on_the_root_key_is_in_the_table_that_says_so() -> None:
+    sealed = {
+        f"{each.table.name}.{column}"
+        for each in SEALED_TABLES
+        for column in (each.row, "key_id", *each.sealed, *each.stands_for)
+    }
+    dropped = {f"{table.name}.{column.name}" for table in DROPPED_TABLES for column in table.columns}
+    said = [sealed, dropped, set(STAYING), set(INDEPENDENT)]
+    hidden = {
+        f"{table.name}.{column.name}"
+        for table in metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, LargeBinary)
+        or re.search("key_id|sealed|blind|digest|hash|fingerprint", column.name)
+    }
+    assert hidden - set().union(*said) == set(), "say in storage/resealing.py what becomes of these at a new root key"
+    columns = {f"{table.name}.{column.name}" for table in metadata.tables.values() for column in table.columns}
+    assert set().union(*said) <= columns
+    # The digest of a visit's token is what its sealed values are tied to.
+    assert set().union(*(one & other for one, other in combinations(said, 2))) == {"visits.token_digest"}
+
+
+def test_every_table_with_sealed_rows_names_their_key() -> None:
+    for each in SEALED_TABLES:
+        names = {column.name for column in each.table.columns}
+        assert "key_id" in names
+        assert set(each.sealed) == {name for name in names if name.startswith("sealed_")}
 
 
 def test_the_columns_looked_for_are_those_of_the_schema() -> None:

@@ -132,7 +132,7 @@ async def test_statement_that_fails_in_the_thread_holds_up_nothing(connection: D
 async def test_lock_that_stays_is_reported(
     connection: DriverConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("identity_server.storage.sqlite._BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr("identity_server.storage.sqlite.BUSY_SECONDS", 0.01)
     cursor = await connection.cursor()
     with closing(sqlite3.connect(tmp_path / "bare.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

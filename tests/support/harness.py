@@ -30,6 +30,7 @@ from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandom
 ALICE = "@alice:example.org"
 BOB = "@bob:example.org"
 SECRET = "monkeys_are_GREAT"
+_HOUR_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,15 +264,24 @@ def make_config(directory: Path, *, settings: Mapping[str, str] | None = None) -
 
 @asynccontextmanager
 async def running(
-    directory: Path, *, settings: Mapping[str, str] | None = None, fakes: Fakes | None = None
+    directory: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    fakes: Fakes | None = None,
+    key_lease_seconds: float = _HOUR_SECONDS,
 ) -> AsyncIterator[Harness]:
-    """A server over a directory; run again over the same one, it is the same server after a restart."""
+    """A server over a directory; run again over the same one, it is the same server after a restart.
+
+    It looks at the root keys once, so that a look more is in nobody's count of statements, unless told otherwise.
+    """
     config = make_config(directory, settings=settings)
     fakes = fakes or Fakes()
     metrics = Metrics()
     await put_migrated(config.db.file)
     async with (
-        open_system(config, fakes.ports, load_templates(config), metrics=metrics) as system,
+        open_system(
+            config, fakes.ports, load_templates(config), metrics=metrics, key_lease_seconds=key_lease_seconds
+        ) as system,
         ClientSession() as session,
         _listening(system.app) as base,
     ):

@@ -20,7 +20,7 @@ HOUR = 3600.0
 
 
 async def test_every_chore_can_be_done_and_gives_its_reason(server: Harness) -> None:
-    chores = schedule(server.system.services, server.system.index)
+    chores = schedule(server.system.services, server.system.index, server.system.look_at_keys)
     for chore in chores:
         assert len(chore.reason) > 20
         assert chore.every_seconds >= 0.5
@@ -29,7 +29,10 @@ async def test_every_chore_can_be_done_and_gives_its_reason(server: Harness) -> 
 
 
 async def test_what_the_schedule_of_retention_promises_is_done_as_often_as_it_says(server: Harness) -> None:
-    chores = {chore.name: chore for chore in schedule(server.system.services, server.system.index)}
+    chores = {
+        chore.name: chore
+        for chore in schedule(server.system.services, server.system.index, server.system.look_at_keys)
+    }
     sweeps = {row.sweep for row in retention_schedule(Lifetimes(phone_months=6))} - {None}
     assert len(sweeps) > 8
     for sweep in sweeps:
