@@ -17,6 +17,7 @@ LIMITS: Final = (
     "account budget",
     "bind",
     "domain budget",
+    "erasures",
     "homeserver budget",
     "key fetches",
     "mailbox",

@@ -88,14 +88,14 @@ class Budgets:
         taken another's place, each account is charged once more for what it asks for again; never for less.
         """
         asked = asked_addresses.c
-        rows = await self._connection.execute(
-            select(asked.id, asked.key_id, asked.sealed_keys).where(
-                is_one_of(asked.holder_digest, self._digests(holder)),
-                asked.pepper_id == holder.pepper_id,
-                asked.key_id == self._sealer.key_id,
-                asked.id.not_in(known),
-            )
+        query = select(asked.id, asked.key_id, asked.sealed_keys).where(
+            is_one_of(asked.holder_digest, self._digests(holder)),
+            asked.pepper_id == holder.pepper_id,
+            asked.key_id == self._sealer.key_id,
         )
+        if known:
+            query = query.where(asked.id.not_in(known))
+        rows = await self._connection.execute(query)
         return [(row.id, self._sealer.open_bytes(_SEALED, row.id, row.key_id, row.sealed_keys)) for row in rows]
 
     async def remove_asked(self, ids: Collection[int]) -> None:
@@ -137,8 +137,9 @@ class Budgets:
 
     async def count_bound(self, holders: Collection[Holder]) -> dict[Holder, int]:
         """How many users of homeservers and domains an address is bound to; those with few are left out."""
-        names = [holder.name for holder in holders]
-        rows = await self._connection.execute(select(bound_users).where(bound_users.c.name.in_(names)))
+        bound = bound_users.c
+        kinds, names = {holder.kind.value for holder in holders}, {holder.name for holder in holders}
+        rows = await self._connection.execute(select(bound_users).where(bound.kind.in_(kinds), bound.name.in_(names)))
         found = {(row.kind, row.name): row.users for row in rows}
         return {each: found[each.kind, each.name] for each in holders if (each.kind, each.name) in found}
 

@@ -110,6 +110,7 @@ async def test_known_tokens_cost_no_query(
 ) -> None:
     one, _ = workers
     await one.get("account", as_=alice)
+    await one.lookup(alice, "nobody@example.com")
 
     async def no_reading(_database: Database, _use_case: object) -> None:
         raise AssertionError

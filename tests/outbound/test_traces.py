@@ -150,7 +150,8 @@ async def test_a_collector_that_is_away_keeps_nobody_waiting(*, listens: bool) -
         for _ in range(1_000):
             traces.request(REQUEST)
         await asyncio.to_thread(traces.close)
-        assert monotonic() - started < 5
+        # Closing is patient for a few seconds; a request that waited for the collector would take a thousand times as long.
+        assert monotonic() - started < 30
 
 
 async def test_share() -> None:
