@@ -82,6 +82,14 @@ class General:
         doc="""The terms of service that everyone must accept: Sydent's YAML file, or a directory of policies in
         Markdown. Changes count without a restart. Empty: there are no terms.""",
     )
+    terms_erase_unaccepted_after_days: int | None = key(
+        "terms.erase_unaccepted_after_days",
+        values.optional(values.GRACE_DAYS),
+        new=True,
+        doc="""How many days an account has to accept the terms in force, from when they came into force or from when
+        it was made. After half of them whoever has an e-mail address bound is warned by mail, if `email.notices` is on;
+        and not before as long again, everything about the account and its addresses is erased. Empty: never.""",
+    )
     address_lookup_limit: int = key(
         "address_lookup_limit", values.POSITIVE, "10000", doc="""How many addresses one lookup may hold."""
     )

@@ -423,6 +423,7 @@ WORKERS = whole(1, MAX_WORKERS)
 COUNT = whole(0, 1_000_000)
 POSITIVE = whole(1, 1_000_000)
 DAYS = whole(1, _LONG_AGO)
+GRACE_DAYS = whole(14, _LONG_AGO)
 MONTHS = whole(1, 1200)
 VISIBILITY: Reader[Visibility] = Reader(
     " or ".join(f"`{each}`" for each in Visibility), lambda text: Visibility(text.lower())

@@ -69,6 +69,7 @@ SWEEP_VISITS = Sweep("sweep visits", HOUR_MS // 2)
 SWEEP_INVITES = Sweep("sweep invites", HOUR_MS)
 SWEEP_EPHEMERAL_KEYS = Sweep("sweep ephemeral keys", HOUR_MS)
 SWEEP_PHONE_NUMBERS = Sweep("sweep phone numbers", HOUR_MS)
+SWEEP_UNACCEPTED = Sweep("sweep accounts without consent", HOUR_MS)
 SWEEP_LIMITS = Sweep("sweep limits", HOUR_MS)
 TRIM_CHANGES = Sweep("trim the change feed", HOUR_MS)
 PRUNE_AUDIT = Sweep("prune the audit journal", HOUR_MS)
@@ -134,6 +135,7 @@ class Lifetimes:
         limit_ms: the longest that a limit counts.
         network_limit_ms: the same, of those that count a network.
         keeps_delivered_invites: whether an invite is kept to its time, though its homeserver was told.
+        unaccepted_ms: an account that hasn't accepted the terms in force; None for good.
     """
 
     token_unused_ms: int = 60 * DAY_MS
@@ -143,6 +145,7 @@ class Lifetimes:
     limit_ms: int = LONGEST_LIMIT_MS
     network_limit_ms: int = LONGEST_LIMIT_MS
     keeps_delivered_invites: bool = False
+    unaccepted_ms: int | None = None
 
 
 def retention_schedule(lifetimes: Lifetimes) -> tuple[Kept, ...]:
@@ -375,8 +378,12 @@ def _accounts(lifetimes: Lifetimes) -> tuple[Kept, ...]:
         Kept(
             N_("An account"),
             N_("to know who uses this server"),
-            N_("until it is removed"),
+            N_("until it is removed")
+            if lifetimes.unaccepted_ms is None
+            else N_("until it is removed; if it doesn't accept new terms, %(time)s after them at the earliest"),
             (Part(N_("Matrix ID, since when"), (Form.READABLE,), _in("accounts", "user_id created_at_ms")),),
+            at_most_ms=lifetimes.unaccepted_ms,
+            sweep=None if lifetimes.unaccepted_ms is None else SWEEP_UNACCEPTED,
         ),
         Kept(
             N_("A sign-in of an app (access token)"),
@@ -403,7 +410,7 @@ def _accounts(lifetimes: Lifetimes) -> tuple[Kept, ...]:
                     (Form.READABLE,),
                     (
                         *_in("accepted_terms", "user_id policy_id version language url accepted_at_ms"),
-                        "accounts.agreed_master_version",
+                        *_in("accounts", "agreed_master_version warned_at_ms"),
                     ),
                 ),
             ),
@@ -590,6 +597,16 @@ def _housekeeping(lifetimes: Lifetimes) -> tuple[Kept, ...]:
                     (Form.READABLE,),
                     _in("key_holdouts", "holder expected_in at_ms"),
                 ),
+            ),
+            is_personal=False,
+        ),
+        Kept(
+            N_("Which terms are in force, and since when"),
+            N_("so that everybody has time to accept them"),
+            N_("until others take their place"),
+            (
+                Part(N_("documents and versions"), (Form.DIGEST,), _in("terms_in_force", "terms_digest")),
+                Part(N_("since when"), (Form.READABLE,), _in("terms_in_force", "since_ms")),
             ),
             is_personal=False,
         ),

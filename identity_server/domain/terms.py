@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -56,6 +57,12 @@ class Terms:
 
     policies: tuple[Policy, ...] = ()
     master_version: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these terms from any for which everybody is asked anew."""
+        versions = sorted(f"{policy.id}\0{policy.version}" for policy in self.policies)
+        return hashlib.sha256("\n".join([self.master_version or "", *versions]).encode()).hexdigest()
 
     def find(self, url: str) -> Acceptance | None:
         """What accepting `url` means, or None if it is no document in force."""

@@ -76,6 +76,14 @@ SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         ),
         "bound": MappingProxyType({"address": "alice@example.org", "user_id": "@alice:example.org"}),
         "unbound": MappingProxyType({"address": "alice@example.org", "user_id": "@alice:example.org"}),
+        "terms": MappingProxyType(
+            {
+                "address": "alice@example.org",
+                "user_id": "@alice:example.org",
+                "erased_at_ms": "1800000000000",
+                "terms_url": "https://id.example.org/_matrix/identity/terms/privacy_policy/1.0/en",
+            }
+        ),
         "invite": MappingProxyType(
             {
                 "address": "alice@example.org",
@@ -100,6 +108,9 @@ SAMPLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 working.
 
 `bound`, `unbound`: `address` that can or can no longer be found, `user_id` to whom.
+
+`terms`: `address` that is bound to `user_id`, whose account hasn't accepted the terms in force; `erased_at_ms`, when
+it will be erased at the earliest; `terms_url`, where the first of the documents is.
 
 `invite`: `address` that is invited; `sender`, the Matrix ID of who invites; `sender_display_name`, `room_name` and
 `room_type`, "" where unknown; `invite_url`, the link; `subject_header_value`, the subject by the configuration, which

@@ -22,6 +22,7 @@ from identity_server.services.phone_validation import PhoneValidation
 from identity_server.services.phone_visits import PhoneVisits
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.terms import TermsOfService
+from identity_server.services.unaccepted_terms import UnacceptedTerms
 from identity_server.services.validation import Validation
 from identity_server.services.visits import Visits
 from identity_server.services.vital_signs import VitalSigns
@@ -46,6 +47,7 @@ class Services:
     phone_visits: PhoneVisits
     public_keys: PublicKeys
     terms: TermsOfService
+    unaccepted_terms: UnacceptedTerms
     validation: Validation
     visits: Visits
     vital_signs: VitalSigns

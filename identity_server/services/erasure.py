@@ -139,7 +139,7 @@ class Erasure:
             server_name: the homeserver.
             dry_run: commit nothing, only count; what waits and is about two of the users may be counted twice.
         """
-        jobs = await self._looked()
+        jobs = await self.look()
         erased = await self._erase_users_of(server_name, jobs, dry_run=dry_run)
         if erased.rows["access_tokens"] and not dry_run:
             await asyncio.sleep(self._settling_seconds)
@@ -162,6 +162,36 @@ class Erasure:
                 erased += await self._unbind_users_of(server_name, dry_run=dry_run)
         return erased
 
+    async def look(self) -> WaitingJobs:
+        """What waits now, for whoever goes on to `remove`."""
+        jobs = self._look_for_jobs()
+        await jobs.look()
+        return jobs
+
+    async def remove(
+        self, tx: Transaction, people: People, jobs: WaitingJobs, *, spares_limits: bool = False
+    ) -> Erased:
+        """Remove all that is about these people and the addresses that are bound to them, as a step of a use case.
+
+        Args:
+            tx: the transaction that it is a part of.
+            people: a few.
+            jobs: what waits.
+            spares_limits: limits that count addresses stay.
+        """
+        limited = people
+        bound = await tx.associations.list_by_users(people.user_ids)
+        people |= People(threepids=frozenset(association.threepid for _, association in bound))
+        sessions = await tx.validation_sessions.list_asked_for_by(*people.user_ids)
+        texted = {session.threepid for session in sessions if session.threepid is not None}
+        touched = await jobs.remove(tx, people, texted=texted)
+        rows = await tx.erasures.remove(people, now_ms=self._clock.now_ms())
+        rows["jobs"] = len(touched)
+        for user_id in people.user_ids:
+            rows += await tx.budgets.remove_of(user_id)
+        rows["rate_limits"] = await tx.rate_limits.forget(list(_limits_of(limited if spares_limits else people)))
+        return Erased(+rows, tx.erasures.traces(people))
+
     async def empty_log(self) -> None:
         """Leave nothing in the database's log of what has been deleted, where it has one that keeps it."""
         if not await self._database.remains.empty_log():
@@ -176,14 +206,9 @@ class Erasure:
         await self._rewrite_index()
         return await self._database.remains.clear(traces)
 
-    async def _looked(self) -> WaitingJobs:
-        jobs = self._look_for_jobs()
-        await jobs.look()
-        return jobs
-
     async def _erase_users_of(self, server_name: ServerName, jobs: WaitingJobs, *, dry_run: bool) -> Erased:
         async def use_case(tx: Transaction, *, user_ids: frozenset[UserId]) -> Erased:
-            erased = await self._remove(tx, People(user_ids=user_ids), jobs)
+            erased = await self.remove(tx, People(user_ids=user_ids), jobs)
             if not erased.total:
                 return erased
             await self._note(tx, AuditEvent.HOMESERVER_ERASED, server_name, count=len(user_ids))
@@ -226,7 +251,7 @@ class Erasure:
 
     async def _homeservers(self) -> set[ServerName]:
         """All homeservers of whose users anything is stored."""
-        jobs = await self._looked()
+        jobs = await self.look()
         pages = self._pages(jobs.user_ids(), of=None)
         return {server_of(user_id) async for page in pages for user_id in page}
 
@@ -252,10 +277,10 @@ class Erasure:
         spares_limits: bool = False,
         dry_run: bool,
     ) -> Erased:
-        jobs = await self._looked()
+        jobs = await self.look()
 
         async def use_case(tx: Transaction) -> Erased:
-            erased = await self._remove(tx, people, jobs, spares_limits=spares_limits)
+            erased = await self.remove(tx, people, jobs, spares_limits=spares_limits)
             lifted = sum([await tx.refusals.remove(threepid) for threepid in unrefused])
             erased.rows.update({"refused_addresses": lifted} if lifted else {})
             if erased.total:
@@ -280,23 +305,6 @@ class Erasure:
 
     async def _note(self, tx: Transaction, event: AuditEvent, whom: Subject, *, count: int | None = None) -> None:
         await tx.audit.add(event, now_ms=self._clock.now_ms(), about=(whom,), count=count)
-
-    async def _remove(
-        self, tx: Transaction, people: People, jobs: WaitingJobs, *, spares_limits: bool = False
-    ) -> Erased:
-        """Remove all that is about these people and the addresses that are bound to them."""
-        limited = people
-        bound = await tx.associations.list_by_users(people.user_ids)
-        people |= People(threepids=frozenset(association.threepid for _, association in bound))
-        sessions = await tx.validation_sessions.list_asked_for_by(*people.user_ids)
-        texted = {session.threepid for session in sessions if session.threepid is not None}
-        touched = await jobs.remove(tx, people, texted=texted)
-        rows = await tx.erasures.remove(people, now_ms=self._clock.now_ms())
-        rows["jobs"] = len(touched)
-        for user_id in people.user_ids:
-            rows += await tx.budgets.remove_of(user_id)
-        rows["rate_limits"] = await tx.rate_limits.forget(list(_limits_of(limited if spares_limits else people)))
-        return Erased(+rows, tx.erasures.traces(people))
 
 
 async def _read_page(tx: Transaction, *, column: UserColumn, of: ServerName | None, after: str) -> list[UserId]:

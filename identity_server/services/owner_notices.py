@@ -1,4 +1,4 @@
-"""Telling the owner of an address, by mail, that it was bound or is no longer bound."""
+"""Telling the owner of an address, by mail, that it was bound, is no longer bound, or won't be for long."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from identity_server.storage.jobs import Job
 
 BOUND = "bound"
 UNBOUND = "unbound"
+TERMS = "terms"
 
 
 class OwnerNotices:
@@ -42,8 +43,13 @@ class OwnerNotices:
         self._per_mailbox = per_mailbox
         self._message_id_domain = message_id_domain
 
-    async def add(self, tx: Transaction, template: str, threepid: Threepid, user_id: UserId) -> list[Job]:
-        """Write a notice into the transaction of what it is about; returns its claimed job, if there is one."""
+    async def add(
+        self, tx: Transaction, template: str, threepid: Threepid, user_id: UserId, **more: str
+    ) -> list[Job]:
+        """Write a notice into the transaction of what it is about; returns its claimed job, if there is one.
+
+        `more` is what the template shows beside address and Matrix ID.
+        """
         if template not in self._templates or threepid.medium is not Medium.EMAIL:
             return []
         now_ms = self._clock.now_ms()
@@ -57,7 +63,7 @@ class OwnerNotices:
             template=template,
             to=threepid.address,
             message_id=message_id(self._randomness, self._message_id_domain),
-            variables={"address": threepid.address, "user_id": user_id},
+            variables={"address": threepid.address, "user_id": user_id, **more},
         )
         job = await tx.jobs.add_claimed(
             row_id(self._randomness),

@@ -30,6 +30,7 @@ from identity_server.storage.audit_chain import AuditChain
 from identity_server.storage.budgets import Budgets
 from identity_server.storage.chores import Chores
 from identity_server.storage.connection import Connection
+from identity_server.storage.consent import Consents
 from identity_server.storage.ephemeral_keys import EphemeralKeys
 from identity_server.storage.erasures import Erasures
 from identity_server.storage.exports import Exports
@@ -125,6 +126,7 @@ class Transaction:
         self.imports = Imports(connection)
         self.exports = Exports(connection)
         self.chores = Chores(connection)
+        self.consents = Consents(connection)
         self.erasures = Erasures(connection, sealer, self.associations, self.access_tokens)
         self.server_keys = ServerKeys(connection, sealer)
         self.resealing = Resealing(connection, sealer)

@@ -41,6 +41,7 @@ from identity_server.storage.tables import (
     refused_addresses,
     retired_keys,
     server_keys,
+    terms_in_force,
     validation_sessions,
     validation_tokens,
     visits,
@@ -132,6 +133,7 @@ NOBODY: Mapping[Table, str] = {
     audit_chain: "the same",
     audit_heads: "the same",
     bound_users: "how many a homeserver has",
+    terms_in_force: "the same for everybody",
     imports: "how far an import has come",
     chores: "when something was done last",
 }

@@ -85,6 +85,7 @@ STAYING: Final[Mapping[str, str]] = {
 INDEPENDENT: Final[Mapping[str, str]] = {
     "server_keys.fingerprint": "Of each key, its own.",
     "server_keys.salt": "Public by nature, like any salt.",
+    "terms_in_force.terms_digest": "SHA-256 of what everybody can read.",
     "access_tokens.token_digest": "SHA-256 of 256 random bits.",
     "validation_tokens.token_digest": "SHA-256 of 256 random bits.",
     "visits.token_digest": "SHA-256 of 256 random bits.",

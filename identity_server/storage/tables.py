@@ -74,6 +74,7 @@ accounts = Table(
     Column("user_id", String(255), primary_key=True),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("agreed_master_version", String(255), comment="of a Sydent terms file"),
+    Column("warned_at_ms", BigInteger, comment="that it will be erased unless it accepts the terms"),
 )
 
 access_tokens = Table(
@@ -94,6 +95,13 @@ accepted_terms = Table(
     Column("language", String(64), primary_key=True),
     Column("url", String(2048), primary_key=True, comment="as it was shown"),
     Column("accepted_at_ms", BigInteger, nullable=False),
+)
+
+terms_in_force = Table(
+    "terms_in_force",
+    metadata,
+    Column("terms_digest", LargeBinary, primary_key=True, comment="SHA-256 of the documents' names and versions"),
+    Column("since_ms", BigInteger, nullable=False, comment="when a server first saw them"),
 )
 
 validation_sessions = Table(

@@ -27,13 +27,14 @@ from identity_server.services.limits import Limits
 from identity_server.services.lookup import Lookup
 from identity_server.services.lookup_budgets import LookupBudgets
 from identity_server.services.outbox import Outbox
-from identity_server.services.owner_notices import BOUND, UNBOUND, OwnerNotices
+from identity_server.services.owner_notices import BOUND, TERMS, UNBOUND, OwnerNotices
 from identity_server.services.peppers import Peppers
 from identity_server.services.phone_validation import PhoneValidation
 from identity_server.services.phone_visits import PhoneVisits
 from identity_server.services.public_keys import PublicKeys
 from identity_server.services.slow_codes import SlowCodes
 from identity_server.services.terms import TermsOfService
+from identity_server.services.unaccepted_terms import UnacceptedTerms
 from identity_server.services.validation import Validation
 from identity_server.services.visits import Visits
 from identity_server.services.vital_signs import VitalSigns
@@ -44,6 +45,7 @@ from identity_server.wiring.settings import (
     binding_rules,
     budget_rules,
     configured_policies,
+    consent_grace_ms,
     homeserver_policy,
     invite_policy,
     own_names,
@@ -97,6 +99,9 @@ def make_services(
         policy=policy,
         budgets=lookup_budgets,
     )
+    owner_notices = make_owner_notices(config, ports, mails)
+    erasure = make_erasure(database, clock, bind_notices, index.save)
+    terms = TermsOfService(database=database, clock=clock, load=lambda: configured_policies(config))
     associations = Associations(
         database=database,
         outbox=outbox,
@@ -104,7 +109,7 @@ def make_services(
         randomness=randomness,
         signing_key=signing_key,
         bind_notices=bind_notices,
-        owner_notices=make_owner_notices(config, ports, mails),
+        owner_notices=owner_notices,
         rules=binding_rules(config),
         lookup_budgets=lookup_budgets,
     )
@@ -129,7 +134,7 @@ def make_services(
         ),
         associations=associations,
         erasure_requests=ErasureRequests(
-            erasure=make_erasure(database, clock, bind_notices, index.save),
+            erasure=erasure,
             network_limits=ClientLimits(
                 name="erasures", database=database, clock=clock, limit=_ERASURES, at_once=_ERASURES_AT_ONCE
             ),
@@ -181,7 +186,15 @@ def make_services(
             texts=texts,
         ),
         public_keys=PublicKeys(database=database, clock=clock, signing_key=signing_key),
-        terms=TermsOfService(database=database, clock=clock, load=lambda: configured_policies(config)),
+        terms=terms,
+        unaccepted_terms=UnacceptedTerms(
+            database=database,
+            clock=clock,
+            terms=terms,
+            erasure=erasure,
+            notices=owner_notices,
+            grace_ms=consent_grace_ms(config),
+        ),
         validation=Validation(
             database=database,
             outbox=outbox,
@@ -210,7 +223,7 @@ def make_services(
 
 
 def make_owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> OwnerNotices:
-    wanted = (BOUND, UNBOUND) if config.email.notices else ()
+    wanted = (BOUND, UNBOUND, TERMS) if config.email.notices else ()
     return OwnerNotices(
         clock=ports.clock,
         randomness=ports.randomness,

@@ -174,7 +174,13 @@ def retention_lifetimes(config: Config) -> Lifetimes:
         if config.general.enable_v1_access
         else LONGEST_LIMIT_MS,
         keeps_delivered_invites=not config.general.delete_tokens_on_bind,
+        unaccepted_ms=consent_grace_ms(config),
     )
+
+
+def consent_grace_ms(config: Config) -> int | None:
+    days = config.general.terms_erase_unaccepted_after_days
+    return None if days is None or config.general.terms_path is None else days * DAY_MS
 
 
 def terms_in_force(config: Config) -> Terms:

@@ -165,6 +165,11 @@ def schedule(services: Services, index: ReadIndex, look_at_keys: Callable[[], Aw
             "SQLite's log holds what was deleted until it happens to be written over.",
         ),
         _sweep(
+            retention.SWEEP_UNACCEPTED,
+            services.unaccepted_terms.sweep,
+            "Where the operator wants it: nothing is kept of people without their consent to the terms in force.",
+        ),
+        _sweep(
             retention.SWEEP_LIMITS,
             services.limits.cleanup,
             "Who has asked for something is of no use once they may ask for as much again.",

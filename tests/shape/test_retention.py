@@ -16,7 +16,7 @@ from identity_server.wiring.settings import retention_lifetimes
 PRIVACY = Path(__file__).parents[2] / "docs" / "privacy.md"
 SCHEDULES = [
     retention_schedule(Lifetimes()),
-    retention_schedule(Lifetimes(phone_months=6, keeps_delivered_invites=True)),
+    retention_schedule(Lifetimes(phone_months=6, keeps_delivered_invites=True, unaccepted_ms=1)),
 ]
 FINGERPRINTS = {Form.KEYED, Form.DIGEST, Form.SLOW}
 # What a column is called says how it is kept (storage/tables.py).
@@ -86,6 +86,8 @@ def test_the_times_of_the_schedule_are_those_of_the_configuration() -> None:
         "EMAIL__EMAIL_RATELIMIT_SENDER_BURST": "100",
         "EMAIL__EMAIL_RATELIMIT_SENDER_RATE_HZ": "0.001",
         "GENERAL__ENABLE_V1_ACCESS": "true",
+        "GENERAL__TERMS_PATH": "terms",
+        "GENERAL__TERMS_ERASE_UNACCEPTED_AFTER_DAYS": "90",
     }
     day_ms = 86_400_000
     set_so = load(None, environ={f"IDENTITY_SERVER__{name}": value for name, value in environ.items()})
@@ -97,6 +99,7 @@ def test_the_times_of_the_schedule_are_those_of_the_configuration() -> None:
         limit_ms=100_000_000,
         network_limit_ms=100_000_000,
         keeps_delivered_invites=True,
+        unaccepted_ms=90 * day_ms,
     )
 
 

@@ -162,7 +162,7 @@ async def test_failing_migration_leaves_the_database_as_it_was(tmp_path: Path) -
     status = await Schema(engine, scripts=scripts).status()
     await engine.dispose()
     assert not status.up_to_date
-    assert read_rows(file, "SELECT * FROM accounts") == [("@alice:example.org", 1, None)]
+    assert read_rows(file, "SELECT * FROM accounts") == [("@alice:example.org", 1, None, None)]
 
 
 async def test_newer_database_is_refused_untouched(tmp_path: Path) -> None:
