@@ -6,14 +6,13 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import canonicaljson
 import click
 
-from identity_server.commands.context import conf_option, set_up, told_in_words
+from identity_server.commands.context import conf_option, set_up, time_of, told_in_words
 from identity_server.commands.subjects import read_subject
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.audit_chain import HASH_BYTES
@@ -133,34 +132,26 @@ def _summary(findings: Findings) -> list[str]:
         lines.append("No head: nothing is linked yet." if not findings.fault_count else "No head that counts.")
     else:
         lines.append(
-            f"Entries {findings.first_seq} to {head.seq}, {findings.checked} in all; signed {_time(findings.signed_at_ms)}"
+            f"Entries {findings.first_seq} to {head.seq}, {findings.checked} in all; signed {time_of(findings.signed_at_ms)}"
             f" with the hash {head.hash_in_groups}."
         )
     if findings.of_other_keys:
         lines.append(f"Keyed by another root key, so that only the chain vouches for them: {findings.of_other_keys}.")
     waiting = findings.waiting
     if waiting.oldest_at_ms is not None:
-        since = _time(waiting.oldest_at_ms)
+        since = time_of(waiting.oldest_at_ms)
         lines.append(f"Not linked yet, as a running server does within seconds: {waiting.count}, since {since}.")
     return lines
 
 
 def _tell(entries: Sequence[Numbered]) -> None:
     for seq, entry in entries:
-        words = [str(seq or "-").rjust(8), _time(entry.at_ms), entry.event]
+        words = [str(seq or "-").rjust(8), time_of(entry.at_ms), entry.event]
         words += [] if entry.count is None else [str(entry.count)]
         words += [] if entry.server_name is None else [entry.server_name]
         click.echo("  ".join(words))
     if not entries:
         click.echo("There are no such entries.")
-
-
-def _time(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        # Not a time that this server has written.
-        return f"{ms} ms"
 
 
 async def _dump(desk: AuditDesk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,14 +34,19 @@ def load_config(conf: Path | None, *, strict: bool = False) -> Config:
         raise SystemExit(2) from None
 
 
-def set_up(conf: Path | None, *, rotates_log: bool = False) -> Config:
+def set_up(conf: Path | None, *, rotates_log: bool = False, makes_database: bool = False) -> Config:
     """Read the configuration and start logging as it says; its warnings are the first thing logged.
 
     Args:
         conf: the file that was named.
         rotates_log: whether this process begins a new log file each midnight; only one may do that.
+        makes_database: whether there needn't be a database yet. To the other commands a missing one means that this isn't
+            the server's configuration: what they would say of a new one ("nothing is held") would be untrue.
     """
     config = load_config(conf)
+    if not makes_database and config.db.url is None and not config.db.file.exists():
+        missing = f"there is no database {config.db.file.absolute()}"
+        _end((f"{missing}: name the server's configuration by -c FILE, or start the server once",))
     # Logs, copies, pid file: nothing of it is anybody else's business.
     os.umask(0o077)
     general = config.general
@@ -73,3 +79,12 @@ def _end(problems: tuple[str, ...]) -> NoReturn:
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
     raise SystemExit(1) from None
+
+
+def time_of(ms: int) -> str:
+    """A moment (milliseconds since 1970) for people and programs, in UTC."""
+    try:
+        return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        # Not a time that this server has written.
+        return f"{ms} ms"

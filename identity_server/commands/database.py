@@ -23,7 +23,7 @@ def db() -> None:
 @conf_option
 def status(conf: Path | None) -> None:
     """Compare the schema of the database with what this version expects."""
-    config = set_up(conf)
+    config = set_up(conf, makes_database=True)
     with told_in_words():
         found = asyncio.run(_status(config))
     click.echo(f"schema {found.current or 'none yet'}, expected {found.expected}")
@@ -35,7 +35,7 @@ def status(conf: Path | None) -> None:
 @conf_option
 def upgrade(conf: Path | None) -> None:
     """Bring the database to the schema that this version expects."""
-    config = set_up(conf)
+    config = set_up(conf, makes_database=True)
     with told_in_words():
         found = asyncio.run(_upgrade(config))
     click.echo(f"schema {found.current}")

@@ -38,7 +38,7 @@ def import_sydent(database: Path, conf: Path | None, dry_run: bool, as_json: boo
 
     DB is only read. May be run again at any time: it goes on where it was, and adds what is new.
     """
-    config = set_up(conf)
+    config = set_up(conf, makes_database=True)
     with told_in_words():
         try:
             with open_sydent(database) as source, _progress() as progress:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from identity_server.commands.context import conf_option, set_up, told_in_words
+from identity_server.commands.context import conf_option, set_up, time_of, told_in_words
 from identity_server.config import Config
 from identity_server.domain.hashing import Pepper
 from identity_server.wiring.storage import open_peppers
@@ -37,8 +37,8 @@ def list_(conf: Path | None) -> None:
     with told_in_words():
         found = asyncio.run(_list(config))
     for each in found:
-        state = "in use, or about to be" if each.retired_at_ms is None else f"retired at {each.retired_at_ms} ms"
-        click.echo(f"pepper {each.id}: made at {each.created_at_ms} ms, {state}")
+        state = "in use, or about to be" if each.retired_at_ms is None else f"replaced {time_of(each.retired_at_ms)}"
+        click.echo(f"pepper {each.id}: made {time_of(each.created_at_ms)}, {state}")
 
 
 async def _rotate(config: Config) -> None:

@@ -17,7 +17,7 @@ from identity_server.wiring.settings import key_sources
 @conf_option
 def serve(conf: Path | None) -> None:
     """Run the server until it is told to stop."""
-    config = set_up(conf, rotates_log=True)
+    config = set_up(conf, rotates_log=True, makes_database=True)
     is_first_look = config.email.transport == "console"
     with told_in_words():
         run_server(
