@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from identity_server.commands.context import conf_option, set_up, told_in_words
+from identity_server.commands.context import conf_option, set_up, time_of, told_in_words
 from identity_server.config import Config
 from identity_server.services.root_key import Standing
 from identity_server.storage.key_ring import key_id_of
@@ -48,7 +48,7 @@ def status(conf: Path | None) -> None:
         rows = ", ".join(f"{table} {count}" for table, count in standing.left.items()) or "none"
         click.echo(f"Former: {key_id}, still needed. Rows left to be sealed anew: {rows}.")
     for key_id, retired_at_ms in standing.retired:
-        click.echo(f"Replaced: {key_id}, at {retired_at_ms} ms. It opens backups from before that time.")
+        click.echo(f"Replaced: {key_id}, {time_of(retired_at_ms)}. It opens backups from before that time.")
 
 
 async def _rotate(config: Config) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
@@ -276,6 +277,10 @@ def _reason(error: Exception) -> str:
         return f"certificate not trusted ({error.verify_message})"
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return "its name has no address"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError | OSError) and cause is not error:
         return _reason(cause)

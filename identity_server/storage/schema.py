@@ -108,7 +108,8 @@ class Schema:
         if status.up_to_date:
             return status
         if status.current is not None:
-            await self._copy_sqlite(f"{status.current}-{now_ms}")
+            # Not longer in one piece, or the log would take the name for a secret.
+            await self._copy_sqlite(f"{status.current}.{now_ms}")
         await self._migrate()
         if self._engine.url != IN_MEMORY:
             _log.info("schema.upgraded", from_revision=status.current, to_revision=status.expected)

@@ -46,7 +46,7 @@ async def test_status_tells_what_is_sealed_by_which_key(tmp_path: Path, conf: Pa
 
         await rotate(server)
         shown = (await keys(conf, "status")).stdout
-        assert f"Sealed by root key {second}.\nReplaced: {first}, at " in shown
+        assert f"Sealed by root key {second}.\nReplaced: {first}, 2" in shown
 
 
 async def test_next_key_is_given_up_on_request(tmp_path: Path, conf: Path) -> None:

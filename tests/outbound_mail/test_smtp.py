@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import socket
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -308,7 +309,17 @@ async def test_nobody_listens() -> None:
         pass
     error = await failure(transport(relay_at(port)))
     assert isinstance(error, DeliveryPostponed)
-    assert str(error) == "connect: ConnectionRefusedError"
+    assert str(error) == "connect: connection refused"
+
+
+async def test_a_relay_without_an_address_postpones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    error = await failure(transport(replace(relay_at(25), host="relay.example.org")))
+    assert isinstance(error, DeliveryPostponed)
+    assert str(error) == "connect: its name has no address"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
+from identity_server.observability import redact_text
 from identity_server.shipped import shipped
 from identity_server.storage.schema import Schema, SchemaProblem
 from identity_server.storage.tables import metadata
@@ -112,6 +113,7 @@ async def test_file_is_copied_before_an_upgrade(tmp_path: Path) -> None:
     await engine.dispose()
     (copy,) = tmp_path.glob("*.before-upgrade-*")
     assert copy.stat().st_mode & 0o777 == 0o600
+    assert redact_text(copy.name) == copy.name, "the log can't say how it is called"
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
         assert "nickname" not in str(connection.execute("SELECT sql FROM sqlite_schema").fetchall())
