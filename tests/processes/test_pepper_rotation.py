@@ -45,7 +45,7 @@ _STRANGERS = 3
 _MARGIN_SECONDS = 1.0
 _PAUSE_SECONDS = 0.01
 # One account asks for everybody here, which is what budgets are there to prevent.
-_NO_END = "\n".join(f"budget.{whose} = 1000000000" for whose in ("account", "homeserver_per_day", "network_per_day"))
+NO_END = "\n".join(f"budget.{whose} = 1000000000" for whose in ("account", "homeserver_per_day", "network_per_day"))
 _TS = 1_700_000_000_000
 
 
@@ -245,7 +245,7 @@ async def ask_once(server: Server, pepper: str) -> tuple[int, Any]:
 async def test_nobody_notices_that_the_pepper_changes(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     port = reserve_port()
     http = f"internalapi.http.bind_address = 127.0.0.1\ninternalapi.http.port = {port}"
-    lookup = f"pepper_grace_seconds = {_GRACE_SECONDS}\n{_NO_END}"
+    lookup = f"pepper_grace_seconds = {_GRACE_SECONDS}\n{NO_END}"
     server.configure(workers=_WORKERS, http=http, lookup=lookup)
     await fill(server)
     server.start(workers=_WORKERS, http=http, lookup=lookup)
