@@ -16,9 +16,10 @@ _PATIENCE_SECONDS = 240.0
 _COUNT = "SELECT key_id, count(*) FROM associations GROUP BY key_id"
 
 
-async def start_rotating(server: Server) -> asyncio.subprocess.Process:
+async def run(server: Server, command: str) -> asyncio.subprocess.Process:
+    """Start `identity-server keys`, as an operator does."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "identity_server", "keys", "rotate-root", "-c", str(server.conf)),
+        *(sys.executable, "-m", "identity_server", "keys", command, "-c", str(server.conf)),
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -43,13 +44,13 @@ async def test_nobody_notices_that_the_root_key_changes(server: Server) -> None:
     ((former, _),) = read_rows(database, _COUNT)
     proof = Proof()
     async with looking_up(server, proof, f"http://127.0.0.1:{port}"):
-        rotation = await start_rotating(server)
+        rotation = await run(server, "rotate-root")
         await until_some_are_sealed_anew(database, former)
         rotation.kill()
         await rotation.wait()
         assert len(read_rows(database, _COUNT)) == 2, "it was killed in the middle"
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            rotation = await start_rotating(server)
+            rotation = await run(server, "rotate-root")
             output, _ = await rotation.communicate()
         assert rotation.returncode == 0, output.decode()
         assert "Nothing is sealed by the former root key any more." in output.decode()
@@ -59,7 +60,8 @@ async def test_nobody_notices_that_the_root_key_changes(server: Server) -> None:
     ((key_id, count),) = read_rows(database, _COUNT)
     assert key_id != former
     assert read_rows(database, "SELECT count(DISTINCT address_blind) FROM associations") == [(count,)]
+    assert server.stop() == 0
     (server.folder / "keys" / "root.key").unlink()
-    assert server.stop() == 0
-    server.start(workers=2, http=http, lookup=lookup)
-    assert server.stop() == 0
+    status = await run(server, "status")
+    output, _ = await status.communicate()
+    assert f"Sealed by root key {key_id}." in output.decode(), "only the new key is needed from now on"
