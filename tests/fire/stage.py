@@ -58,8 +58,8 @@ class Server:
             env=env,
         )
 
-    def configure(self, *, homeserver: Homeserver, relay: Relay, general: str = "", more: str = "") -> None:
-        """Write the configuration; `general` is more lines of that section, `more` whole sections."""
+    def configure(self, *, ca_file: Path, relay: Relay, general: str = "", http: str = "") -> None:
+        """Write the configuration; `general` and `http` are more lines of these sections."""
         self.conf.write_text(f"""
 [general]
 server.name = localhost
@@ -78,16 +78,16 @@ internalapi.http.bind_address = 127.0.0.1
 internalapi.http.port = {self.internal.rpartition(":")[2]}
 client_http_base = {self.base}
 workers = {self.workers}
-federation.ca_file = {homeserver.ca_file}
+federation.ca_file = {ca_file}
 # Every story comes from a network of its own, as it says.
 trusted_proxies = 127.0.0.1
+{http}
 [email]
 email.from = Identity <noreply@example.org>
 email.smtphost = 127.0.0.1
 email.smtpport = {relay.port}
 email.tlsmode = 0
 email.notices = false
-{more}
 """)
 
     # --- its life ---------------------------------------------------------------------------
@@ -196,16 +196,24 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 
 @asynccontextmanager
 async def set_up(
-    folder: Path, engine: Engine, *, workers: int = 2, general: str = "", more: str = ""
+    folder: Path, engine: Engine, *, workers: int = 2, ca_file: Path | None = None, general: str = "", http: str = ""
 ) -> AsyncIterator[Stage]:
-    """A running server among its neighbours, for as long as the block runs."""
+    """A running server among its neighbours, for as long as the block runs.
+
+    Args:
+        folder: where everything of it is.
+        engine: of its database.
+        workers: how many.
+        ca_file: vouches for homeservers, instead of the one that stands beside the server.
+        general, http: more lines of these sections.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         postgresql = stack.enter_context(postgresql_server()) if engine == "postgresql" else None
         homeserver = await stack.enter_async_context(Homeserver(folder).listening())
         relay = await stack.enter_async_context(Relay().listening())
         server = Server(folder, postgresql=postgresql, workers=workers)
-        server.configure(homeserver=homeserver, relay=relay, general=general, more=more)
+        server.configure(ca_file=ca_file or homeserver.ca_file, relay=relay, general=general, http=http)
         stack.callback(server.program.kill)
         await server.start()
         yield Stage(server, homeserver, relay)

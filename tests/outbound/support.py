@@ -196,14 +196,14 @@ class Internet:
         return [self.dns.transport.get_extra_info("sockname")[:2]]
 
     async def tls_server(
-        self, *names: str, ca: trustme.CA | None = None, not_after: datetime | None = None
+        self, *names: str, ca: trustme.CA | None = None, not_after: datetime | None = None, port: int = 0
     ) -> TlsServer:
-        """A server whose certificate is for `names`, and good until then."""
+        """A server whose certificate is for `names`, and good until then; on any port unless one is named."""
         server = TlsServer()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         (ca or self.ca).issue_cert(*names, not_after=not_after).configure_cert(context)
         context.sni_callback = lambda _socket, name, _context: server.sni.append(name)
-        listener = await asyncio.start_server(server.serve, PUBLIC, 0, ssl=context)
+        listener = await asyncio.start_server(server.serve, PUBLIC, port, ssl=context)
         server.port = listener.sockets[0].getsockname()[1]
         self.stack.push_async_callback(_stop, listener, server)
         return server
