@@ -131,14 +131,15 @@ class Load:
         stories: how many were begun, which numbers them.
     """
 
-    def __init__(self, stage: Stage, *, seed: str = "fire") -> None:
+    def __init__(self, stage: Stage, *, seed: str = "fire", keeps_connections: bool = True) -> None:
         self._base = stage.server.base
         self._homeserver: Homeserver = stage.homeserver
         self._relay: Relay = stage.relay
         self._seed = seed
         self._random = random.Random(seed)
         self._session = ClientSession(
-            connector=TCPConnector(limit=0), timeout=ClientTimeout(total=_REQUEST_SECONDS, connect=_REQUEST_SECONDS)
+            connector=TCPConnector(limit=0, force_close=not keeps_connections),
+            timeout=ClientTimeout(total=_REQUEST_SECONDS, connect=_REQUEST_SECONDS),
         )
         self._terms: list[str] = []
         self._go_on = asyncio.Event()

@@ -16,7 +16,8 @@ from pathlib import Path
 from aiosmtpd.smtp import SMTP
 
 from identity_server.domain.ports import Mail
-from identity_server.outbound.mail import SmtpRelay, SmtpTransport
+from identity_server.outbound.mail import SmtpTransport
+from identity_server.outbound.smtp import SmtpRelay
 from identity_server.wiring.settings import load_templates
 from identity_server.wiring.world import make_mails
 from tests.fire.outside import Relay
@@ -48,9 +49,11 @@ async def server_with(relay: Relay, folder: Path, *, timeout_seconds: float = 10
     config = make_config(folder, settings=settings)
     mails = make_mails(config, fakes.clock, load_templates(config))
     where = SmtpRelay(host="127.0.0.1", port=relay.port, ehlo_name="id.example.org", timeout_seconds=timeout_seconds)
-    fakes.mail = _Mails(SmtpTransport(mails=mails, relay=where))  # type: ignore[assignment] # does what is asked of it
+    transport = SmtpTransport(mails=mails, relay=where)
+    fakes.mail = _Mails(transport)  # type: ignore[assignment] # does what is asked of it
     async with running(folder, settings=settings, fakes=fakes) as server:
         yield server
+    await transport.close()
 
 
 async def ask_for(server: Harness, user: User, count: int, *, name: str = "n") -> list[str]:
