@@ -10,17 +10,37 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from identity_server.domain.budgets import BudgetKind, Holder, Usage
 from identity_server.domain.identifiers import UserId
 from identity_server.storage.bulk import delete_some
-from identity_server.storage.connection import Connection
-from identity_server.storage.sealing import Sealer, is_one_of
+from identity_server.storage.connection import Connection, Prepared
+from identity_server.storage.sealing import Sealer, is_among, is_one_of
 from identity_server.storage.tables import asked_addresses, bound_users, lookup_budgets
 
 _SEALED = "asked_addresses.sealed_keys"
 _AT_ONCE = 500
+
+_FIND = Prepared(select(lookup_budgets).where(is_among(lookup_budgets.c.holder_digest, "digests")))
+_ADD = Prepared(insert(lookup_budgets))
+_SAVE = Prepared(
+    update(lookup_budgets).where(
+        is_among(lookup_budgets.c.holder_digest, "of_digests"),
+        lookup_budgets.c.pepper_id == bindparam("of_pepper_id"),
+    )
+)
+_ADD_ASKED = Prepared(insert(asked_addresses))
+_ASKED = select(asked_addresses.c.id, asked_addresses.c.key_id, asked_addresses.c.sealed_keys).where(
+    is_among(asked_addresses.c.holder_digest, "digests"),
+    asked_addresses.c.pepper_id == bindparam("pepper_id"),
+    asked_addresses.c.key_id == bindparam("key_id"),
+)
+_LIST_ASKED = Prepared(_ASKED)
+_LIST_MORE_ASKED = Prepared(_ASKED.where(asked_addresses.c.id.not_in(bindparam("known", expanding=True))))
+_COUNT_BOUND = Prepared(
+    select(bound_users).where(is_among(bound_users.c.kind, "kinds"), is_among(bound_users.c.name, "names"))
+)
 
 
 class Budgets:
@@ -38,8 +58,8 @@ class Budgets:
         holder_of = {(digest, each.pepper_id): each for each in holders for digest in self._digests(each)}
         digests = [digest for digest, _ in holder_of]
         for start in range(0, len(digests), _AT_ONCE):
-            theirs = is_one_of(lookup_budgets.c.holder_digest, digests[start : start + _AT_ONCE])
-            for row in await self._connection.execute(select(lookup_budgets).where(theirs)):
+            some = digests[start : start + _AT_ONCE]
+            for row in await self._connection.execute(_FIND, {"digests": some}):
                 holder = holder_of.get((row.holder_digest, row.pepper_id))
                 if holder is not None:
                     found[holder] = Usage(day=row.day, today=row.today, once=row.once)
@@ -47,16 +67,12 @@ class Budgets:
 
     async def add(self, holder: Holder, usage: Usage) -> None:
         """Note what a holder has used that has used nothing yet."""
-        await self._connection.execute(insert(lookup_budgets).values(self._to_row(holder, usage)))
+        await self._connection.execute(_ADD, self._to_row(holder, usage))
 
     async def save(self, holder: Holder, usage: Usage) -> None:
         """Note what a holder has used by now."""
-        theirs = is_one_of(lookup_budgets.c.holder_digest, self._digests(holder))
-        await self._connection.execute(
-            update(lookup_budgets)
-            .where(theirs, lookup_budgets.c.pepper_id == holder.pepper_id)
-            .values(self._to_row(holder, usage))
-        )
+        theirs = {"of_digests": self._digests(holder), "of_pepper_id": holder.pepper_id}
+        await self._connection.execute(_SAVE, {**theirs, **self._to_row(holder, usage)})
 
     def _to_row(self, holder: Holder, usage: Usage) -> dict[str, Any]:
         return {
@@ -71,15 +87,14 @@ class Budgets:
 
     async def add_asked(self, row_id: int, holder: Holder, keys: bytes) -> None:
         """Store keys of what an account has asked for, under a fresh random id."""
-        await self._connection.execute(
-            insert(asked_addresses).values(
-                id=row_id,
-                holder_digest=self._digests(holder)[0],
-                pepper_id=holder.pepper_id,
-                key_id=self._sealer.key_id,
-                sealed_keys=self._sealer.seal_bytes(_SEALED, row_id, keys),
-            )
-        )
+        row = {
+            "id": row_id,
+            "holder_digest": self._digests(holder)[0],
+            "pepper_id": holder.pepper_id,
+            "key_id": self._sealer.key_id,
+            "sealed_keys": self._sealer.seal_bytes(_SEALED, row_id, keys),
+        }
+        await self._connection.execute(_ADD_ASKED, row)
 
     async def list_asked(self, holder: Holder, *, known: Collection[int]) -> list[tuple[int, bytes]]:
         """The keys of what an account has asked for, by row, without those rows that are known.
@@ -87,15 +102,13 @@ class Budgets:
         What was written under another root key is left out: an index of that key is no longer asked. So when a root key has
         taken another's place, each account is charged once more for what it asks for again; never for less.
         """
-        asked = asked_addresses.c
-        query = select(asked.id, asked.key_id, asked.sealed_keys).where(
-            is_one_of(asked.holder_digest, self._digests(holder)),
-            asked.pepper_id == holder.pepper_id,
-            asked.key_id == self._sealer.key_id,
-        )
-        if known:
-            query = query.where(asked.id.not_in(known))
-        rows = await self._connection.execute(query)
+        theirs = {
+            "digests": self._digests(holder),
+            "pepper_id": holder.pepper_id,
+            "key_id": self._sealer.key_id,
+        }
+        more = {"known": list(known)} if known else {}
+        rows = await self._connection.execute(_LIST_MORE_ASKED if known else _LIST_ASKED, {**theirs, **more})
         return [(row.id, self._sealer.open_bytes(_SEALED, row.id, row.key_id, row.sealed_keys)) for row in rows]
 
     async def remove_asked(self, ids: Collection[int]) -> None:
@@ -137,9 +150,8 @@ class Budgets:
 
     async def count_bound(self, holders: Collection[Holder]) -> dict[Holder, int]:
         """How many users of homeservers and domains an address is bound to; those with few are left out."""
-        bound = bound_users.c
         kinds, names = {holder.kind.value for holder in holders}, {holder.name for holder in holders}
-        rows = await self._connection.execute(select(bound_users).where(bound.kind.in_(kinds), bound.name.in_(names)))
+        rows = await self._connection.execute(_COUNT_BOUND, {"kinds": list(kinds), "names": list(names)})
         found = {(row.kind, row.name): row.users for row in rows}
         return {each: found[each.kind, each.name] for each in holders if (each.kind, each.name) in found}
 
