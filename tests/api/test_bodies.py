@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
+from identity_server.api.erasure import ERASE_PATH
 from identity_server.api.routes import ROUTES
 from tests.api.support import (
     GOOD,
@@ -32,6 +33,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KIB = 1024
 READS_NO_BODY = {"account/logout"}
+SIGNED = {ERASE_PATH}
+"""Only a homeserver can ask, by its signature: tests/flows/test_erased_by_homeserver.py does."""
 
 NOT_JSON = {
     "empty": b"",
@@ -78,7 +81,7 @@ NO_OBJECT = {
 
 async def test_every_operation_that_reads_a_body_is_tested_here() -> None:
     posted = {route.path.removeprefix(f"{V2}/") for route in ROUTES if route.method == "POST" and not is_page(route)}
-    assert posted == set(JSON_OPERATIONS) | READS_NO_BODY
+    assert posted == set(JSON_OPERATIONS) | READS_NO_BODY | SIGNED
 
 
 @pytest.mark.parametrize("operation", JSON_OPERATIONS)

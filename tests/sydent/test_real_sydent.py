@@ -238,6 +238,7 @@ def test_conf_that_sydent_has_rewritten_is_understood(tmp_path: Path) -> None:
 def test_export_never_writes_over_a_file(tmp_path: Path) -> None:
     operator = Operator(tmp_path)
     operator.point_at(operator.our_db)
+    operator.command("db", "upgrade")
     existing = tmp_path / "existing"
     existing.write_text("precious")
 
