@@ -24,11 +24,13 @@ def conf(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.sqlite(reason="its first command makes the database")
 def test_peppers_are_listed_by_their_times(conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables_for(tmp_path / "db" / "identity.db").items():
         monkeypatch.setenv(name, value)
     run = CliRunner().invoke
-    assert run(main, ["db", "upgrade", "-c", str(conf)]).exit_code == 0
+    made = run(main, ["db", "upgrade", "-c", str(conf)])
+    assert made.exit_code == 0, made.output
 
     for _ in range(2):
         assert run(main, ["pepper", "rotate", "-c", str(conf)]).exit_code == 0
