@@ -21,6 +21,7 @@ from identity_server.domain.identifiers import Medium, ServerName, Threepid, Use
 from identity_server.domain.ports import Clock
 from identity_server.domain.rate_limits import mailbox_of
 from identity_server.services.waiting_jobs import WaitingJobs
+from identity_server.storage.bulk import in_parts
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.erasures import BY_USER, People, UserColumn
 from identity_server.storage.remains import Cleared
@@ -246,8 +247,8 @@ class Erasure:
         async for page in self._pages(in_jobs, of=server_name):
             fresh = sorted({user_id for user_id in page if server_of(user_id) == server_name} - seen)
             seen.update(fresh)
-            for start in range(0, len(fresh), _USERS_AT_ONCE):
-                yield frozenset(fresh[start : start + _USERS_AT_ONCE])
+            for some in in_parts(fresh, _USERS_AT_ONCE):
+                yield frozenset(some)
 
     async def _homeservers(self) -> set[ServerName]:
         """All homeservers of whose users anything is stored."""

@@ -7,7 +7,7 @@ away in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,7 @@ from identity_server.services.erasure import Erasure
 from identity_server.services.owner_notices import TERMS, OwnerNotices
 from identity_server.services.terms import TermsOfService
 from identity_server.services.waiting_jobs import WaitingJobs
+from identity_server.storage.bulk import in_parts
 from identity_server.storage.consent import Consent
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.erasures import People
@@ -117,15 +118,15 @@ class UnacceptedTerms:
             to_warn = [each for each, consent in page.items() if grace.wants_warning(consent, now_ms=now_ms)][:left]
             to_erase = [each for each, consent in page.items() if grace.is_over(consent, now_ms=now_ms)]
             left -= len(to_warn)
-            for some in _parts(to_warn):
+            for some in in_parts(to_warn, _AT_ONCE):
                 await self._database.transaction(partial(self._warn, user_ids=some, grace=grace), bulk=True)
-            for some in _parts(to_erase):
+            for some in in_parts(to_erase, _AT_ONCE):
                 use_case = partial(self._erase, user_ids=some, grace=grace, jobs=jobs)
                 erased += await self._database.transaction(use_case, bulk=True)
                 await asyncio.sleep(_PAUSE_SECONDS)
         return erased
 
-    async def _warn(self, tx: Transaction, *, user_ids: list[UserId], grace: Grace) -> None:
+    async def _warn(self, tx: Transaction, *, user_ids: Sequence[UserId], grace: Grace) -> None:
         now_ms = self._clock.now_ms()
         more = {
             "erased_at_ms": str(now_ms + grace.half_ms),
@@ -137,7 +138,7 @@ class UnacceptedTerms:
             await self._notices.add(tx, TERMS, association.threepid, association.user_id, **more)
         await tx.consents.note_warned(user_ids, now_ms=now_ms)
 
-    async def _erase(self, tx: Transaction, *, user_ids: list[UserId], grace: Grace, jobs: WaitingJobs) -> int:
+    async def _erase(self, tx: Transaction, *, user_ids: Sequence[UserId], grace: Grace, jobs: WaitingJobs) -> int:
         now_ms = self._clock.now_ms()
         # Somebody may have accepted in between.
         consents = await tx.consents.list_of(user_ids)
@@ -150,7 +151,3 @@ class UnacceptedTerms:
 
 async def _read_page(tx: Transaction, *, after: str) -> dict[UserId, Consent]:
     return dict(await tx.consents.list_page(after=after, limit=_PAGE))
-
-
-def _parts(user_ids: list[UserId]) -> Iterable[list[UserId]]:
-    return (user_ids[start : start + _AT_ONCE] for start in range(0, len(user_ids), _AT_ONCE))

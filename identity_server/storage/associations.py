@@ -13,7 +13,7 @@ from sqlalchemy import Integer, Row, bindparam, delete, func, insert, literal_co
 
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.identifiers import Medium, Threepid, UserId
-from identity_server.storage.bulk import delete_some, insert_many
+from identity_server.storage.bulk import delete_some, in_parts, insert_many
 from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.sealing import Sealer, is_among, is_one_of
 from identity_server.storage.tables import association_changes, associations
@@ -145,9 +145,9 @@ class Associations:
         """What is bound of many addresses."""
         by_blind = {blind: each for each in threepids for blind in self._sealer.blinds(each)}
         blinds, found = list(by_blind), {}
-        for start in range(0, len(blinds), _AT_ONCE):
-            some = is_one_of(associations.c.address_blind, blinds[start : start + _AT_ONCE])
-            rows = await self._connection.execute(select(*_STORED).where(some))
+        for some in in_parts(blinds, _AT_ONCE):
+            these = select(*_STORED).where(is_one_of(associations.c.address_blind, some))
+            rows = await self._connection.execute(these)
             found.update({by_blind[row.address_blind]: _stored(row) for row in rows})
         return found
 

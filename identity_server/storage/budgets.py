@@ -14,13 +14,12 @@ from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from identity_server.domain.budgets import BudgetKind, Holder, Usage
 from identity_server.domain.identifiers import UserId
-from identity_server.storage.bulk import delete_some
+from identity_server.storage.bulk import delete_some, in_parts
 from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.sealing import Sealer, is_among, is_one_of
 from identity_server.storage.tables import asked_addresses, bound_users, lookup_budgets
 
 _SEALED = "asked_addresses.sealed_keys"
-_AT_ONCE = 500
 
 _FIND = Prepared(select(lookup_budgets).where(is_among(lookup_budgets.c.holder_digest, "digests")))
 _ADD = Prepared(insert(lookup_budgets))
@@ -57,8 +56,7 @@ class Budgets:
         found = {}
         holder_of = {(digest, each.pepper_id): each for each in holders for digest in self._digests(each)}
         digests = [digest for digest, _ in holder_of]
-        for start in range(0, len(digests), _AT_ONCE):
-            some = digests[start : start + _AT_ONCE]
+        for some in in_parts(digests):
             for row in await self._connection.execute(_FIND, {"digests": some}):
                 holder = holder_of.get((row.holder_digest, row.pepper_id))
                 if holder is not None:

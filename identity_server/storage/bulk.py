@@ -1,13 +1,23 @@
-"""Inserts thousands of rows at the cost of the database alone, and removes them in parts."""
+"""What is about many rows: inserts them at the cost of the database alone, and takes as many at once as it can."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Table, delete, insert, select
 
 from identity_server.storage.connection import Connection
+
+T = TypeVar("T")
+
+MOST_PARAMETERS: Final = 500
+"""No database takes any number of them in one statement; this many it always does."""
+
+
+def in_parts(values: Sequence[T], size: int = MOST_PARAMETERS) -> Iterator[Sequence[T]]:
+    """The values in their order, so many at a time; the last part has what is left."""
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 async def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

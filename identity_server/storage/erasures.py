@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Table, delete, select
 
 from identity_server.domain.identifiers import ServerName, Threepid, UserId
 from identity_server.storage.accounts import AccessTokens
 from identity_server.storage.associations import Associations
+from identity_server.storage.bulk import in_parts
 from identity_server.storage.connection import Connection
 from identity_server.storage.sealing import Sealer
 from identity_server.storage.tables import (
@@ -48,14 +49,11 @@ from identity_server.storage.tables import (
 )
 from identity_server.storage.visits import PURPOSE as VISITED
 
-T = TypeVar("T")
 UserColumn = Column[Any]
 """A column with Matrix IDs."""
 Digests = Callable[[Sealer, Threepid], Sequence[bytes]]
 """What a column may hold for an address."""
 
-# No database takes any number of parameters in one statement.
-_AT_ONCE = 500
 _PAGE = 5_000
 
 
@@ -187,10 +185,10 @@ class Erasures:
 
     def _conditions(self, place: Place, people: People) -> Iterator[ColumnElement[bool]]:
         for column in place.by_user:
-            yield from (column.in_(some) for some in _parts(sorted(people.user_ids)))
+            yield from (column.in_(some) for some in in_parts(sorted(people.user_ids)))
         for column, digests in place.by_address.items():
             written = [each for threepid in people.threepids for each in digests(self._sealer, threepid)]
-            yield from (column.in_(some) for some in _parts(sorted(written)))
+            yield from (column.in_(some) for some in in_parts(sorted(written)))
 
     async def _remove(self, place: Place, condition: ColumnElement[bool], *, now_ms: int) -> Counter[str]:
         removed: Counter[str] = Counter()
@@ -200,7 +198,7 @@ class Erasures:
         if place.table is associations:
             # Readers of the change feed have to hear of it.
             ids = (await self._connection.execute(select(associations.c.id).where(condition))).scalars().all()
-            for some in _parts(ids):
+            for some in in_parts(ids):
                 await self._associations.remove_all(some, now_ms=now_ms)
             removed[place.table.name] = len(ids)
             return removed
@@ -209,7 +207,3 @@ class Erasures:
         if place.table is access_tokens and gone.rowcount:
             self._access_tokens.revoked = True
         return removed
-
-
-def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))

@@ -5,15 +5,15 @@ The rule: what is here already stays as it is; whoever adds asks first what is h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import ColumnElement, Table, delete, insert, select, update
 
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
-from identity_server.storage.bulk import insert_many
+from identity_server.storage.bulk import in_parts, insert_many
 from identity_server.storage.connection import Connection
 from identity_server.storage.tables import (
     accepted_terms,
@@ -24,7 +24,6 @@ from identity_server.storage.tables import (
     invites,
 )
 
-T = TypeVar("T")
 # PostgreSQL takes 32 767 parameters in one statement, SQLite about as many.
 _AT_ONCE = 5_000
 # A batch of bindings changes pages all over the database. They should fit, and be copied back from the log only
@@ -92,7 +91,7 @@ class Imports:
     async def find_accounts(self, user_ids: Collection[UserId]) -> dict[str, str | None]:
         """Those of these accounts that are here, with the master version that each agreed to."""
         found: dict[str, str | None] = {}
-        for some in _in_parts(list(user_ids)):
+        for some in in_parts(list(user_ids), _AT_ONCE):
             rows = await self._connection.execute(
                 select(accounts.c.user_id, accounts.c.agreed_master_version).where(accounts.c.user_id.in_(some))
             )
@@ -137,7 +136,7 @@ class Imports:
     async def find_accepted_urls(self, user_ids: Collection[UserId]) -> set[tuple[str, str]]:
         """Account and URL of everything that these accounts have accepted."""
         found: set[tuple[str, str]] = set()
-        for some in _in_parts(list(user_ids)):
+        for some in in_parts(list(user_ids), _AT_ONCE):
             rows = await self._connection.execute(
                 select(accepted_terms.c.user_id, accepted_terms.c.url).where(accepted_terms.c.user_id.in_(some))
             )
@@ -183,14 +182,10 @@ class Imports:
 
     async def _find(self, column: ColumnElement[bytes], values: Collection[bytes]) -> set[bytes]:
         found: set[bytes] = set()
-        for some in _in_parts(list(values)):
+        for some in in_parts(list(values), _AT_ONCE):
             found.update((await self._connection.execute(select(column).where(column.in_(some)))).scalars())
         return found
 
     async def _insert(self, table: Table, rows: list[dict[str, Any]]) -> None:
-        for some in _in_parts(rows):
+        for some in in_parts(rows, _AT_ONCE):
             await insert_many(self._connection, table, some)
-
-
-def _in_parts(values: Sequence[T]) -> list[Sequence[T]]:
-    return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]

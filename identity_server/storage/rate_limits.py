@@ -8,15 +8,12 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.rate_limits import RateLimit
-from identity_server.storage.bulk import delete_some
+from identity_server.storage.bulk import delete_some, in_parts
 from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.sealing import Sealer, is_among
 from identity_server.storage.tables import rate_limits
 
 _PURPOSE = "rate limit"
-
-# No database takes any number of parameters in one statement.
-_AT_ONCE = 500
 
 _FIND = Prepared(select(rate_limits).where(is_among(rate_limits.c.key_digest, "digests")))
 _ADD = Prepared(insert(rate_limits))
@@ -84,9 +81,9 @@ class RateLimits:
         """
         digests = [digest for each in counted for digest in self._sealer.digests(_PURPOSE, *each)]
         forgotten = 0
-        for start in range(0, len(digests), _AT_ONCE):
-            some = rate_limits.c.key_digest.in_(digests[start : start + _AT_ONCE])
-            forgotten += (await self._connection.execute(delete(rate_limits).where(some))).rowcount
+        for some in in_parts(digests):
+            these = delete(rate_limits).where(rate_limits.c.key_digest.in_(some))
+            forgotten += (await self._connection.execute(these)).rowcount
         return forgotten
 
     async def cleanup(self, *, now_ms: int, limit: int) -> int:

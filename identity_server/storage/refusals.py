@@ -10,13 +10,13 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, delete, insert, select
 
 from identity_server.domain.identifiers import Threepid
+from identity_server.storage.bulk import in_parts
 from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.sealing import Sealer, is_among, is_one_of
 from identity_server.storage.tables import refused_addresses
 
 PURPOSE = "refused address"
 """What the digests of addresses here are for, and no other."""
-_AT_ONCE = 500
 
 _FIND = Prepared(
     select(refused_addresses.c.refused_at_ms).where(is_among(refused_addresses.c.address_digest, "digests"))
@@ -47,11 +47,9 @@ class Refusals:
         """Those of many addresses that are refused."""
         by_digest = {digest: each for each in threepids for digest in self._sealer.digests(PURPOSE, *each.parts)}
         digests, refused = list(by_digest), set()
-        for start in range(0, len(digests), _AT_ONCE):
+        for some in in_parts(digests):
             rows = await self._connection.execute(
-                select(refused_addresses.c.address_digest).where(
-                    is_one_of(refused_addresses.c.address_digest, digests[start : start + _AT_ONCE])
-                )
+                select(refused_addresses.c.address_digest).where(is_one_of(refused_addresses.c.address_digest, some))
             )
             refused |= {by_digest[row.address_digest] for row in rows}
         return refused
