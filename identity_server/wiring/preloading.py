@@ -5,9 +5,11 @@ The rule: only what comes with the package is loaded here, as code is. What an o
 
 from __future__ import annotations
 
+from identity_server.domain.server_domains import load_suffixes
 from identity_server.rendering.templates import load_packaged
 
 
 def preload() -> None:
     """Load it, before anybody is forked."""
     load_packaged()
+    load_suffixes()

@@ -125,11 +125,11 @@ async def test_two_ways_to_ask_for_an_address_count_once(tmp_path: Path) -> None
         assert (await server.post("lookup", body, as_=alice)).status == 429
 
 
-async def test_accounts_of_a_homeserver_and_its_ports_share_a_budget(tmp_path: Path) -> None:
+async def test_accounts_of_a_homeserver_and_of_all_below_its_domain_share_a_budget(tmp_path: Path) -> None:
     settings = {"LOOKUP__BUDGET_HOMESERVER_PER_DAY": "10", "LOOKUP__BUDGET_HOMESERVER_PER_USER": "4"}
     async with running(tmp_path, settings=settings) as server:
         one, two = await server.register("@one:crawler.test"), await server.register("@two:crawler.test")
-        other_port = await server.register("@one:crawler.test:8449")
+        other_port = await server.register("@one:sub.crawler.test:8449")
         assert await ask(server, one, 0, 4) == 200
         assert await ask(server, two, 0, 4) == 200
         assert await ask(server, other_port, 0, 3) == 429
