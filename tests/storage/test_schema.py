@@ -30,6 +30,7 @@ from tests.support.databases import (
     write_rows,
 )
 from tests.support.fakes import START_MS
+from tests.support.old_schemas import build
 
 NEXT_MIGRATION = """
 import sqlalchemy as sa
@@ -119,23 +120,13 @@ async def test_file_is_copied_before_an_upgrade(tmp_path: Path) -> None:
         assert "nickname" not in str(connection.execute("SELECT sql FROM sqlite_schema").fetchall())
 
 
-def migrations_before(revision: str, tmp_path: Path) -> Path:
-    """The migrations as they were before one of them came."""
-    scripts = tmp_path / f"before {revision}"
-    shutil.copytree(shipped("migrations"), scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    for script in (scripts / "versions").glob("*.py"):
-        if script.name >= revision:
-            script.unlink()
-    return scripts
-
-
 async def test_bindings_made_before_there_was_a_choice_stay_known_to_everyone_and_where_they_are(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "identity.db"
     await put_empty(file)
     engine = engine_at(tmp_path)
-    await Schema(engine, scripts=migrations_before("0008", tmp_path)).upgrade(now_ms=START_MS)
+    await build(engine, "0007", tmp_path)
     columns = "id, medium, address_blind, key_id, sealed_address, user_id, ts, not_before, not_after"
     write_rows(
         file,
