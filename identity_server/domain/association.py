@@ -71,7 +71,11 @@ class Association:
 
     def holds(self, now_ms: int) -> bool:
         """Whether this is its time."""
-        return self.not_before <= now_ms < self.not_after
+        return self.not_before <= now_ms and not self.is_over(now_ms)
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether its time is past."""
+        return now_ms >= self.not_after
 
     def is_shown_to(self, asker: UserId | None) -> bool:
         """Whether somebody may know of it; None asks without an account."""

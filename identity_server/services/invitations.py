@@ -283,8 +283,14 @@ class _Written:
 
 
 async def _live_binding(tx: Transaction, threepid: Threepid, *, now_ms: int) -> Association | None:
+    """The address's binding, unless it is over.
+
+    One that begins later than now is there all the same, and has taken along whatever invites it found: it was made
+    while this use case was run again, or by somebody whose clock is ahead. An invite that waited for it would be told
+    to nobody.
+    """
     bound = await tx.associations.find(threepid)
-    return bound if bound is not None and bound.holds(now_ms) else None
+    return bound if bound is not None and not bound.is_over(now_ms) else None
 
 
 async def _take_back(tx: Transaction, invite: Invite, written: _Written) -> None:

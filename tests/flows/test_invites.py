@@ -232,6 +232,16 @@ async def test_refusals_leave_nothing(server: Harness, alice: User, bob: User) -
         assert server.count(table) == 0
 
 
+async def test_binding_of_a_clock_that_is_ahead_is_there_all_the_same(
+    server: Harness, alice: User, bob: User
+) -> None:
+    """Or this one is behind, because its request had to wait: an invite that waits for the binding is told to nobody."""
+    await server.bound(bob, "bob@example.com")
+    server.clock.advance(seconds=-1)
+    assert refusal(await invite(server, alice, address="bob@example.com")) == (400, "M_THREEPID_IN_USE")
+    assert server.count("invites") == 0
+
+
 async def test_operator_blocks_servers_rooms_and_words(tmp_path: Path) -> None:
     settings = {
         "EMAIL__EMAIL_THIRD_PARTY_INVITE_HOMESERVER_BLOCKLIST": "bad.example",
