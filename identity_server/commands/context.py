@@ -14,7 +14,6 @@ import click
 from identity_server.config import Config, ConfigError, load
 from identity_server.observability import set_up_logging
 from identity_server.server import CannotListen, StartFailed
-from identity_server.wiring.problems import problems_of
 
 conf_option = click.option(
     "-c",
@@ -69,6 +68,9 @@ def told_in_words() -> Iterator[None]:
     except CannotListen as error:
         _end((str(error),))
     except Exception as error:
+        # It knows every part's errors, and with them all the parts: `health` and the parent of `serve` do without.
+        from identity_server.wiring.problems import problems_of  # noqa: PLC0415
+
         problems = problems_of(error)
         if not problems:
             raise

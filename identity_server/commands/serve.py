@@ -10,7 +10,6 @@ import click
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config, load
 from identity_server.server import serve as run_server
-from identity_server.wiring.settings import key_sources
 
 
 @click.command()
@@ -29,7 +28,6 @@ def serve(conf: Path | None) -> None:
 
 def _welcome(config: Config) -> str:
     """For someone who is trying the server out: where everything is, and what to do next."""
-    sources = key_sources(config)
     base = config.public_base_url
     # The URL of a database holds its password.
     database = config.db.file.resolve() if config.db.url is None else "PostgreSQL, as db.url says"
@@ -41,7 +39,7 @@ def _welcome(config: Config) -> str:
     API        {base}/_matrix/identity/v2
     listens    on {listens}, for this machine only
     database   {database}
-    keys       {sources.directory.resolve()}
+    keys       {config.crypto.key_dir.resolve()}
                (without them the data can't be read: keep a copy of them,
                apart from the copies of the database)
     terms      {"none" if terms is None else f"{terms.resolve()}  (everyone must accept these)"}

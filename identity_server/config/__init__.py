@@ -7,6 +7,7 @@ Only `wiring/`, `app.py` and the command line read this package; every other par
     checks.py       what can be said only of several keys together
     values.py       from text to value            ini.py    from file to text, with lines
     keys.py         what a key is                 problems.py   what is wrong, and where
+    database_url.py reads one, and only then loads what it takes
     differences.py  where Sydent does otherwise   documents.py  the example file and the reference page
 
 The one rule: everything wrong is reported at once, with its place, and without showing a secret.

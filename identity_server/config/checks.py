@@ -14,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy.engine import make_url
-
+from identity_server.config.database_url import parse_url
 from identity_server.config.problems import NOWHERE, Origin, Problem, Report
 from identity_server.config.sections import Config, all_sections
 from identity_server.config.values import SERVER_NAME, TlsMode
@@ -299,7 +298,7 @@ class Checker:
             if db.password:
                 self._warn("db", "db.password", "without effect unless `db.url` is set.")
             return
-        url = make_url(db.url)
+        url = parse_url(db.url)
         hosts = [*([url.host] if url.host else []), *url.normalized_query.get("host", ())]
         is_near = all(host.startswith("/") or _is_loopback(host.rpartition(":")[0] or host) for host in hosts)
         if not is_near and db.ca_file is None and url.query.get("ssl") != "verify-full":

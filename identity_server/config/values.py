@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
-import sqlalchemy.engine
-import sqlalchemy.exc
-
+from identity_server.config.database_url import parse_url
 from identity_server.domain.association import Visibility
 from identity_server.domain.errors import InvalidParameter
 from identity_server.domain.identifiers import ServerName, parse_server_name, split_server_name
@@ -281,9 +279,8 @@ def _share(text: str) -> float:
 
 def _database_url(text: str) -> str:
     try:
-        url = sqlalchemy.engine.make_url(text)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        # The library's own text shows the URL, and with it the password.
+        url = parse_url(text)
+    except ValueError:
         raise Unreadable from None
     if url.drivername in {"postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"}:
         raise Unreadable("write `postgresql+asyncpg://` at its beginning: that is the driver which this server uses")

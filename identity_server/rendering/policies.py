@@ -11,16 +11,17 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import nh3
 import yaml
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from identity_server.domain.terms import NO_TERMS, Policy, Terms, Translation
 from identity_server.rendering.files import read_bounded
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 TERMS_PATH = "/_matrix/identity/terms/{id}/{version}/{language}"
 """Where the page of a document is, below the public base URL."""
@@ -211,6 +212,9 @@ def _faults_of_title(title: object, where: str) -> list[str]:
 
 def markdown_to_html(text: str) -> str:
     """Markdown as HTML that is safe on a page: no raw HTML, scripts, styles or images; headings from `h2`."""
+    # A megabyte, which whoever has no policies in Markdown does without.
+    from markdown_it import MarkdownIt  # noqa: PLC0415
+
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = parser.parse(text)
     return nh3.clean(

@@ -2,6 +2,8 @@
 
     parent.py        starts workers, replaces those that end, minds signals; `serve` is its entrance
     worker.py        one worker: listens, works, drains
+    loading.py       loads what a worker runs on, in the process where it costs least
+    post.py          what parent and worker have to agree on
     door.py          lets connections in, one worker as many as the other
     listeners.py     the sockets, bound once and handed down
     board.py         memory that all of them share: what each worker has counted

@@ -1,6 +1,6 @@
 """The parent: starts workers, replaces those that end, reads the configuration again, and ends them all.
 
-It forks. So everything that was imported is shared by all workers, and a new one is there in no time; and so the
+It forks. So what several workers run on is loaded once, and a new one is there in no time (`loading.py`); and so the
 parent has no event loop, no thread and no database connection, none of which may be inherited. Whatever must be
 tried before it is relied on (schema, keys, templates, terms) is tried by a worker, the first of its configuration:
 if that one doesn't get ready, nothing has changed.
@@ -10,7 +10,6 @@ The rule: nothing here waits for anything but for what the workers and the kerne
 
 from __future__ import annotations
 
-import gc
 import os
 import selectors
 import signal
@@ -30,10 +29,10 @@ from identity_server.metrics import Totals
 from identity_server.observability import rotate_log, set_up_logging
 from identity_server.server.board import PARENT, Board
 from identity_server.server.listeners import Listeners, listening, name_of
+from identity_server.server.loading import load_work
 from identity_server.server.notify import READY, STOPPING, notify, reloading
 from identity_server.server.pid_file import pid_file
-from identity_server.server.worker import DRAIN_SECONDS, PREPARED, RETIRE, STOP, Post, work
-from identity_server.wiring.preloading import preload
+from identity_server.server.post import DRAIN_SECONDS, PREPARED, RETIRE, STOP, Post
 
 _log = structlog.get_logger(__name__)
 
@@ -198,10 +197,9 @@ class _Parent:
         Raises:
             StartFailed: it didn't get that far.
         """
-        preload()
-        # Objects that are never looked at by the collector aren't copied for each worker.
-        gc.collect()
-        gc.freeze()
+        # Now or never: later there may be another version on the disk, and this process must not take harm from it.
+        if self._wanted > 1:
+            load_work()
         first = self._start_first(serves_anyhow=False)
         if first.status == PREPARED and not self._stopping:
             _log.info("worker.prepared", pid=first.pid)
@@ -345,7 +343,7 @@ class _Parent:
             for end in (self._signals, self._life_held, heard, *others):
                 os.close(end)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            status = work(post)
+            status = load_work()(post)
         except BaseException:  # noqa: BLE001 - nothing may get past here into the parent's own code
             _log.exception("worker.failed")
         finally:

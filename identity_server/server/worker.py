@@ -13,9 +13,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 import orjson
 import structlog
@@ -27,12 +25,12 @@ from identity_server.app import background_work, open_system
 from identity_server.config import Config
 from identity_server.metrics import Metrics, Reading, Totals
 from identity_server.observability import set_up_logging
-from identity_server.server.board import Board
 from identity_server.server.door import Door, Load
-from identity_server.server.listeners import CannotListen, Listeners
+from identity_server.server.listeners import CannotListen
 from identity_server.server.memory import give_back
 from identity_server.server.metrics_page import metrics_app
 from identity_server.server.own_process import measure_process
+from identity_server.server.post import DRAIN_SECONDS, PREPARED, RETIRE, STOP, Post
 from identity_server.server.scraping import Scraping
 from identity_server.wiring.measuring import expect_deliveries, read_signs
 from identity_server.wiring.problems import problems_of
@@ -42,44 +40,12 @@ from identity_server.wiring.world import real_ports
 
 _log = structlog.get_logger(__name__)
 
-DRAIN_SECONDS = 15
-"""After this a worker that was told to end is killed."""
-
-STOP = signal.SIGTERM
-"""Ends a worker: no new connections, requests under way may end."""
-
-RETIRE = signal.SIGUSR1
-"""Ends a worker that another one has taken over from: open connections get a last answer each first."""
-
-PREPARED: Final = 3
-"""The exit status of a worker that has changed the schema, and leaves the serving to one without what that took."""
-
 # Ten megabytes that nothing but a migration needs.
 _MIGRATES = "alembic"
 # What is left of the drain is for what runs in the background.
 _REQUESTS_SECONDS = 12.0
 _PUBLISH_SECONDS = 1.0
 _TIDY_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """What a worker is given by its parent.
-
-    Attributes:
-        place: its place on the board.
-        life: at its end when the parent is gone.
-        report: where the parent hears that all is well, or what is wrong.
-        serves_anyhow: whether it takes requests even if it had to change the schema before.
-    """
-
-    config: Config
-    listeners: Listeners
-    board: Board
-    place: int
-    life: int
-    report: int
-    serves_anyhow: bool
 
 
 def work(post: Post) -> int:

@@ -1,4 +1,4 @@
-"""What every worker needs, whatever its configuration says: the parent loads it, and its workers share it.
+"""What every worker needs, whatever its configuration says: loaded before it reads any.
 
 The rule: only what comes with the package is loaded here, as code is. What an operator wrote is tried by a worker.
 """
@@ -10,6 +10,6 @@ from identity_server.rendering.templates import load_packaged
 
 
 def preload() -> None:
-    """Load it, before anybody is forked."""
+    """Load it."""
     load_packaged()
     load_suffixes()

@@ -48,6 +48,13 @@ def test_certificate_without_its_key_is_a_sentence(server: Server) -> None:
     ends_with(server, f"error: the certificate in {server.folder}/chain.pem can't be used with its key")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_parent_has_loaded_what_workers_run_on_if_there_are_several_to_share_it(server: Server, workers: int) -> None:
+    server.start(workers=workers)
+    has = {pid: "numpy" in Path(f"/proc/{pid}/maps").read_text() for pid in (server.parent, *server.workers())}
+    assert has == {**dict.fromkeys(server.workers(), True), server.parent: workers > 1}
+
+
 def test_parent_has_nothing_that_must_not_be_inherited(server: Server) -> None:
     server.start(workers=2)
     process = Path(f"/proc/{server.parent}")
