@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
@@ -25,6 +26,12 @@ _AnyHandler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 KEEPALIVE_SECONDS: Final = 75
 FIRST_REQUEST_SECONDS: Final = 30
 """How long a new connection may take to send the head of its first request."""
+UNREAD_SECONDS: Final = 30
+"""How long an answer may wait for whoever asked to read it."""
+
+_UNREAD_LETS_GO_SECONDS = 5
+"""After so long, a connection whose answer isn't read may be ended for the sake of another."""
+_FEW = 64
 
 _INTERNAL = 500
 
@@ -32,12 +39,13 @@ _INTERNAL = 500
 class _Protocol(RequestHandler):
     """A connection that answers its own errors like the application would."""
 
-    __slots__ = ("_newest_body", "_silence_timer")
+    __slots__ = ("_newest_body", "_silence_timer", "_unread_since")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._silence_timer: asyncio.TimerHandle | None = None
         self._newest_body: StreamReader = EMPTY_PAYLOAD
+        self._unread_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -60,6 +68,26 @@ class _Protocol(RequestHandler):
     def _close_if_silent(self) -> None:
         if self._request_count == 0 and self.transport is not None:
             self.transport.close()
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it is the other side's turn: to ask, to send the rest of a body, or to read an answer."""
+        waits_for_request = self._waiter is not None and not self._waiter.done()
+        if waits_for_request or not self._newest_body.is_eof():
+            return True
+        return self._unread_since is not None and now >= self._unread_since + _UNREAD_LETS_GO_SECONDS
+
+    @property
+    def last_served(self) -> float:
+        """When it had its last answer, or began; by the loop's clock and shifted, good for comparing."""
+        return self._next_keepalive_close_time
+
+    def is_unread(self, transport: asyncio.Transport, now: float) -> bool:
+        """Whether something has waited for the other side to read it for too long; asked every few seconds."""
+        if not transport.get_write_buffer_size():
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now
+        return self._unread_since is not None and now >= self._unread_since + UNREAD_SECONDS
 
     def handle_error(
         self,
@@ -85,8 +113,52 @@ class _Protocol(RequestHandler):
 
 
 class _Server(Server):
+    """Makes connections, and ends those that would never end by themselves."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._idlest: list[_Protocol] = []
+        self._ended: set[RequestHandler] = set()
+
     def __call__(self) -> RequestHandler:
         return _Protocol(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def count(self) -> int:
+        """How many connections there are, without those that were ended and are about to go."""
+        self._ended &= self._connections.keys()
+        return len(self._connections) - len(self._ended)
+
+    def end_unread(self) -> None:
+        """End the connections whose other side reads nothing, as aiohttp waits for it for ever."""
+        now = self._loop.time()
+        for connection, transport in list(self._connections.items()):
+            if cast("_Protocol", connection).is_unread(transport, now):
+                transport.abort()
+
+    def end_idlest(self) -> bool:
+        """End the connection whose turn it has been for the longest; False if all of them wait for their answers."""
+        # Looked for once for some of them, as there may be a thousand more who want to come in.
+        return self._end_one_of_idlest() or (self._look_for_idlest() and self._end_one_of_idlest())
+
+    def _look_for_idlest(self) -> bool:
+        now = self._loop.time()
+        here = cast("dict[_Protocol, Any]", self._connections)
+        idle = (each for each in here if each not in self._ended and each.is_idle(now))
+        self._idlest = heapq.nsmallest(_FEW, idle, key=lambda each: each.last_served)[::-1]
+        return bool(self._idlest)
+
+    def _end_one_of_idlest(self) -> bool:
+        now = self._loop.time()
+        while self._idlest:
+            connection = self._idlest.pop()
+            transport = self._connections.get(connection)
+            # It may have asked for something since it was looked for, and be about to be answered.
+            if transport is not None and connection.is_idle(now):
+                transport.abort()
+                self._ended.add(connection)
+                return True
+        return False
 
 
 class Runner(web.AppRunner):
@@ -116,13 +188,25 @@ class Runner(web.AppRunner):
             **plain._kwargs,  # noqa: SLF001 - aiohttp offers no other way to choose the connection's class
         )
 
+    @property
+    def _server_of_ours(self) -> _Server:
+        assert isinstance(self.server, _Server)
+        return self.server
+
+    def end_unread(self) -> None:
+        """End the connections whose answers nobody reads; to be called every few seconds."""
+        self._server_of_ours.end_unread()
+
+    def end_idlest(self) -> bool:
+        """Make room for a connection by ending the one that has been idle for the longest; False if none is."""
+        return self._server_of_ours.end_idlest()
+
     def answer_each_once_more(self) -> None:
         """From now on every answer says that its connection ends, and ends it.
 
         A connection that is cut off while it waits may be cut off just as its next request is on the way.
         """
-        server = self.server
-        assert isinstance(server, _Server)
+        server = self._server_of_ours
         make = server.request_factory
 
         def make_last(message: RawRequestMessage, *rest: Any) -> BaseRequest:
@@ -135,4 +219,4 @@ class Runner(web.AppRunner):
     @property
     def connections(self) -> int:
         """How many there are now."""
-        return 0 if self.server is None else len(self.server._connections)  # noqa: SLF001 - the public one copies them
+        return 0 if self.server is None else self._server_of_ours.count

@@ -1,7 +1,7 @@
 """Where connections come in. Several workers listen on one socket, and none takes what another has time for.
 
 The rule: a connection that no worker has accepted waits in the socket, which belongs to the parent; so it outlives
-any of them.
+any of them. One that was accepted stays for as long as there is room for those who come after it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _UNEVENNESS: Final = 2
 _COURTESY_SECONDS = 0.002
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _EXHAUSTED_SECONDS = 1.0
+_ALL_BUSY_SECONDS = 0.05
+_SAYS_FULL_SECONDS = 10.0
 _FAREWELL_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 
@@ -76,21 +78,29 @@ class Door:
     Args:
         runner: set up; it gets the connections.
         load: of this worker.
+        most: how many connections may be here at a time. Whoever comes after them takes the place of the one that has
+            been idle for the longest.
     """
 
-    def __init__(self, runner: Runner, listener: socket.socket, *, tls: ssl.SSLContext | None, load: Load) -> None:
+    def __init__(
+        self, runner: Runner, listener: socket.socket, *, tls: ssl.SSLContext | None, load: Load, most: int
+    ) -> None:
         self._runner = runner
         self._listener = listener
         self._tls = tls
         self._load = load
+        self._most = most
         self._loop = asyncio.get_running_loop()
-        self._entering: set[asyncio.Task[None]] = set()
+        # The first ones have waited for the longest: for what TLS begins with.
+        self._entering: dict[asyncio.Task[None], None] = {}
+        self._ended = 0
+        self._says_full_again_at = 0.0
         self._rest: asyncio.TimerHandle | None = None
 
     @property
     def connections(self) -> int:
         """How many have come in by this door and are still here."""
-        return self._runner.connections + len(self._entering)
+        return self._runner.connections + sum(not task.cancelling() for task in self._entering)
 
     def open(self) -> None:
         """Take connections."""
@@ -146,8 +156,16 @@ class Door:
         self._loop.remove_reader(self._listener)
         self._rest = self._loop.call_later(seconds, then)
 
+    def end_unread(self) -> None:
+        """End the connections whose answers nobody reads; to be called every few seconds."""
+        self._runner.end_unread()
+
     def _accept(self) -> bool:
-        """Accept one connection; False if there was none."""
+        """Accept one connection; False if there was none, or no room for it."""
+        # One more than there is room for: else one would be ended for the sake of nobody.
+        if self.connections > self._most and not self._make_room():
+            self._pause(_ALL_BUSY_SECONDS, then=self._listen)
+            return False
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -160,9 +178,22 @@ class Door:
             return False
         connection.setblocking(False)  # noqa: FBT003 - its only form
         task = self._loop.create_task(self._enter(connection))
-        self._entering.add(task)
-        task.add_done_callback(self._entering.discard)
+        self._entering[task] = None
+        task.add_done_callback(self._entering.pop)
         return True
+
+    def _make_room(self) -> bool:
+        """End a connection that asks for nothing; False if there is none, and everybody waits for an answer."""
+        if len(self._entering) > self._most // 2:
+            first = next((task for task in self._entering if not task.cancelling()), None)
+            made = first is not None and first.cancel()
+        else:
+            made = self._runner.end_idlest()
+        self._ended += made
+        if self._loop.time() >= self._says_full_again_at:
+            _log.warning("connections.full", most=self._most, ended=self._ended)
+            self._says_full_again_at = self._loop.time() + _SAYS_FULL_SECONDS
+        return made
 
     async def _enter(self, connection: socket.socket) -> None:
         server = self._runner.server

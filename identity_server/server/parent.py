@@ -28,6 +28,7 @@ from identity_server.config.values import MAX_WORKERS
 from identity_server.metrics import Totals
 from identity_server.observability import rotate_log, set_up_logging
 from identity_server.server.board import PARENT, Board
+from identity_server.server.descriptors import raise_limit
 from identity_server.server.listeners import Listeners, listening, name_of
 from identity_server.server.loading import load_work
 from identity_server.server.notify import READY, STOPPING, notify, reloading
@@ -86,6 +87,7 @@ def serve(config: Config, *, read_again: Callable[[], Config], ready: Callable[[
     """
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
+        raise_limit()
         listeners = stack.enter_context(listening(config))
         parent = _Parent(config, listeners=listeners, signals=signals, read_again=read_again)
         stack.callback(parent.close)

@@ -25,6 +25,7 @@ from identity_server.app import background_work, open_system
 from identity_server.config import Config
 from identity_server.metrics import Metrics, Reading, Totals
 from identity_server.observability import set_up_logging
+from identity_server.server.descriptors import most_connections
 from identity_server.server.door import Door, Load
 from identity_server.server.listeners import CannotListen
 from identity_server.server.memory import give_back
@@ -116,6 +117,12 @@ async def _work(post: Post) -> int:
             for listener, app, tls in listened
             if listener is not None
         ]
+
+        def tidy_doors() -> None:
+            for door in doors:
+                door.end_unread()
+
+        await stack.enter_async_context(_every(_TIDY_SECONDS, tidy_doors))
         orders.take()
         _report(post)
         if await orders.end == RETIRE:
@@ -175,7 +182,7 @@ async def _open_door(
     """Take requests for as long as the block runs; afterwards those under way may end."""
     runner = Runner(app, shutdown_timeout=_REQUESTS_SECONDS)
     await runner.setup()
-    door = Door(runner, listener, tls=tls, load=load)
+    door = Door(runner, listener, tls=tls, load=load, most=most_connections())
     door.open()
     try:
         yield door

@@ -6,12 +6,13 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Self
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self, cast
 
 import pytest
 from aiohttp import web
 
+from identity_server.api import protocol
 from identity_server.api.protocol import Runner
 from identity_server.server import door as module
 from identity_server.server.board import Board
@@ -28,15 +29,34 @@ class Client:
         self._reader = reader
         self._writer = writer
 
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
     async def ask(self) -> str:
         """Send a request; the head of the answer."""
-        self._writer.write(REQUEST)
+        self.send(REQUEST)
+        return await self.answer()
+
+    async def answer(self) -> str:
         head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 5)).decode()
         assert await self._reader.readexactly(2) == b"ok"
         return head
 
     async def is_cut_off(self) -> bool:
-        return await asyncio.wait_for(self._reader.read(), 10) == b""
+        try:
+            return await asyncio.wait_for(self._reader.read(), 10) == b""
+        except ConnectionResetError:
+            return True
+
+    async def begin(self) -> None:
+        """Send the head of a request whose body doesn't come."""
+        self.send(b"POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        await asyncio.sleep(0.02)
+
+    async def ask_and_read_nothing(self, *, times: int) -> None:
+        cast("asyncio.Transport", self._writer.transport).pause_reading()
+        self.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n" * times)
+        await asyncio.sleep(0.05)
 
     def close(self) -> None:
         self._writer.close()
@@ -45,12 +65,12 @@ class Client:
 class House:
     """A worker with one door, and the place of another worker on its board."""
 
-    def __init__(self, listener: Any, runner: Runner) -> None:
+    def __init__(self, listener: Any, runner: Runner, *, most: int) -> None:
         self.listener = listener
         self.port: int = listener.getsockname()[1]
         self.board = Board(workers=2)
         self.place, self.other = self.board.take_place(), self.board.take_place()
-        self.door = Door(runner, listener, tls=None, load=Load(self.board, self.place))
+        self.door = Door(runner, listener, tls=None, load=Load(self.board, self.place), most=most)
         self.clients: list[Client] = []
 
     async def connect(self) -> Client:
@@ -60,17 +80,32 @@ class House:
 
 
 @asynccontextmanager
-async def house(listener: Any = None) -> AsyncIterator[House]:
+async def house(listener: Any = None, *, most: int = 100) -> AsyncIterator[House]:
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
+    async def read(request: web.Request) -> web.Response:
+        with suppress(web.RequestPayloadError, ConnectionError):
+            return web.Response(body=await request.read())
+        return web.Response()
+
+    async def answer_at_length(_request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * 1_000_000)
+
+    async def think(_request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
     app = web.Application()
     app.router.add_get("/", answer)
+    app.router.add_post("/body", read)
+    app.router.add_get("/large", answer_at_length)
+    app.router.add_get("/thought", think)
     runner = Runner(app, shutdown_timeout=1.0)
     await runner.setup()
     listener = listener or _listener()
     with listener:
-        built = House(listener, runner)
+        built = House(listener, runner, most=most)
         built.door.open()
         try:
             yield built
@@ -138,6 +173,62 @@ async def test_farewell_is_said_in_an_answer_and_then_to_those_who_are_silent(
         assert home.door.connections == 1
         await home.door.close()
         assert await silent.is_cut_off()
+
+
+# --- no more than there is room for -------------------------------------------------------
+
+
+async def test_who_has_been_idle_for_the_longest_makes_room_for_who_comes() -> None:
+    async with house(most=3) as home:
+        first, second, third = [await home.connect() for _ in range(3)]
+        for client in (second, third, first):
+            await client.ask()
+        fourth = await home.connect()
+        assert (await fourth.ask()).startswith("HTTP/1.1 200")
+        assert await second.is_cut_off()
+        for client in (first, third, fourth):
+            await client.ask()
+        assert home.door.connections == 3
+
+
+@pytest.mark.parametrize("how", ["says nothing", "sends half a body"])
+async def test_who_keeps_a_connection_without_a_request_makes_room(how: str) -> None:
+    async with house(most=4) as home:
+        for _ in range(20):
+            client = await home.connect()
+            if how == "sends half a body":
+                await client.begin()
+        assert (await (await home.connect()).ask()).startswith("HTTP/1.1 200")
+        await asyncio.sleep(0.05)
+        assert home.door.connections == 4
+
+
+async def test_nobody_who_waits_for_an_answer_is_ended() -> None:
+    async with house(most=2) as home:
+        waiting = [await home.connect() for _ in range(2)]
+        for client in waiting:
+            client.send(b"GET /thought HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(0.05)
+        for _ in range(5):
+            await (await home.connect()).ask()
+        assert home.door.connections == 3
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(client.is_cut_off() for client in waiting)), 0.1)
+
+
+async def test_answers_that_nobody_reads_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.2)
+    async with house() as home:
+        reader, other = await home.connect(), await home.connect()
+        await reader.ask_and_read_nothing(times=50)
+        await other.ask()
+        home.door.end_unread()
+        assert home.door.connections == 2
+        await asyncio.sleep(0.25)
+        home.door.end_unread()
+        await asyncio.sleep(0.05)
+        assert home.door.connections == 1
+        await other.ask()
 
 
 class Exhausted:
