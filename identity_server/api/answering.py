@@ -9,7 +9,7 @@ looking up its account costs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Final
 
@@ -19,6 +19,7 @@ from aiohttp import web
 from identity_server.api.app_keys import METRICS
 from identity_server.api.errors import closing_response, error_response, internal_error_response
 from identity_server.api.headers import STANDARD_HEADERS
+from identity_server.api.json_answer import JsonAnswer
 from identity_server.api.pages import error_page
 from identity_server.api.request_ids import ANSWER_HEADER, RequestIds
 from identity_server.api.request_log import RequestLog
@@ -33,8 +34,9 @@ _UNKNOWN: Final = "unknown"
 _SERVER: Final = "Server"
 
 
-def answering(handle: Handler, ids: RequestIds, log: RequestLog) -> Handler:
+def answering(app: web.Application, handle: Handler, ids: RequestIds, log: RequestLog) -> Handler:
     """The application's own handler, made to answer whatever comes."""
+    matches = _fixed_paths(app)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         started, request_id, method = monotonic(), ids.of(request), request.method
@@ -43,17 +45,40 @@ def answering(handle: Handler, ids: RequestIds, log: RequestLog) -> Handler:
             # On every path, before anyone asks who is there or what is wanted.
             response: web.StreamResponse = web.Response(headers=STANDARD_HEADERS)
         else:
+            match = matches.get((method, request.raw_path))
             try:
-                response = await handle(request)
+                if match is None or "Expect" in request.headers:
+                    response = await handle(request)
+                else:
+                    request._match_info = match  # noqa: SLF001 - as the application does it
+                    response = await match.handler(request)
             except Exception as error:  # noqa: BLE001 - nothing may leave without an answer
                 response = _error_response(request, error)
-        if _SERVER not in response.headers:
-            response.headers.update(STANDARD_HEADERS)
-        response.headers[ANSWER_HEADER] = request_id
+        if isinstance(response, JsonAnswer):
+            response.request_id = request_id
+        else:
+            if _SERVER not in response.headers:
+                response.headers.update(STANDARD_HEADERS)
+            response.headers[ANSWER_HEADER] = request_id
         log.note(request_id, started, method, route_of(request), response.status, ids.parent_of(request))
         return response
 
     return answer
+
+
+def _fixed_paths(app: web.Application) -> Mapping[tuple[str, str], web.UrlMappingMatchInfo]:
+    """What the application's router finds for each path that nothing in it varies, by the method and that path.
+
+    Nearly all requests are for one of these, without a query and without `Expect`; to ask the router, which finds all others,
+    would cost as much as recognising the account.
+    """
+    found = {}
+    for route in app.router.routes():
+        if isinstance(route.resource, web.PlainResource):
+            found[route.method, route.resource.canonical] = match = web.UrlMappingMatchInfo({}, route)
+            match.add_app(app)
+            match.freeze()
+    return found
 
 
 def _error_response(request: web.Request, error: Exception) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from identity_server.api.app_keys import SERVICES, SETTINGS
-from identity_server.api.errors import json_response
+from identity_server.api.json_answer import JsonAnswer
 from identity_server.api.requests import read_form, read_json, read_query
 from identity_server.api.route import ACCOUNT, ROUTE, Access, Answers, Route
 from identity_server.domain.errors import Forbidden, HomeserverDenied, Unauthenticated
@@ -46,7 +46,7 @@ def guarded(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespons
         else:
             answer = await handler(request, await read_body(request, takes))
         if not is_page:
-            return json_response(answer)
+            return JsonAnswer(answer)
         assert isinstance(answer, web.StreamResponse), "a page is a response"
         return answer
 

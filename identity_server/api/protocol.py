@@ -180,7 +180,7 @@ class Runner(web.AppRunner):
         handler = plain.request_handler
         if REQUEST_LOG in self.app:
             # The application makes its requests itself, so that they are of the kind that it takes.
-            handler = cast("_AnyHandler", answering(handler, self.app[REQUEST_IDS], self.app[REQUEST_LOG]))
+            handler = cast("_AnyHandler", answering(self.app, handler, self.app[REQUEST_IDS], self.app[REQUEST_LOG]))
         return _Server(
             handler,
             request_factory=plain.request_factory,
