@@ -9,7 +9,7 @@ import hashlib
 import io
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.generator import BytesGenerator
@@ -269,16 +269,20 @@ class Mails:
         except ValueError:
             raise TemplateFault(f"mail {mail.template}: a header that would be read as several") from None
 
-    def check(self) -> None:
-        """Render every mail for every brand and language with sample values, for a start that finds faults early.
+    def check(self, *, brands: Sequence[str | None] | None = None) -> None:
+        """Render every mail in every language with sample values, for a start that finds faults early.
+
+        Args:
+            brands: for which brands; by default those of which an operator has changed anything.
 
         Raises:
             BrandingProblems: lists what failed.
         """
+        brands = self._templates.changed_brands if brands is None else brands
         problems = [
             f"brand {brand or 'default'}, language {language.tag}: {fault}"
             for template, variables in SAMPLES.items()
-            for brand in self._templates.brand_names
+            for brand in brands
             if self._templates.sydent.mail(template, brand) is None
             for language in self._templates.languages.all
             if (fault := self._fault(template, variables, brand, language)) is not None

@@ -189,15 +189,18 @@ class Pages:
         """Whether pages come in this language."""
         return self._templates.languages.find(tag) is not None
 
-    def check(self) -> None:
-        """Make every page for every brand and language with sample values, for a start that finds faults early.
+    def check(self, *, brands: Sequence[str | None] | None = None) -> None:
+        """Make every page in every language with sample values, for a start that finds faults early.
+
+        Args:
+            brands: for which brands; by default those of which an operator has changed anything.
 
         Raises:
             BrandingProblems: lists what failed.
         """
         problems = [
             f"brand {brand or 'default'}, language {language.tag}: {fault}"
-            for brand in self._templates.brand_names
+            for brand in (self._templates.changed_brands if brands is None else brands)
             for language in self._templates.languages.all
             for fault in self._faults(Reader(lang=language.tag, brand=brand))
         ]

@@ -100,6 +100,15 @@ class Templates:
         """Every brand that has a name, after None for the default."""
         return (None, *self._brands.named)
 
+    @property
+    def changed_brands(self) -> tuple[str | None, ...]:
+        """Those among `brand_names` with files of the operator's, which a start has to try; the package's own are tested."""
+        return tuple(
+            name
+            for name in self.brand_names
+            if self._brands.find(name).directories or self.sydent.page(name) is not None
+        )
+
     def has_mail(self, template: str, brand: str | None) -> bool:
         """Whether a brand has a mail of this name; one whose mails are Sydent's has only those that Sydent sends."""
         if self.sydent.mail(template, brand) is not None:

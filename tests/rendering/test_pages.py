@@ -269,7 +269,7 @@ def test_what_cannot_be_encoded_does_not_break_a_page() -> None:
 
 
 def test_the_check_finds_a_page_that_fails(tmp_path: Path) -> None:
-    PAGES.check()
+    PAGES.check(brands=[None])
     write(tmp_path, {"shop/pages/error.html.j2": "{% if kind == 'busy' %}{{ nothing }}{% endif %}"})
     with pytest.raises(BrandingProblems) as caught:
         Pages(Templates.load(server_name=SERVER, path=tmp_path)).check()
