@@ -7,6 +7,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
+
+# Images for containers like to switch this on. It would have every process of the tests compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help run demo test check fast thorough postgresql e2e fire bench client screenshots lock clean
 
 help: ## Show this list
@@ -47,9 +50,9 @@ check: $(VENV)/.dev docs ## Format, lint, types, and whether every link in the d
 docs: $(VENV)/.dev ## The documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-# Every odd input to every endpoint, every command, the specification's document, the real Sydent, processes that are
+# Every odd input to every endpoint, every page in Chromium, every command, the specification's document, the real Sydent, processes that are
 # killed under load, the benchmark: slower. tests/fire isn't among them yet: it compares times, which other work on the machine upsets.
-THOROUGH := tests/api tests/bench tests/clients tests/commands tests/contract tests/doctor tests/packaging tests/sydent tests/is_tester \
+THOROUGH := tests/api tests/bench tests/browser tests/clients tests/commands tests/contract tests/doctor tests/packaging tests/sydent tests/is_tester \
   tests/processes
 
 fast: tests-need ## The tests to run while working, in about a minute

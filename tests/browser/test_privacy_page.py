@@ -23,6 +23,7 @@ EMAIL = "alice@example.com"
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
+    """One in the loop of a test that has a server."""
     async with chromium() as browser:
         yield browser
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, ViewportSize
 from playwright.async_api import Page as Tab
@@ -19,9 +17,9 @@ from identity_server.rendering.pages import Pages
 from identity_server.rendering.policies import load_policies
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mails, write
-from tests.support.chromium import DESKTOP, PHONE, TABLET, chromium, opened
+from tests.support.chromium import DESKTOP, PHONE, TABLET, opened
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 # The rules of WCAG 2.2 AA, and those that axe's makers would have kept besides.
 RULES = {
@@ -34,12 +32,6 @@ SCREENS = [
     *((TABLET, dark, language) for dark, language in ((False, "fr"), (True, "en"))),
     *((DESKTOP, dark, language) for dark, language in ((False, "es"), (True, "de"))),
 ]
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 def documents(language: str, brands: Path, brand: str | None) -> dict[str, str]:

@@ -18,9 +18,9 @@ from identity_server.rendering.pages import Pages
 from identity_server.rendering.policies import load_policies
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails, write
-from tests.support.chromium import DESKTOP, PHONE, chromium, opened
+from tests.support.chromium import DESKTOP, PHONE, opened
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 PAGES = Pages(Templates.load(server_name=SERVER))
 PRIVACY = [f"privacy{number}" for number, _ in enumerate(PAGES.privacy.samples(Reader()))]
@@ -93,13 +93,7 @@ async def serving(*routes: web.RouteDef) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     # A pale brand colour: the worst case for contrast.
     write(
