@@ -60,6 +60,16 @@ def _logging_as_before() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _light_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What must be slow for whoever guesses would take most of every test with a code or a passphrase.
+
+    A test that is about that says `monkeypatch.undo()` first.
+    """
+    monkeypatch.setattr("identity_server.storage.key_ring._PASSPHRASE_MEMORY_KIB", 64)
+    monkeypatch.setattr("identity_server.domain.credentials._MEMORY_KIB", 64)
+
+
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Harness]:
     """A running server without terms."""

@@ -23,7 +23,14 @@ def nested(levels: int) -> Any:
 
 @given(
     st.dictionaries(
-        st.text(), st.recursive(PLAIN, lambda children: st.lists(children) | st.dictionaries(st.text(), children))
+        st.text(max_size=9),
+        st.recursive(
+            PLAIN,
+            lambda children: (
+                st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=9), children, max_size=3)
+            ),
+        ),
+        max_size=3,
     )
 )
 def test_what_json_has_but_fractions_is_canonical(value: dict[str, Any]) -> None:
