@@ -8,7 +8,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from sqlite3 import connect
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,7 @@ from identity_server.storage.sealing import token_digest
 from identity_server.wiring.storage import open_storage
 from tests.e2e.processes import Program, ProgramFailed, reserve_port
 from tests.support.leaks import Ledger, everything_in
+from tests.support.postgresql import PostgresqlServer
 
 REPOSITORY = Path(__file__).parents[2]
 TOKEN = "a-token-of-alice"
@@ -30,11 +34,13 @@ class Server:
 
     Attributes:
         ledger: what it is trusted with; nothing of it may be found in its files or its log when the test is over.
+        postgresql: what its database is on; None for SQLite. Counts from the next `configure`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ledger = Ledger()
+        self.postgresql: PostgresqlServer | None = None
         self.port = reserve_port()
         self.metrics_port = reserve_port()
         self.base = f"http://127.0.0.1:{self.port}"
@@ -58,6 +64,7 @@ class Server:
         level: str = "DEBUG",
     ) -> None:
         """Write the configuration; `general`, `http` and `lookup` are more lines of these sections."""
+        url = self.postgresql.url("postgres").render_as_string(hide_password=False) if self.postgresql else ""
         self.conf.write_text(f"""
 [general]
 server.name = localhost
@@ -68,6 +75,8 @@ prometheus_port = {self.metrics_port}
 {general}
 [db]
 db.file = {self.folder}/db/identity.db
+db.url = {url.replace("%", "%%")}
+db.auto_upgrade = true
 [crypto]
 key_dir = {self.folder}/keys
 [http]
@@ -141,6 +150,13 @@ email.notices = false
         self.ledger.note("access token", TOKEN)
         async with open_storage(load(self.conf, environ={})) as storage:
             await storage.database.transaction(use_case)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What its database holds, read from outside."""
+        if self.postgresql is not None:
+            return self.postgresql.fetch(query, database="postgres")
+        with closing(connect(self.folder / "db" / "identity.db")) as connection:
+            return connection.execute(query).fetchall()
 
     def leaks(self) -> set[str]:
         """What can be found in its files and its log, keys aside, that must not be."""

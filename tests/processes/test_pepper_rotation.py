@@ -76,11 +76,13 @@ class Proof:
     slowest_seconds: float = 0.0
 
     def summary(self, took: Sequence[float]) -> str:
-        """What an operator would want to read."""
+        """What an operator would want to read; how long each new pepper took, if it was about these."""
+        peppers = (
+            f", {len(took)} new peppers, each given out after {min(took):.0f} to {max(took):.0f} s" if took else ""
+        )
         return (
-            f"\n{_BINDINGS} bindings, {len(took)} new peppers, each given out after {min(took):.0f} to {max(took):.0f} s."
-            f" {self.lookups.total()} lookups right, {self.with_former.total()} of them with a former pepper, and"
-            f" {len(self.failures)} not. The slowest took {self.slowest_seconds:.2f} s.\n"
+            f"\n{_BINDINGS} bindings{peppers}. {self.lookups.total()} lookups right,"
+            f" {self.with_former.total()} of them with a former pepper, and {len(self.failures)} not. The slowest took {self.slowest_seconds:.2f} s.\n"
         )
 
     @property

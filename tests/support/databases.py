@@ -95,7 +95,7 @@ def read_rows(file: Path, query: str) -> list[tuple[Any, ...]]:
     if not on_postgresql():
         with sqlite3.connect(file) as connection:
             return connection.execute(query).fetchall()
-    return postgresql.in_a_thread(_fetch(file, query))
+    return postgresql.in_a_thread(postgresql.fetch(_folder(), str(url_for(file).database), query))
 
 
 def table_names(file: Path) -> list[str]:
@@ -186,14 +186,6 @@ async def _drop_others(connection: Any, module: str) -> None:
     for name in [name for name, owner in _made_for.items() if owner != module and name not in in_use]:
         await connection.execute(f"DROP DATABASE IF EXISTS {name}")
         del _made_for[name]
-
-
-async def _fetch(file: Path, query: str) -> list[tuple[Any, ...]]:
-    connection = await connect_to(file)
-    try:
-        return [tuple(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
 
 
 def _folder() -> Path:

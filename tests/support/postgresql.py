@@ -111,6 +111,10 @@ class PostgresqlServer:
         """Execute statements, each by itself."""
         in_a_thread(execute(self.folder, database, statements))
 
+    def fetch(self, query: str, *, database: str = _SUPERUSER) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+        return in_a_thread(fetch(self.folder, database, query))
+
     def _signal_all(self, number: signal.Signals) -> None:
         assert self._process is not None
         # Sessions are groups of their own.
@@ -199,6 +203,15 @@ async def execute(folder: Path, database: str, statements: Sequence[str]) -> Non
     try:
         for statement in statements:
             await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def fetch(folder: Path, database: str, query: str) -> list[tuple[Any, ...]]:
+    """What a query finds."""
+    connection = await connect(folder, database)
+    try:
+        return [tuple(row) for row in await connection.fetch(query)]
     finally:
         await connection.close()
 
