@@ -10,7 +10,8 @@ import logging.handlers
 import re
 import select
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,12 +20,31 @@ import structlog
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 
 _ADDRESS_CHARACTER = r"[^\s@<>\"'(),;:=]"
+_NAME_CHARACTER = r"[^\s@<>\"'(),;:=&?#/]"
+# As it stands in URLs, also in those within others, in escaped text, and as keyboards of East Asia write it.
+_AT = re.compile(r"%(?:25)*40|\\u0040|\\x40|&#(?:64|x40);|\uff20", re.IGNORECASE)
 # Tried where a word begins and nowhere else, so that a long text takes time in proportion to its length.
-_EMAIL = re.compile(rf"(?<!{_ADDRESS_CHARACTER}){_ADDRESS_CHARACTER}++@{_ADDRESS_CHARACTER}+\.{_ADDRESS_CHARACTER}+")
+_EMAIL = re.compile(
+    rf"(?:(?<!{_ADDRESS_CHARACTER}){_ADDRESS_CHARACTER}++|\"[^\"\n]{{1,64}}\")"
+    rf"@(?:\[[^\]\s]{{1,64}}\]|{_NAME_CHARACTER}+[.\u3002\uff0e]{_NAME_CHARACTER}+)"
+)
+# As people write them: what begins with + has 7 digits and more, what begins with 0 has 9.
+_PHONE = re.compile(
+    r"(?<![\w.+-])(?:\+\s?\(?\d(?:[\s()/.-]{0,2}\d){6,14}|\(?0(?:[\s()/-]{0,2}\d){8,14})(?!\w)", re.ASCII
+)
+# As this server writes them, and codes. Only where no sizes, times and numbers of ours are to be read.
+_DIGITS = re.compile(r"(?<![\w.+-])\d{6,15}(?![\w-]|\.\d)", re.ASCII)
 # Digests, tokens and sealed values are at least this long; ids and revisions are shorter.
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]{32,}")
+# Apps make up client secrets, and Sydent's tokens are short.
+_NAMED = re.compile(
+    r"\b((?:access_?|id_?)?token|client_?secret|password|private_key)('?\"?\s*[=:]\s*'?\"?)[\w.~%+/=-]+",
+    re.IGNORECASE,
+)
 # A proxy's request ids may be as long as tokens are.
-_OUR_OWN = frozenset({"timestamp", "request_id"})
+_FROM_US = "_from_structlog"
+_OUR_OWN = frozenset({"timestamp", "request_id", "_record", _FROM_US})
+_ERROR = "exception"
 _KEPT_FILES = 365
 
 REQUEST_ID: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}request_id")
@@ -87,9 +107,9 @@ def set_up_logging(*, level: str, form: str, path: Path | None, rotates: bool = 
         _Formatter(
             foreign_pre_chain=shared,
             processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 redact,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 renderer,
             ],
         )
@@ -113,7 +133,28 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         return record.getMessage() if getattr(record, _IS_BLOCK, False) else super().format(record)
 
 
-class _SharedStream(logging.StreamHandler[TextIO]):
+class _Discreet(logging.Handler):
+    """Says that something couldn't be logged, and not what it was, as the library's handlers would."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        del record
+        # A traceback has the error's text, and that may quote what was to be logged.
+        error = sys.exc_info()[1]
+        with suppress(OSError, AttributeError):
+            sys.stderr.write(
+                f"a line couldn't be logged: {type(error).__name__} {getattr(error, 'strerror', None) or ''}\n"
+            )
+
+
+class _File(_Discreet, logging.handlers.WatchedFileHandler):
+    """A log file that another process begins anew each midnight."""
+
+
+class _RotatedFile(_Discreet, logging.handlers.TimedRotatingFileHandler):
+    """A log file that this process begins anew each midnight."""
+
+
+class _SharedStream(_Discreet, logging.StreamHandler[TextIO]):
     """A stream that other processes write to as well, most often a pipe: no line of one gets into a line of another.
 
     What is written to a pipe at once stays together up to a certain size, and blocks of lines may be larger.
@@ -143,8 +184,18 @@ def _handler(path: Path | None, *, rotates: bool) -> logging.Handler:
     if path is None:
         return _SharedStream(sys.stderr)
     if not rotates:
-        return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
-    return logging.handlers.TimedRotatingFileHandler(path, when="midnight", backupCount=_KEPT_FILES, encoding="utf-8")
+        return _File(path, encoding="utf-8")
+    return _RotatedFile(path, when="midnight", backupCount=_KEPT_FILES, encoding="utf-8")
+
+
+def log_what_nobody_awaits() -> None:
+    """Have the log hear of errors that Python would write to stderr as they are, in finalizers above all."""
+
+    def hear(fault: sys.UnraisableHookArgs) -> None:
+        error = fault.exc_value
+        logging.getLogger("python").error("an error that nobody awaits", exc_info=error)
+
+    sys.unraisablehook = hear
 
 
 def rotate_log() -> None:
@@ -159,13 +210,28 @@ def rotate_log() -> None:
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Blot out what looks like an e-mail address or a secret, wherever it has slipped in."""
+    """Blot out what looks like an address or a secret, wherever it has slipped in."""
+    # What a library says, and the texts of errors, may quote anything.
+    is_ours = event.get(_FROM_US, True)
     for key, value in event.items():
-        if isinstance(value, str) and key not in _OUR_OWN:
-            event[key] = redact_text(value)
+        if key not in _OUR_OWN:
+            event[key] = _redacted(value, is_ours=is_ours and key != _ERROR)
     return event
 
 
+def _redacted(value: Any, *, is_ours: bool) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {redact_text(str(name)): _redacted(each, is_ours=is_ours) for name, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(each, is_ours=is_ours) for each in value]
+    # Whatever else there is would be put into words by the renderer, unseen.
+    text = redact_text(value if isinstance(value, str) else repr(value))
+    return text if is_ours else _DIGITS.sub("<number>", text)
+
+
 def redact_text(text: str) -> str:
-    """The text without e-mail addresses and long opaque strings; Matrix IDs stay."""
-    return _OPAQUE.sub("<redacted>", _EMAIL.sub("<address>", text))
+    """The text without addresses, however they are written, and without tokens; Matrix IDs stay."""
+    text = _EMAIL.sub("<address>", _AT.sub("@", text))
+    return _OPAQUE.sub("<redacted>", _NAMED.sub(r"\1\2<redacted>", _PHONE.sub("<number>", text)))

@@ -24,7 +24,7 @@ from identity_server.api.protocol import Runner
 from identity_server.app import background_work, open_system
 from identity_server.config import Config
 from identity_server.metrics import Metrics, Reading, Totals
-from identity_server.observability import set_up_logging
+from identity_server.observability import log_what_nobody_awaits, set_up_logging
 from identity_server.server.descriptors import most_connections
 from identity_server.server.door import Door, Load
 from identity_server.server.listeners import CannotListen
@@ -53,6 +53,7 @@ def work(post: Post) -> int:
     """Work until told to stop; the exit status of the process."""
     general = post.config.general
     set_up_logging(level=general.log_level, form=general.log_format, path=general.log_path)
+    log_what_nobody_awaits()
     with fault_reports(post.config):
         try:
             return uvloop.run(_work(post))

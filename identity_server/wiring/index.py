@@ -25,7 +25,7 @@ from identity_server.domain.ports import Clock
 from identity_server.index.building import INDEX_FILE, IndexBuilder
 from identity_server.index.keys import LookupKeys
 from identity_server.index.read_index import ReadIndex
-from identity_server.observability import set_up_logging
+from identity_server.observability import log_what_nobody_awaits, set_up_logging
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.storage.database import Database, database_url, make_engine
 from identity_server.storage.key_ring import KeyRing, RootKey
@@ -139,6 +139,7 @@ def main() -> None:
     os.nice(_NICENESS)
     os.umask(0o077)
     set_up_logging(level="WARNING", form="console", path=None)
+    log_what_nobody_awaits()
     asyncio.run(_carry_out(_Order.from_json(sys.stdin.buffer.read())))
 
 
