@@ -112,7 +112,6 @@ BY_USER = tuple(column for place in PLACES for column in place.by_user)
 
 OTHERWISE: Mapping[Table, str] = {
     jobs: "sealed as a whole: the use case opens them and says which",
-    retired_keys: "keys of this server, sealed: nothing of anybody",
     rate_limits: "keyed digests of a limit and whom it counts: the use case knows the limits",
     lookup_budgets: "keyed digests of whom addresses were counted for: the use case has those of an account removed",
     asked_addresses: "the same",
@@ -124,6 +123,7 @@ OTHERWISE: Mapping[Table, str] = {
 
 NOBODY: Mapping[Table, str] = {
     server_keys: "fingerprints of this server's own keys",
+    retired_keys: "secrets of this server's own, sealed: nothing of anybody",
     key_holdouts: "processes that lack a key",
     association_changes: "random ids, which lead nowhere once their association is gone",
     peppers: "the same for everybody",
