@@ -61,13 +61,14 @@ class FederationLimits:
     """How long and how much at once.
 
     Attributes:
-        total_seconds: for one call with everything it takes: discovery, connecting, answer.
+        total_seconds: for one call with everything it takes: discovery, connecting, answer. A second less than the
+            ten within which whoever waits for it is promised an answer.
         well_known_seconds: for a .well-known file, with its redirects. Less than the total, so that a host
             that drops packets to port 443 can still be reached by other ways.
         connections_per_host: how many connections one homeserver can take up.
     """
 
-    total_seconds: float = 10.0
+    total_seconds: float = 9.0
     well_known_seconds: float = 5.0
     connections_per_host: int = 4
 

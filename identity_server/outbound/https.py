@@ -6,6 +6,8 @@ exceptions, which quote it, end here; what is raised instead has no cause and no
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import ssl
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from typing import Any
 import aiohttp
 import orjson
 import structlog
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -23,6 +28,8 @@ from identity_server.outbound.addresses import NO_ADDRESS_FOR_US, AddressRefused
 from identity_server.outbound.names import NameLookupFailed, Names
 
 _CONNECTIONS = 256
+_MAX_HEAD_BYTES = 64 * 1024
+_FINAL_STATUS = 200
 _USER_AGENT = "matrix-identity-server"
 
 
@@ -203,10 +210,57 @@ class HttpsClient:
                 socket_factory=self._screen.open_socket,
                 ssl=self._tls,
             )
+            kind: type[ResponseHandler] = _Connection
+            make = functools.partial(kind, loop=asyncio.get_running_loop())
+            connector._factory = make  # noqa: SLF001 - aiohttp offers no other way to choose the connection's class
             self._opened = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": _USER_AGENT}
             )
         return self._opened
+
+
+class _Connection(ResponseHandler):
+    """A connection that reads no more than it has to before an answer begins, and nothing after its end.
+
+    aiohttp bounds each line of the head. It bounds neither how many interim answers (1xx) come before the answer, nor
+    the white space before a header's value, nor what comes while nothing was asked: whoever sends enough of these would
+    keep this process from everything else, the end of the time limit included.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        # How much of a head may still come; None once it has, or while nothing is asked.
+        self._room: int | None = None
+
+    def set_response_params(self, **params: Any) -> None:
+        self._room = _MAX_HEAD_BYTES
+        super().set_response_params(**params)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        message, _ = data
+        if message.code >= _FINAL_STATUS:
+            self._room = None
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        if self._room is None:
+            if data and (self._payload is None or self._payload.is_eof()):
+                self._cut_off()
+            else:
+                super().data_received(data)
+            return
+        head, rest = data[: self._room], data[self._room :]
+        self._room -= len(head)
+        super().data_received(head)
+        if self._room == 0:
+            self.set_exception(AnswerUnusable(f"its headers are longer than {_MAX_HEAD_BYTES // 1024} KiB"))
+            self._cut_off()
+        elif rest:
+            super().data_received(rest)
+
+    def _cut_off(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -37,8 +37,6 @@ from tests.processes.conftest import children_of
 from tests.support.homeserver import UNBIND, SigningHomeserver
 
 _REFUSED_SECONDS = 10.0
-_A_LITTLE = 1.0
-"""What the rest of a request takes, on a busy machine."""
 _MOST_MEMORY = 20 << 20
 _AT_ONCE = 8
 _KEYS = "/_matrix/key/v2/server"
@@ -252,7 +250,7 @@ async def test_no_trick_leads_into_the_operators_own_network(tmp_path: Path, pro
         for _ in range(times):
             slowest = await w.all_refused(names)
             tried += len(names)
-            assert slowest < _REFUSED_SECONDS + _A_LITTLE
+            assert slowest < _REFUSED_SECONDS
         assert w.inside.visits == []
         assert asked == {name for name in lured if name.endswith(".lure.test")}
         # It would have been noticed.
@@ -304,6 +302,7 @@ _ANSWERS: dict[str, Callable[[], Answer]] = {
     "endless header": lambda: forever(_OK, b"X-More: ", block=_BLOCK),
     "endless status": lambda: forever(b"HTTP/1.1 200 ", block=_BLOCK),
     "endless informational answers": lambda: forever(block=b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "interim answers by the thousand": lambda: forever(block=b"HTTP/1.1 100 Continue\r\n\r\n" * 3000),
     "silence": lambda: nothing,
     "headers in drips": lambda: forever(_OK, block=b"X: y\r\n", pause=0.5),
     "body in drips": lambda: forever(_OK, b"Content-Length: 60000\r\n\r\n", block=b" ", pause=0.5),
@@ -356,7 +355,7 @@ async def test_no_answer_wears_it_out(tmp_path: Path, proof: Proof) -> None:
         # And it serves everybody else as before.
         assert (await w.register(good))[0] == 200
     assert [what for what, server in servers.items() if not server.seen] == []
-    assert slowest < _REFUSED_SECONDS + _A_LITTLE
+    assert slowest < _REFUSED_SECONDS
     assert most - before < _MOST_MEMORY
     proof.record(
         f"{len(names)} homeservers that answer without end, slowly, wrongly or with a bad certificate, {_AT_ONCE} at a time",

@@ -232,6 +232,58 @@ async def test_an_endless_answer_is_cut_off(federation: Federation, homeserver: 
     assert "the answer is longer than 64 KiB" in error.message
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        raw(forever=b"HTTP/1.1 100 Continue\r\n\r\n" * 3000),
+        raw(b"HTTP/1.1 200 OK\r\nX-Blank: ", forever=b" " * 65536),
+    ],
+    ids=["interim answers", "white space"],
+)
+async def test_an_endless_head_is_cut_off(
+    federation: Federation, homeserver: TlsServer, name: ServerName, reply: Writer
+) -> None:
+    homeserver.on(USERINFO, reply)
+    error = await error_of(federation, name)
+    assert isinstance(error, HomeserverMisbehaved)
+    assert "its headers are longer than 64 KiB" in error.message
+
+
+async def test_interim_answers_come_before_the_answer(
+    federation: Federation, homeserver: TlsServer, name: ServerName
+) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    homeserver.on(USERINFO, b"HTTP/1.1 100 Continue\r\n\r\n" + hint + http(200, sub_of(name)))
+    assert await federation.openid_user_id(name, TOKEN) == f"@alice:{name}"
+
+
+async def test_nothing_is_read_that_was_not_asked_for(
+    federation: Federation, homeserver: TlsServer, name: ServerName
+) -> None:
+    """A connection that is kept for the next question isn't one for a homeserver to talk on."""
+    answered, ended = asyncio.Event(), asyncio.Event()
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        body = sub_of(name)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await answered.wait()
+        try:
+            while True:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 1000)
+                await writer.drain()
+        finally:
+            ended.set()
+
+    homeserver.on(USERINFO, reply)
+    await federation.openid_user_id(name, TOKEN)
+    answered.set()
+    async with asyncio.timeout(2):
+        await ended.wait()
+    # The next question goes by a new connection.
+    homeserver.on(USERINFO, http(200, sub_of(name)))
+    assert await federation.openid_user_id(name, TOKEN) == f"@alice:{name}"
+
+
 # --- no answer ----------------------------------------------------------------------------
 
 
