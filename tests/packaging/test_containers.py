@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from identity_server.config import load
+from identity_server.config import all_sections, load
 from tests.packaging.test_distributions import build, files_of
 
 _REPOSITORY = Path(__file__).parents[2]
 _COMPOSE = _REPOSITORY / "contrib/compose/compose.yaml"
+_CHART = _REPOSITORY / "contrib/helm/matrix-identity-server"
+_ROLE = _REPOSITORY / "contrib/ansible/roles/matrix_identity_server"
 
 
 def defaults(value: str) -> str:
@@ -34,6 +36,35 @@ def test_compose_file_sets_keys_that_exist(tmp_path: Path, monkeypatch: pytest.M
     assert (config.db.url or "").endswith("@postgres/identity")
     assert config.db.password == defaults(services["postgres"]["environment"]["POSTGRES_PASSWORD"])
     assert config.email.smtphost in services
+
+
+def test_chart_sets_keys_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    conf = tmp_path / "sydent.conf"
+    conf.write_text(yaml.safe_load((_CHART / "values.yaml").read_text())["config"])
+    template = (_CHART / "templates/deployment.yaml").read_text()
+    # Numbers and switches can all be 1.
+    environ = dict.fromkeys(re.findall(r"- name: (IDENTITY_SERVER__\w+)", template), "1")
+    environ |= {
+        "IDENTITY_SERVER__GENERAL__PROMETHEUS_ADDR": "0.0.0.0",
+        "IDENTITY_SERVER__GENERAL__TERMS_PATH": str(_REPOSITORY / "terms"),
+    }
+
+    config = load(conf, environ=environ, strict=True)
+
+    assert config.warnings == ()
+    assert config.db.auto_upgrade
+
+
+def test_role_sets_keys_that_exist() -> None:
+    defaults = yaml.safe_load((_ROLE / "defaults/main.yml").read_text())
+    known = {(section.name, key.name) for section in all_sections() for key in section.keys.values()}
+    written = defaults["matrix_identity_server_configuration_default"]
+    assert {(section, key) for section, keys in written.items() for key in keys} <= known
+    template = (_ROLE / "templates/matrix-identity-server.service.j2").read_text()
+    tasks = (_ROLE / "tasks/main.yml").read_text()
+    used = set(re.findall(r"matrix_identity_server_\w+", template + tasks)) - {"matrix_identity_server_unit"}
+    assert used <= set(defaults)
 
 
 def test_image_is_checked_by_its_own_command_and_runs_as_nobody_special() -> None:
