@@ -123,8 +123,14 @@ async def _text(patient: Patient, transport: SmsTransport) -> Finding:
     try:
         await transport.send(message)
     except DeliveryError as error:
-        return fault(_TEXTS, "no provider takes a text", cause=str(error), fix="look at the credentials in [sms]")
+        return fault(_TEXTS, "no provider takes a text", cause=str(error), fix=_advice_about_texts(error))
     return fine(_TEXTS, "a provider has taken a text; see whether it arrives")
+
+
+def _advice_about_texts(error: DeliveryError) -> str:
+    if any(words in str(error) for words in ("no such host", "no connection", "in time")):
+        return "have this machine reach the provider: look at its name servers, its routes and the firewall"
+    return "look at the credentials in [sms]"
 
 
 def _advice_for(error: DeliveryError) -> str:

@@ -354,6 +354,18 @@ async def test_no_database_yet_and_none_is_made(clinic: Clinic) -> None:
     assert not (clinic.folder / "new-keys").exists()
 
 
+async def test_provider_that_cannot_be_found_is_told_from_one_that_refuses(clinic: Clinic) -> None:
+    """Who looks at the credentials would look at the wrong thing."""
+    clinic.changed |= {
+        "sms/providers": "webhook",
+        "sms/webhook.url": "https://nowhere.invalid/send",
+        "sms/webhook.secret": "s" * 32,
+    }
+    findings = await clinic.examine("--sms-to", "+44 7700 900123")
+    (fault,) = faults_of({"texts": findings["texts"]})
+    assert "no provider takes a text (webhook: no such host) -> have this machine reach the provider" in fault
+
+
 async def test_text_is_sent_when_asked_for(clinic: Clinic) -> None:
     clinic.changed |= {"http/clientapi.http.bind_address": "127.0.0.1", "sms/providers": "log"}
     options = ["doctor", "-c", str(clinic.conf), "--sms-to", "+44 7700 900123"]

@@ -320,7 +320,7 @@ async def test_a_server_that_never_speaks_tls(internet: Internet, name: ServerNa
     held: list[asyncio.StreamWriter] = []
     port = silent.sockets[0].getsockname()[1]
     try:
-        federation = internet.federation(limits=FederationLimits(total_seconds=0.1))
+        federation = internet.federation(limits=FederationLimits(total_seconds=1))
         error = await error_of(federation, parse_server_name(f"hs.test:{port}"))
     finally:
         silent.close()
