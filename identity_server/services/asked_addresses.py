@@ -6,8 +6,8 @@ forgotten in a crash, and is then charged again; nothing else is ever taken for 
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from identity_server.domain.budgets import Holder
@@ -15,6 +15,7 @@ from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
 from identity_server.index.key_set import KeySet
 from identity_server.index.keys import KEY_BYTES, Halves, halves
+from identity_server.storage.budgets import AskedRow
 from identity_server.storage.database import Database, Transaction
 
 _NEWS_MS = 1_000
@@ -35,7 +36,6 @@ class Asked:
         last: the keys of its last lookup of which none was new: most lookups ask for the same list again.
         rows: those of the database that are in `keys`.
         read_at_ms: when the database was last asked for more of them; None before the first time.
-        lock: held by whoever changes it.
     """
 
     holder: Holder
@@ -44,7 +44,6 @@ class Asked:
     rows: set[int] = field(default_factory=set)
     read_at_ms: int | None = None
     used_at_ms: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def size(self) -> int:
@@ -83,29 +82,38 @@ class AskedAddresses:
         if not len(new):
             self._bytes += len(keys) - len(asked.last)
             asked.last = keys
-        elif self._may_have_news(asked) or asked.lock.locked():
+        elif self._may_have_news(asked):
             return None
         return new
 
     def _may_have_news(self, asked: Asked) -> bool:
         return asked.read_at_ms is None or self._clock.now_ms() >= asked.read_at_ms + _NEWS_MS
 
-    async def missing(self, asked: Asked, keys: Halves) -> Halves:
-        """Those of these keys that an account hasn't asked for yet, as far as anybody has written down."""
+    async def complete(self, several: Iterable[Asked]) -> None:
+        """Learn what others have written down of these accounts."""
         now_ms = self._clock.now_ms()
-        if self._may_have_news(asked):
-            rows = await self._database.read(lambda tx: tx.budgets.list_asked(asked.holder, known=asked.rows))
-            for row, content in rows:
-                self._put(asked, asked.keys.missing(halves(content)))
-                asked.rows.add(row)
+        waiting = {asked.holder: asked for asked in several if self._may_have_news(asked)}
+        if not waiting:
+            return
+        for row in await self._database.read(lambda tx: self._read_news(tx, waiting.values())):
+            asked = waiting[row.holder]
+            self._put(asked, asked.keys.missing(halves(row.keys)))
+            asked.rows.add(row.id)
+        for holder, asked in waiting.items():
             # It may have been forgotten in between.
-            for some in (*self._being_written.get(asked.holder, ()), *self._unwritten.get(asked.holder, ())):
+            for some in (*self._being_written.get(holder, ()), *self._unwritten.get(holder, ())):
                 self._put(asked, asked.keys.missing(some))
             asked.read_at_ms = now_ms
-        return asked.keys.missing(keys)
+
+    async def _read_news(self, tx: Transaction, several: Iterable[Asked]) -> list[AskedRow]:
+        rows = await tx.budgets.list_asked([asked.holder for asked in several if not asked.rows])
+        for asked in several:
+            if asked.rows:
+                rows += await tx.budgets.list_asked([asked.holder], known=asked.rows)
+        return rows
 
     def of(self, holder: Holder) -> Asked:
-        """What is known of an account so far; to be locked, and completed by `missing`."""
+        """What is known of an account so far; `complete` adds what others have written down."""
         asked = self._known.get(holder)
         if asked is None:
             self._forget_some()
@@ -115,9 +123,13 @@ class AskedAddresses:
         asked.used_at_ms = self._clock.now_ms()
         return asked
 
-    def note_written(self, row: int, asked: Asked, keys: Halves) -> None:
+    def row(self, holder: Holder, keys: bytes) -> AskedRow:
+        """What keys are written down as."""
+        return AskedRow(row_id(self._randomness), holder, keys)
+
+    def note_written(self, row: AskedRow, asked: Asked, keys: Halves) -> None:
         """Remember keys that have been written down."""
-        asked.rows.add(row)
+        asked.rows.add(row.id)
         self._put(asked, keys)
 
     def note(self, asked: Asked, keys: Halves) -> None:
@@ -146,16 +158,19 @@ class AskedAddresses:
         """Write it, and return in which rows each of those that are in memory stands then."""
         written = []
         # An account that has been erased meanwhile leaves nothing behind, and a pepper that is gone neither.
+        rows = []
         for holder in await tx.budgets.find(self._being_written):
-            row, asked = row_id(self._randomness), self._known.get(holder)
+            asked, keys = self._known.get(holder), self._being_written[holder]
             if asked is not None and len(asked.rows) >= _MOST_ROWS:
                 await tx.budgets.remove_asked(asked.rows)
-                await tx.budgets.add_asked(row, holder, asked.keys.to_bytes())
-                written.append((asked, {row}))
-                continue
-            await tx.budgets.add_asked(row, holder, b"".join(some.tobytes() for some in self._being_written[holder]))
-            if asked is not None:
-                written.append((asked, {*asked.rows, row}))
+                row = self.row(holder, asked.keys.to_bytes())
+                written.append((asked, {row.id}))
+            else:
+                row = self.row(holder, b"".join(some.tobytes() for some in keys))
+                if asked is not None:
+                    written.append((asked, {*asked.rows, row.id}))
+            rows.append(row)
+        await tx.budgets.add_asked(rows)
         return written
 
     def forget_idle(self) -> None:

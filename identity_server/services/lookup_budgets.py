@@ -14,11 +14,11 @@ from identity_server.domain.durations import HOUR_MS
 from identity_server.domain.hashing import Pepper
 from identity_server.domain.identifiers import ServerName, UserId, server_of
 from identity_server.domain.ports import Clock, Randomness
-from identity_server.domain.random_values import row_id
 from identity_server.domain.server_domains import registrable_domain
 from identity_server.index.keys import Halves, halves
-from identity_server.services.asked_addresses import Asked, AskedAddresses
-from identity_server.services.budget_ledger import BudgetLedger, Claim
+from identity_server.services.asked_addresses import AskedAddresses
+from identity_server.services.budget_ledger import BudgetLedger, Claim, Request
+from identity_server.services.charges import Charges
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 
@@ -43,11 +43,11 @@ class LookupBudgets:
     ) -> None:
         self._database = database
         self._clock = clock
-        self._randomness = randomness
         self._rules = rules
         self._pepper_lifetime_ms = pepper_lifetime_ms
         self._ledger = BudgetLedger(database=database, clock=clock, rules=rules)
         self._asked = AskedAddresses(database=database, clock=clock, randomness=randomness)
+        self._charges = Charges(ledger=self._ledger, asked=self._asked)
 
     async def charge(self, asker: UserId, pepper: Pepper, keys: bytes, *, client_network: Callable[[], str]) -> None:
         """Charge those of the keys that the account hasn't asked for under this pepper.
@@ -69,28 +69,16 @@ class LookupBudgets:
         known_new = self._asked.missing_here(account, keys)
         if known_new is not None and not len(known_new):
             return
-        asked = self._asked.of(account)
         claims = self._claims(account, pepper, client_network())
-        if known_new is not None and self._ledger.spend(claims, len(known_new)):
-            self._asked.note(asked, known_new)
-            return
-        # One at a time, or two lookups of the same address would both be charged.
-        async with asked.lock:
-            new = await self._asked.missing(asked, halves(keys))
-            if len(new):
-                await self._charge(asked, claims, new)
+        if known_new is None or not self._spend(account, claims, known_new):
+            await self._charges.charge(account, halves(keys), claims)
 
-    async def _charge(self, asked: Asked, claims: list[Claim], new: Halves) -> None:
-        if self._ledger.spend(claims, len(new)):
-            self._asked.note(asked, new)
-            return
-        row = row_id(self._randomness)
-
-        async def note(tx: Transaction) -> None:
-            await tx.budgets.add_asked(row, asked.holder, new.tobytes())
-
-        await self._ledger.acquire(claims, len(new), note=note)
-        self._asked.note_written(row, asked, new)
+    def _spend(self, account: Holder, claims: list[Claim], new: Halves) -> bool:
+        """Charge what is new out of what is set aside; False if that isn't enough, or isn't known to be new."""
+        if self._charges.is_charging(account) or not self._ledger.spend(claims, len(new)):
+            return False
+        self._asked.note(self._asked.of(account), new)
+        return True
 
     async def charge_network(self, client_network: str, amount: int) -> None:
         """Charge a client network alone, where nobody says who asks (v1); there are no repeats then.
@@ -99,8 +87,11 @@ class LookupBudgets:
             RateLimited, TooManyAddresses, Unavailable: as `charge`.
         """
         claims = [Claim(Holder(BudgetKind.NETWORK, client_network))]
-        if not self._ledger.spend(claims, amount):
-            await self._ledger.acquire(claims, amount, note=_nothing)
+        if self._ledger.spend(claims, amount):
+            return
+        (refusal,) = await self._ledger.acquire([Request(claims, amount)])
+        if refusal is not None:
+            raise refusal
 
     def _claims(self, account: Holder, pepper: Pepper, client_network: str) -> list[Claim]:
         server_name = server_of(UserId(account.name))
@@ -125,6 +116,7 @@ class LookupBudgets:
 
     async def close(self) -> None:
         """Commit what is only in memory, and give everything back."""
+        await self._charges.close()
         await self._asked.write_down()
         await self._ledger.give_back(idle_ms=0)
 
@@ -161,7 +153,3 @@ class LookupBudgets:
             return await tx.budgets.cleanup(before_pepper_id=oldest.id, before_day=before_day, limit=limit)
 
         return await in_batches(self._database, forget) + await in_batches(self._database, forget_usage)
-
-
-async def _nothing(_: Transaction) -> None:
-    """Nothing to write."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, or_, select, update
 
@@ -25,12 +26,14 @@ _FIND = Prepared(select(lookup_budgets).where(is_among(lookup_budgets.c.holder_d
 _ADD = Prepared(insert(lookup_budgets))
 _SAVE = Prepared(
     update(lookup_budgets).where(
-        is_among(lookup_budgets.c.holder_digest, "of_digests"),
+        lookup_budgets.c.holder_digest == bindparam("of_digest"),
         lookup_budgets.c.pepper_id == bindparam("of_pepper_id"),
     )
 )
 _ADD_ASKED = Prepared(insert(asked_addresses))
-_ASKED = select(asked_addresses.c.id, asked_addresses.c.key_id, asked_addresses.c.sealed_keys).where(
+_ASKED = select(
+    asked_addresses.c.id, asked_addresses.c.holder_digest, asked_addresses.c.key_id, asked_addresses.c.sealed_keys
+).where(
     is_among(asked_addresses.c.holder_digest, "digests"),
     asked_addresses.c.pepper_id == bindparam("pepper_id"),
     asked_addresses.c.key_id == bindparam("key_id"),
@@ -40,6 +43,20 @@ _LIST_MORE_ASKED = Prepared(_ASKED.where(asked_addresses.c.id.not_in(bindparam("
 _COUNT_BOUND = Prepared(
     select(bound_users).where(is_among(bound_users.c.kind, "kinds"), is_among(bound_users.c.name, "names"))
 )
+
+
+class AskedRow(NamedTuple):
+    """Some of what an account has asked for.
+
+    Attributes:
+        id: random.
+        holder: the account, under a pepper.
+        keys: of what it has asked for, one after the other.
+    """
+
+    id: int
+    holder: Holder
+    keys: bytes
 
 
 class Budgets:
@@ -63,51 +80,71 @@ class Budgets:
                     found[holder] = Usage(day=row.day, today=row.today, once=row.once)
         return found
 
-    async def add(self, holder: Holder, usage: Usage) -> None:
-        """Note what a holder has used that has used nothing yet."""
-        await self._connection.execute(_ADD, self._to_row(holder, usage))
+    async def add(self, usages: Mapping[Holder, Usage]) -> None:
+        """Note what holders have used that have used nothing yet."""
+        if usages:
+            await self._connection.execute(_ADD, self._to_rows(usages))
 
-    async def save(self, holder: Holder, usage: Usage) -> None:
-        """Note what a holder has used by now."""
-        theirs = {"of_digests": self._digests(holder), "of_pepper_id": holder.pepper_id}
-        await self._connection.execute(_SAVE, {**theirs, **self._to_row(holder, usage)})
+    async def save(self, usages: Mapping[Holder, Usage]) -> None:
+        """Note what holders have used by now."""
+        if not usages:
+            return
+        rows = self._to_rows(usages)
+        # A row may still have the digest of an earlier root key; it is then given the newest's.
+        for digests in zip(*map(self._digests, usages), strict=True):
+            theirs = [
+                {"of_digest": digest, "of_pepper_id": row["pepper_id"], **row}
+                for digest, row in zip(digests, rows, strict=True)
+            ]
+            await self._connection.execute(_SAVE, theirs)
 
-    def _to_row(self, holder: Holder, usage: Usage) -> dict[str, Any]:
-        return {
-            "holder_digest": self._digests(holder)[0],
-            "pepper_id": holder.pepper_id,
-            "day": usage.day,
-            "today": usage.today,
-            "once": usage.once,
-        }
+    def _to_rows(self, usages: Mapping[Holder, Usage]) -> list[dict[str, Any]]:
+        return [
+            {
+                "holder_digest": self._digests(holder)[0],
+                "pepper_id": holder.pepper_id,
+                "day": usage.day,
+                "today": usage.today,
+                "once": usage.once,
+            }
+            for holder, usage in usages.items()
+        ]
 
     # --- what was asked -------------------------------------------------------------------
 
-    async def add_asked(self, row_id: int, holder: Holder, keys: bytes) -> None:
-        """Store keys of what an account has asked for, under a fresh random id."""
-        row = {
-            "id": row_id,
-            "holder_digest": self._digests(holder)[0],
-            "pepper_id": holder.pepper_id,
-            "key_id": self._sealer.key_id,
-            "sealed_keys": self._sealer.seal_bytes(_SEALED, row_id, keys),
-        }
-        await self._connection.execute(_ADD_ASKED, row)
+    async def add_asked(self, rows: Collection[AskedRow]) -> None:
+        """Store keys of what accounts have asked for."""
+        values = [
+            {
+                "id": row.id,
+                "holder_digest": self._digests(row.holder)[0],
+                "pepper_id": row.holder.pepper_id,
+                "key_id": self._sealer.key_id,
+                "sealed_keys": self._sealer.seal_bytes(_SEALED, row.id, row.keys),
+            }
+            for row in rows
+        ]
+        if values:
+            await self._connection.execute(_ADD_ASKED, values)
 
-    async def list_asked(self, holder: Holder, *, known: Collection[int]) -> list[tuple[int, bytes]]:
-        """The keys of what an account has asked for, by row, without those rows that are known.
+    async def list_asked(self, holders: Collection[Holder], *, known: Collection[int] = ()) -> list[AskedRow]:
+        """What accounts have asked for, without those rows that are known.
 
         What was written under another root key is left out: an index of that key is no longer asked. So when a root key has
         taken another's place, each account is charged once more for what it asks for again; never for less.
         """
-        theirs = {
-            "digests": self._digests(holder),
-            "pepper_id": holder.pepper_id,
-            "key_id": self._sealer.key_id,
-        }
-        more = {"known": list(known)} if known else {}
-        rows = await self._connection.execute(_LIST_MORE_ASKED if known else _LIST_ASKED, {**theirs, **more})
-        return [(row.id, self._sealer.open_bytes(_SEALED, row.id, row.key_id, row.sealed_keys)) for row in rows]
+        found: list[AskedRow] = []
+        statement, more = (_LIST_MORE_ASKED, {"known": list(known)}) if known else (_LIST_ASKED, {})
+        for pepper_id, theirs in groupby(sorted(holders, key=_pepper_id), key=_pepper_id):
+            holder_of = {digest: holder for holder in theirs for digest in self._digests(holder)}
+            for some in in_parts(list(holder_of)):
+                which = {"digests": some, "pepper_id": pepper_id, "key_id": self._sealer.key_id}
+                rows = await self._connection.execute(statement, {**which, **more})
+                found += [AskedRow(row.id, holder_of[row.holder_digest], self._opened(row)) for row in rows]
+        return found
+
+    def _opened(self, row: Any) -> bytes:
+        return self._sealer.open_bytes(_SEALED, row.id, row.key_id, row.sealed_keys)
 
     async def remove_asked(self, ids: Collection[int]) -> None:
         """Remove rows whose keys stand in another one now."""
@@ -165,3 +202,7 @@ class Budgets:
     def _digests(self, holder: Holder) -> list[bytes]:
         # Not of the pepper: what is kept of an account can be found without knowing under which it has asked.
         return self._sealer.digests("lookup budget", holder.kind.value, holder.name)
+
+
+def _pepper_id(holder: Holder) -> int:
+    return holder.pepper_id

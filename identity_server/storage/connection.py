@@ -62,13 +62,19 @@ class Compiled:
             return self._bind_lists(known)
         return self._sql, [known[name] if make is None else make(known[name]) for name, make in self._order]
 
+    def bind_many(self, several: Many) -> tuple[str, Sequence[Sequence[Any]]]:
+        """The text, and the values of each time that it is to be run."""
+        assert not self._lists, "the text depends on how long the lists are"
+        return self._sql, [self.bind(parameters)[1] for parameters in several]
+
     def _bind_lists(self, known: Parameters) -> tuple[str, Sequence[Any]]:
         sql = self._sql
         values: list[Any] = []
-        for name in self._lists:
-            sql = sql.replace(f"(__[POSTCOMPILE_{name}])", f"({', '.join('?' * len(known[name]))})")
+        lists = {name: _of_round_length(known[name]) for name in self._lists}
+        for name, some in lists.items():
+            sql = sql.replace(f"(__[POSTCOMPILE_{name}])", f"({', '.join('?' * len(some))})")
         for name, make in self._order:
-            some = known[name] if name in self._lists else [known[name]]
+            some = lists[name] if name in lists else [known[name]]
             values += some if make is None else map(make, some)
         return sql, values
 
@@ -83,6 +89,14 @@ class Compiled:
         for place, process in self._processors:
             values[place] = process(values[place])
         return tuple(values)
+
+
+def _of_round_length(values: Sequence[Any]) -> Sequence[Any]:
+    """The same set of values in one of few lengths: so there are few texts, and the driver keeps each of them ready."""
+    if not values:
+        return values
+    round_length = 1 << (len(values) - 1).bit_length()
+    return [*values, *[values[-1]] * (round_length - len(values))]
 
 
 class Answer(IteratorResult[*tuple[Any, ...]]):

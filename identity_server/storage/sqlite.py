@@ -88,13 +88,21 @@ class DriverConnection(aiosqlite.Connection):
 
     async def run(self, sql: str, values: Sequence[Any] = ()) -> tuple[list[Any], int]:
         """Run a statement; returns all of its rows, and how many rows it has changed."""
+        return await self._here_or_in_thread(partial(self._fetched, sql, values))
+
+    async def run_many(self, sql: str, several: Sequence[Sequence[Any]]) -> int:
+        """Run a statement once with each of these values; returns how many rows all of it has changed."""
+        # Where a transaction is `inline`, these are rows of a handful of requests that share it.
+        return (await self._here_or_in_thread(partial(self._conn.executemany, sql, several))).rowcount
+
+    async def _here_or_in_thread(self, function: Callable[[], T]) -> T:
         if self._inline and self._asked_of_thread == self._done_by_thread:
             try:
-                return self._fetched(sql, values)
+                return function()
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
-        return await self._in_thread(partial(self._fetched, sql, values), waits=True)
+        return await self._in_thread(function, waits=True)
 
     def _fetched(self, sql: str, values: Sequence[Any]) -> tuple[list[Any], int]:
         cursor = self._conn.execute(sql, values)
@@ -205,11 +213,21 @@ class SqliteConnection(Connection):
         self, statement: Executable | Prepared, parameters: Parameters | Many | None = None
     ) -> CursorResult[*tuple[Any, ...]] | Answer:
         """Run a statement; one that is built once doesn't pass through SQLAlchemy."""
-        if isinstance(statement, Prepared) and (parameters is None or isinstance(parameters, dict)):
-            given = parameters or _NOTHING
-            compiled = statement.compiled(self.dialect, given)
-            return compiled.answer(*await self._run(*compiled.bind(given)))
-        return await super().execute(statement, parameters)
+        if not isinstance(statement, Prepared):
+            return await super().execute(statement, parameters)
+        if isinstance(parameters, Sequence):
+            return await self._execute_many(statement, parameters)
+        given = parameters or _NOTHING
+        compiled = statement.compiled(self.dialect, given)
+        return compiled.answer(*await self._run(*compiled.bind(given)))
+
+    async def _execute_many(self, statement: Prepared, several: Many) -> Answer:
+        compiled = statement.compiled(self.dialect, several[0])
+        sql, values = compiled.bind_many(several)
+        try:
+            return compiled.answer([], await self._driver.run_many(sql, values))
+        except sqlite3.Error as error:
+            raise _wrapped(sql, error) from error
 
     async def _run(self, sql: str, values: Sequence[Any] = ()) -> tuple[list[Any], int]:
         try:

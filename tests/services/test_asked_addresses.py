@@ -36,15 +36,15 @@ def new_memory(database: Database, clock: FakeClock, *, most_bytes: int = 10**9)
 
 async def add_holder(database: Database, holder: Holder = ALICE) -> None:
     """Whoever has asked has been charged."""
-    await database.transaction(lambda tx: tx.budgets.add(holder, Usage()))
+    await database.transaction(lambda tx: tx.budgets.add({holder: Usage()}))
 
 
 async def asked(memory: AskedAddresses, first: int, last: int, holder: Holder = ALICE) -> int:
     """Ask for so many; returns how many of them are new."""
     entry = memory.of(holder)
-    async with entry.lock:
-        new = await memory.missing(entry, keys(first, last))
-        memory.note(entry, new)
+    await memory.complete([entry])
+    new = entry.keys.missing(keys(first, last))
+    memory.note(entry, new)
     return len(new)
 
 
@@ -108,7 +108,7 @@ async def test_many_rows_become_one(tmp_path: Path) -> None:
         for number in range(40):
             await asked(memory, number, number + 1)
             await memory.write_down()
-            rows.append(len(await database.read(lambda tx: tx.budgets.list_asked(ALICE, known=()))))
+            rows.append(len(await database.read(lambda tx: tx.budgets.list_asked([ALICE]))))
             if number == 20:
                 assert await asked(other, 0, 21) == 0
         assert max(rows) == 32
@@ -145,4 +145,4 @@ async def test_nothing_is_written_of_who_is_gone(tmp_path: Path) -> None:
         memory = new_memory(database, clock)
         await asked(memory, 0, 10)
         await memory.write_down()
-        assert await database.read(lambda tx: tx.budgets.list_asked(ALICE, known=())) == []
+        assert await database.read(lambda tx: tx.budgets.list_asked([ALICE])) == []

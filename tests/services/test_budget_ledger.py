@@ -10,17 +10,15 @@ import pytest
 
 from identity_server.domain.budgets import BudgetKind, BudgetRules, Holder
 from identity_server.domain.errors import RateLimited
-from identity_server.services.budget_ledger import BudgetLedger, Claim
-from identity_server.storage.database import Database, Transaction
+from identity_server.services.budget_ledger import BudgetLedger, Claim, Request
+from identity_server.storage.budgets import AskedRow
+from identity_server.storage.database import Database
 from tests.support.databases import open_database
 from tests.support.fakes import FakeClock
 
 DAY_MS = 86_400_000
 NETWORK = Claim(Holder(BudgetKind.NETWORK, "192.0.2.0/24"))
 RULES = BudgetRules(network_per_day=1_000, homeserver_per_day=200, homeserver_per_user=0)
-
-
-async def nothing(_: Transaction) -> None: ...
 
 
 def new_ledger(database: Database, clock: FakeClock, rules: BudgetRules = RULES) -> BudgetLedger:
@@ -30,12 +28,7 @@ def new_ledger(database: Database, clock: FakeClock, rules: BudgetRules = RULES)
 async def take(ledger: BudgetLedger, amount: int, *claims: Claim) -> bool:
     """Spend so many; False if they are refused."""
     wanted = claims or (NETWORK,)
-    try:
-        if not ledger.spend(wanted, amount):
-            await ledger.acquire(wanted, amount, note=nothing)
-    except RateLimited:
-        return False
-    return True
+    return ledger.spend(wanted, amount) or await ledger.acquire([Request(wanted, amount)]) == [None]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -70,7 +63,7 @@ async def test_what_is_set_aside_is_spent_without_the_database(tmp_path: Path) -
         for _ in range(1_000):
             if not ledger.spend([NETWORK], 100):
                 statements += 1
-                await ledger.acquire([NETWORK], 100, note=nothing)
+                assert await ledger.acquire([Request([NETWORK], 100)]) == [None]
     assert statements < 30
 
 
@@ -101,20 +94,36 @@ async def test_all_are_charged_or_none(tmp_path: Path) -> None:
         assert not await take(ledger, 1)
 
 
-async def test_note_is_written_with_the_charge_or_not_at_all(tmp_path: Path) -> None:
+async def test_rows_are_written_with_their_charge_or_not_at_all(tmp_path: Path) -> None:
     clock = FakeClock()
     account = Holder(BudgetKind.ACCOUNT, "@alice:example.org", 1)
-
-    async def note(tx: Transaction) -> None:
-        await tx.budgets.add_asked(7, account, bytes(16))
-
     homeserver = Claim(Holder(BudgetKind.HOMESERVER, "example.org"))
+    rows = [AskedRow(number, account, bytes([number]) * 16) for number in range(3)]
     async with open_database(tmp_path) as database:
         ledger = new_ledger(database, clock)
-        assert await take(ledger, 100, homeserver)
-        with pytest.raises(RateLimited):
-            await ledger.acquire([homeserver, NETWORK], 101, note=note)
-        assert await database.read(lambda tx: tx.budgets.list_asked(account, known=())) == []
+        requests = [
+            Request([homeserver, NETWORK], amount, row) for amount, row in zip((100, 101, 100), rows, strict=True)
+        ]
+        refusals = await ledger.acquire(requests)
+        assert [type(refusal) for refusal in refusals] == [type(None), RateLimited, type(None)]
+        stored = await database.read(lambda tx: tx.budgets.list_asked([account]))
+        assert sorted(stored) == [rows[0], rows[2]]
+
+
+@pytest.mark.parametrize("order", [(36, 20, 15), (20, 36, 15), (20, 15, 36)])
+async def test_who_is_refused_takes_nothing_from_others_in_the_same_transaction(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    clock = FakeClock()
+    async with open_database(tmp_path) as database:
+        one, two = new_ledger(database, clock), new_ledger(database, clock)
+        for _ in range(3):
+            assert await take(one, 100)
+        # It has set a twentieth of 700 aside. That is all there is.
+        assert await take(two, 665)
+        refusals = await one.acquire([Request([NETWORK], amount) for amount in order])
+        assert [amount for amount, refusal in zip(order, refusals, strict=True) if refusal] == [36]
+        assert not one.spend([NETWORK], 1)
 
 
 async def test_what_is_left_of_a_day_is_nothing_on_the_next(tmp_path: Path) -> None:
