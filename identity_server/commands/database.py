@@ -1,4 +1,4 @@
-"""`identity-server db`: the schema of the database."""
+"""`identity-server db`: the schema of the database, and the database in another place."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 
 import click
 
-from identity_server.commands.context import conf_option, set_up, told_in_words
+from identity_server.commands.context import conf_option, load_config, set_up, told_in_words
 from identity_server.config import Config
-from identity_server.outbound.system import SystemClock
+from identity_server.key_files import KeyProblem, load_keys
+from identity_server.outbound.system import SystemClock, SystemRandomness
+from identity_server.storage.copying import CopyRefused, copy_database
 from identity_server.storage.schema import Schema, SchemaStatus
+from identity_server.storage.server_keys import read_key_state
+from identity_server.wiring.settings import key_sources
 from identity_server.wiring.storage import engine_for
 
 
 @click.group()
 def db() -> None:
-    """Look after the schema of the database."""
+    """Look after the schema of the database, or move all of it."""
 
 
 @db.command()
@@ -39,6 +43,53 @@ def upgrade(conf: Path | None) -> None:
     with told_in_words():
         found = asyncio.run(_upgrade(config))
     click.echo(f"schema {found.current}")
+
+
+@db.command()
+@conf_option
+@click.option(
+    "--to",
+    "target_conf",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A configuration file, whose [db] section names an empty database.",
+)
+def copy(conf: Path | None, target_conf: Path) -> None:
+    """Copy everything into an empty database: from SQLite to PostgreSQL, or back.
+
+    Stop the servers first. What is sealed stays sealed by the same keys, which the other configuration needs as well.
+    """
+    config, target = set_up(conf), load_config(target_conf)
+    with told_in_words():
+        problem = asyncio.run(_copy(config, target))
+    if problem is not None:
+        click.echo(f"warning: with {target_conf}, a server wouldn't start yet: {problem}", err=True)
+    click.echo(f"everything is copied: start the servers with -c {target_conf}")
+
+
+async def _copy(config: Config, target: Config) -> KeyProblem | None:
+    """Copy; returns what is amiss with the keys of the target."""
+    source_engine, target_engine = engine_for(config), engine_for(target)
+    try:
+        if source_engine.url == target_engine.url:
+            raise CopyRefused(
+                "both configurations name the same database: is db.url or db.file set by a variable of the environment?"
+            )
+        now_ms = SystemClock().now_ms()
+        await copy_database(source_engine, target_engine, now_ms=now_ms, told=_tell)
+        state = await read_key_state(target_engine)
+        if state.known:
+            await asyncio.to_thread(load_keys, key_sources(target), state, randomness=SystemRandomness())
+    except KeyProblem as problem:
+        return problem
+    finally:
+        await source_engine.dispose()
+        await target_engine.dispose()
+    return None
+
+
+def _tell(table: str, rows: int) -> None:
+    click.echo(f"{rows:>10}  {table}")
 
 
 async def _status(config: Config) -> SchemaStatus:

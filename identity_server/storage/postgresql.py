@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,17 @@ async def have_it_alone(connection: AsyncConnection) -> None:
         await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_UPGRADE_SECONDS}s'")
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})")
     await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+
+
+async def have_it_unchanged(connection: AsyncConnection, tables: Sequence[str]) -> None:
+    """Let nobody write to these tables until the running transaction ends, however long; for PostgreSQL only."""
+    if connection.dialect.name != "postgresql":
+        return
+    # Settings take no snapshot: the first one is taken once the locks are held.
+    await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    await connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LONGEST_TRANSACTION_SECONDS}s'")
+    await connection.exec_driver_sql(f"LOCK TABLE {', '.join(tables)} IN SHARE MODE")
 
 
 def what_to_do_about(error: DBAPIError) -> str | None:

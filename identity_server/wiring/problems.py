@@ -9,12 +9,14 @@ from identity_server.outbound.sms import ProviderProblem
 from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.policies import PolicyProblems
 from identity_server.services.root_key import RotationGivenUp
+from identity_server.storage.copying import CopyRefused
 from identity_server.storage.database import CannotWrite
 from identity_server.storage.schema import SchemaProblem
 from identity_server.wiring.storage import IndexProblem
 
 _SENTENCES = (
     CannotWrite,
+    CopyRefused,
     IndexProblem,
     KeyProblem,
     ProviderProblem,
