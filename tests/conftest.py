@@ -54,10 +54,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Every command sets logging up for its process; after it, whoever hears what is logged would hear nothing more."""
+def _process_as_before() -> Iterator[None]:
+    """Every command sets its process up: after it, nobody would hear what is logged, or read what other tests write."""
+    umask = os.umask(0o077)
+    os.umask(umask)
     with logging_as_before():
         yield
+    os.umask(umask)
 
 
 @pytest.fixture(autouse=True)

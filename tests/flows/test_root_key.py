@@ -378,7 +378,8 @@ class Crowd:
 
     async def bind(self, node: Harness, address: str, user_id: str) -> None:
         body = {"medium": "email", "address": address, "mxid": user_id}
-        reply = await node.post("/_matrix/identity/internal/bind", body)
+        while (reply := await node.post("/_matrix/identity/internal/bind", body)).status == 503:
+            pass  # whoever has lost every race is told to try again
         assert reply.status == 200, reply.json
 
     async def come(self, node: Harness, name: str) -> None:

@@ -89,9 +89,14 @@ class Phones:
             texts=Texts(Templates.load(server_name="id.example.org"), validation="{token}"),
         )
 
-    async def request(self, secret: str = SECRET, attempt: int = 1) -> tuple[SessionId, str]:
+    async def ask(self, secret: str = SECRET, attempt: int = 1) -> SessionId:
         asked = PhoneRequest("07700900123", "GB", ClientSecret(secret), send_attempt=attempt)
         sid, _ = await self.service.request_code(asked, requested_by=ALICE)
+        return sid
+
+    async def request(self, secret: str = SECRET, attempt: int = 1) -> tuple[SessionId, str]:
+        """Ask, and read what came."""
+        sid = await self.ask(secret, attempt)
         return sid, self.outbox.sent[-1].body[:6]
 
     async def submit(self, sid: SessionId, code: str, secret: str = SECRET) -> type[Exception] | None:
@@ -177,13 +182,14 @@ async def test_sessions_of_one_number_share_the_day_at_once_too(phones: Phones) 
 
 
 async def test_parallel_requests_make_one_session_and_one_message(phones: Phones) -> None:
-    answers = await asyncio.gather(*(phones.request() for _ in range(5)))
-    assert len({sid for sid, _ in answers}) == 1
+    # One that only repeats another may be answered before the message is out.
+    sids = await asyncio.gather(*(phones.ask() for _ in range(5)))
+    assert len(set(sids)) == 1
     assert len(phones.outbox.sent) == 1
 
 
 async def test_parallel_reminders_leave_one_code_that_is_good(phones: Phones) -> None:
     sid, _ = await phones.request()
-    await asyncio.gather(*(phones.request(attempt=attempt) for attempt in range(2, 6)))
+    await asyncio.gather(*(phones.ask(attempt=attempt) for attempt in range(2, 6)))
     results = [await phones.submit(sid, message.body[:6]) for message in phones.outbox.sent]
     assert results.count(None) == 1

