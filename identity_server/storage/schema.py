@@ -5,10 +5,9 @@ SQLite is copied aside before its schema changes; a schema newer than the code i
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +18,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.shipped import shipped
-from identity_server.storage.database import IN_MEMORY, make_private_file
+from identity_server.storage.database import IN_MEMORY
 from identity_server.storage.outside import outside_transactions
 from identity_server.storage.postgresql import have_it_alone, what_to_do_about
+from identity_server.storage.sqlite_upgrade import StillUpgrading, alone_with, copy_aside, what_to_do_about_file
 
 _log = structlog.get_logger(__name__)
 
@@ -76,6 +76,8 @@ class Schema:
         """
         revisions = sorted(script.name.partition("_")[0] for script in self._scripts.glob(_REVISIONS))
         async with _told_in_words(), self._engine.connect() as connection:
+            # Whoever only looks doesn't queue for SQLite's write lock.
+            await connection.execution_options(no_begin=True)
             current = await connection.run_sync(_current_revision)
             foreign = current is None and await connection.run_sync(_is_sydent)
         if foreign:
@@ -96,20 +98,30 @@ class Schema:
     async def upgrade(self, *, now_ms: int) -> SchemaStatus:
         """Bring the database to the expected schema; a populated SQLite file is copied first.
 
-        Whoever finds another upgrade under way on PostgreSQL waits for it, and then has nothing left to do.
+        Whoever finds another upgrade under way waits for it, and then has nothing left to do.
 
         Raises:
             SchemaProblem: the database is newer than the code, or Sydent's; it can't be reached, or is in use in a
                 way that lets nobody change it.
         """
+        async with _told_in_words(), self._alone():
+            return await self._upgrade(now_ms=now_ms)
+
+    def _alone(self) -> AbstractAsyncContextManager[None]:
+        """Nobody else may upgrade meanwhile; on PostgreSQL the migrations see to that themselves."""
+        file = self._engine.url.database
+        is_file = self._engine.dialect.name == "sqlite" and self._engine.url != IN_MEMORY
+        return alone_with(Path(file)) if is_file and file else nullcontext()
+
+    async def _upgrade(self, *, now_ms: int) -> SchemaStatus:
         status = await self.status()
         self._refuse_newer(status)
         await self._let_readers_read()
         if status.up_to_date:
             return status
-        if status.current is not None:
-            # Not longer in one piece, or the log would take the name for a secret.
-            await self._copy_sqlite(f"{status.current}.{now_ms}")
+        if status.current is not None and self._engine.dialect.name == "sqlite":
+            copy = await copy_aside(self._engine, revision=status.current, now_ms=now_ms)
+            _log.info("schema.copied", copy=str(copy))
         await self._migrate()
         if self._engine.url != IN_MEMORY:
             _log.info("schema.upgraded", from_revision=status.current, to_revision=status.expected)
@@ -134,18 +146,8 @@ class Schema:
             async with outside_transactions(self._engine) as connection:
                 await connection.execute(text("PRAGMA journal_mode = WAL"))
 
-    async def _copy_sqlite(self, suffix: str) -> None:
-        if self._engine.dialect.name != "sqlite":
-            return
-        copy = f"{self._engine.url.database}.before-upgrade-{suffix}"
-        # Private before anything is in it; VACUUM takes an empty file for none.
-        await asyncio.to_thread(make_private_file, Path(copy))
-        async with outside_transactions(self._engine) as connection:
-            await connection.execute(text("VACUUM INTO :copy"), {"copy": copy})
-        _log.info("schema.copied", copy=copy)
-
     async def _migrate(self) -> None:
-        async with _told_in_words(), self._engine.connect() as connection:
+        async with self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 # What another node has done while this one waited for it has to be seen.
                 await connection.execution_options(isolation_level="READ COMMITTED")
@@ -179,8 +181,12 @@ async def _told_in_words() -> AsyncIterator[None]:
         yield
     except (OSError, PoolTimeout) as error:
         raise SchemaProblem(f"the database can't be reached ({type(error).__name__})") from error
+    except StillUpgrading as error:
+        raise SchemaProblem(
+            "another process has been upgrading the database for half an hour: look for it"
+        ) from error
     except DBAPIError as error:
-        sentence = what_to_do_about(error)
+        sentence = what_to_do_about(error) or what_to_do_about_file(error)
         if sentence is None:
             raise
         raise SchemaProblem(sentence) from error

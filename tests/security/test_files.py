@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from identity_server.storage.schema import Schema
+from identity_server.storage.sqlite_upgrade import copy_aside
 from tests.support.databases import engine_at
 from tests.support.fakes import START_MS
 
@@ -39,8 +40,7 @@ async def test_database_made_by_any_command_is_private(tmp_path: Path) -> None:
 @pytest.mark.sqlite(reason="only SQLite is copied")
 async def test_copy_before_an_upgrade_is_private_from_its_first_byte(tmp_path: Path) -> None:
     engine = engine_at(tmp_path / "new")
-    schema = Schema(engine)
-    await schema.upgrade(now_ms=START_MS)
+    await Schema(engine).upgrade(now_ms=START_MS)
     seen: list[list[str]] = []
 
     def look(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -48,7 +48,8 @@ async def test_copy_before_an_upgrade_is_private_from_its_first_byte(tmp_path: P
             seen.append(readable_by_others(tmp_path))
 
     event.listen(engine.sync_engine, "after_cursor_execute", look)
-    await schema._copy_sqlite("test")
+    copy = await copy_aside(engine, revision="test", now_ms=START_MS)
     await engine.dispose()
-    assert (tmp_path / "new" / "identity.db.before-upgrade-test").stat().st_size > 0
+    assert copy == tmp_path / "new" / f"identity.db.before-upgrade-test.{START_MS}"
+    assert copy.stat().st_size > 0
     assert seen == [[]]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, Connection, DefaultClause, insert
+from sqlalchemy import Connection, insert
 
 from identity_server.storage.schema import Schema
 from identity_server.storage.tables import metadata
@@ -17,10 +16,7 @@ from tests.flows.test_unaccepted_terms import pass_days
 from tests.support.databases import engine_at, put_empty, read_rows, write_rows
 from tests.support.fakes import START_MS
 from tests.support.harness import ALICE, BOB, running
-from tests.support.old_schemas import Rows, build, describe, fill, read_tables, revisions
-
-GONE = {"audit": "its entries are in audit_pending"}
-"""Tables that a migration has removed, and what has become of their rows; each has a test of its own."""
+from tests.support.old_schemas import assert_kept, build, describe, fill, read_tables, revisions
 
 _MORE_THAN_A_BATCH = 10_001
 
@@ -46,25 +42,6 @@ async def test_nothing_of_an_old_database_is_lost(tmp_path: Path, revision: str)
 
 def _differences_from_the_code(connection: Connection) -> list[object]:
     return list(compare_metadata(MigrationContext.configure(connection), metadata))
-
-
-def assert_kept(before: Rows, after: Rows) -> None:
-    """Every row is still there with all that it held, and what it holds besides is what an insert would have put there."""
-    assert before.keys() - after.keys() <= GONE.keys()
-    for name, rows in before.items():
-        if name in GONE:
-            continue
-        former = rows[0].keys()
-        table = metadata.tables[name]
-        assert [{key: row[key] for key in former} for row in after[name]] == rows, name
-        added = [column for column in table.columns if column.name not in former]
-        assert all(str(row[column.name]) == _default(column) for row in after[name] for column in added), name
-
-
-def _default(column: Column[Any]) -> str:
-    default = column.server_default
-    assert default is None or isinstance(default, DefaultClause)
-    return str(default and default.arg)
 
 
 async def test_entries_of_the_first_audit_are_in_the_journal(tmp_path: Path) -> None:

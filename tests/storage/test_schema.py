@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sqlite3
 from contextlib import closing
@@ -17,6 +18,7 @@ from sqlalchemy.schema import CreateTable
 
 from identity_server.observability import redact_text
 from identity_server.shipped import shipped
+from identity_server.storage import sqlite
 from identity_server.storage.schema import Schema, SchemaProblem
 from identity_server.storage.tables import metadata
 from tests.support.databases import (
@@ -118,6 +120,42 @@ async def test_file_is_copied_before_an_upgrade(tmp_path: Path) -> None:
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
         assert "nickname" not in str(connection.execute("SELECT sql FROM sqlite_schema").fetchall())
+
+
+@pytest.mark.sqlite(reason="PostgreSQL waits, and says it in words of its own")
+async def test_who_is_in_the_way_of_an_upgrade_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await _populate(tmp_path)
+    scripts = await with_next_migration(tmp_path)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    engine = engine_at(tmp_path)
+    with closing(sqlite3.connect(file, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        # Whoever only looks isn't held up.
+        assert not (await Schema(engine, scripts=scripts).status()).up_to_date
+        with pytest.raises(SchemaProblem, match=r"kept the database locked.*nothing was changed"):
+            await Schema(engine, scripts=scripts).upgrade(now_ms=START_MS)
+    await engine.dispose()
+    assert read_rows(file, "SELECT * FROM accounts") == [("@alice:example.org", 1, None, None)]
+
+
+@pytest.mark.sqlite(reason="PostgreSQL is copied by its own tools")
+async def test_copy_without_room_stops_the_upgrade_and_leaves_nothing(tmp_path: Path) -> None:
+    file = await _populate(tmp_path)
+    scripts = await with_next_migration(tmp_path)
+    engine = engine_at(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size // 2, limits[1]))
+    try:
+        with pytest.raises(SchemaProblem, match=r"can't be written.*nothing was changed"):
+            await Schema(engine, scripts=scripts).upgrade(now_ms=START_MS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.glob("*.before-upgrade-*")) == []
+    assert (await Schema(engine, scripts=scripts).upgrade(now_ms=START_MS)).up_to_date
+    await engine.dispose()
+    assert len(list(tmp_path.glob("*.before-upgrade-*"))) == 1
 
 
 async def test_bindings_made_before_there_was_a_choice_stay_known_to_everyone_and_where_they_are(
