@@ -100,6 +100,20 @@ class Program:
         finally:
             self.kill()
 
+    def wait(self, *, seconds: float) -> int:
+        """Wait until it ends by itself, or is killed by itself, and return its exit status (negative: a signal).
+
+        Raises:
+            ProgramFailed: it did not end in time; it has been killed then.
+        """
+        process = self._running
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise ProgramFailed(f"{self.name} did not end within {seconds} s\n{self.tail()}") from None
+        finally:
+            self.kill()
+
     def kill(self) -> None:
         """End it and whatever it started, now."""
         if self._process is None:
@@ -118,6 +132,11 @@ class Program:
     def pid(self) -> int:
         """The process that was started; it leads a session of its own."""
         return self._running.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def _running(self) -> subprocess.Popen[bytes]:

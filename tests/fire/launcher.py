@@ -6,7 +6,8 @@ and `NAME:after`, when it is committed and nobody knows of it yet. Outcomes of j
 
 In the folder that $FIRE_FOLDER names, `points` lists the use cases that were committed, each once for every process.
 Whoever reaches the point that the file `armed` names renames it to `fired`, and is killed: alone, or with all
-processes of the server. What the file `pragma` holds is set on every connection to SQLite before its next transaction: so
+processes of the server; or it is stopped until it is told to go on. Migrations have points as well: those around their one
+commit, and `Schema._migrate:statement N` before each of their statements. What the file `pragma` holds is set on every connection to SQLite before its next transaction: so
 a file can't grow, or can't be written, for root as well.
 """
 
@@ -21,14 +22,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
 from identity_server.__main__ import main
 from identity_server.storage import jobs
 from identity_server.storage.database import Database
+from identity_server.storage.schema import Schema
 from identity_server.storage.sqlite import DriverConnection
 
 FOLDER: Final = "FIRE_FOLDER"
@@ -36,6 +40,7 @@ ARMED: Final = "armed"
 FIRED: Final = "fired"
 POINTS: Final = "points"
 PRAGMA: Final = "pragma"
+MIGRATION: Final = "Schema._migrate"
 
 LEASE_SECONDS: Final = 4
 """How long a job is left alone whose holder was killed; in earnest a minute."""
@@ -57,6 +62,24 @@ class Failpoints:
         self._stand_around_commits_on_sqlite()
         for method in ("transaction", "claim"):
             setattr(Database, method, _naming(getattr(Database, method)))
+        self._stand_around_migrations()
+
+    def _stand_around_migrations(self) -> None:
+        migrate = Schema._migrate
+
+        async def named(schema: Schema) -> None:
+            with _in_use_case(MIGRATION):
+                await migrate(schema)
+
+        setattr(Schema, "_migrate", named)  # noqa: B010 - this is what it is here for
+        statements = count()
+
+        def note_statement(*_: Any) -> None:
+            if _use_case.get("") == MIGRATION:
+                self._note(MIGRATION)
+                self._reach(f"{MIGRATION}:statement {next(statements)}")
+
+        event.listen(Engine, "before_cursor_execute", note_statement)
 
     def _stand_around_commits_on_postgresql(self) -> None:
         commit: Callable[[DefaultDialect, Any], None] = DefaultDialect.do_commit
@@ -112,7 +135,7 @@ class Failpoints:
     def _reach(self, point: str, *, after_seconds: float | None = None) -> None:
         armed = self._folder / ARMED
         try:
-            wanted, _, whom = armed.read_text().partition(" ")
+            wanted, _, whom = armed.read_text().rpartition(" ")
         except FileNotFoundError:
             return
         if wanted != point:
@@ -132,16 +155,25 @@ def _naming(run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]
 
     async def named(database: Database, use_case: Callable[..., Any], **options: Any) -> Any:
         qualified = getattr(use_case, "__qualname__", type(use_case).__name__)
-        token = _use_case.set(qualified.partition(".<locals>")[0])
-        try:
+        with _in_use_case(qualified.partition(".<locals>")[0]):
             return await run(database, use_case, **options)
-        finally:
-            _use_case.reset(token)
 
     return named
 
 
+@contextmanager
+def _in_use_case(name: str) -> Iterator[None]:
+    token = _use_case.set(name)
+    try:
+        yield
+    finally:
+        _use_case.reset(token)
+
+
 def _die(whom: str) -> None:
+    if whom == "paused":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
     if whom == "server":
         # Started as the leader of a group, so that this is the parent with all its workers.
         os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -32,11 +32,13 @@ class Homeserver:
         name: its server name.
         ca_file: vouches for it.
         notices: the bindings that it was told of, with their invites, in the order of their arrival.
+        takes_notices: whether it does; else it answers 503.
     """
 
     def __init__(self, folder: Path) -> None:
         self.name = ""
         self.notices: list[dict[str, Any]] = []
+        self.takes_notices = True
         self.ca_file = folder / "homeservers.pem"
         self._ca = trustme.CA()
         self._ca.cert_pem.write_to_path(self.ca_file)
@@ -77,6 +79,8 @@ class Homeserver:
         return web.json_response({"sub": self.user(request.query["access_token"])})
 
     async def _on_bind(self, request: web.Request) -> web.Response:
+        if not self.takes_notices:
+            raise web.HTTPServiceUnavailable
         self.notices.append(await request.json())
         return web.json_response({})
 

@@ -22,6 +22,7 @@ from tests.support.postgresql import PostgresqlServer
 
 Engine = Literal["sqlite", "postgresql"]
 Victim = Literal["worker", "server"]
+Fate = Literal["worker", "server", "paused"]
 
 _PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.02
@@ -107,11 +108,11 @@ email.notices = false
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
 
-    def arm(self, point: str, victim: Victim) -> None:
-        """Have whoever reaches a point next be killed."""
+    def arm(self, point: str, fate: Fate) -> None:
+        """Have whoever reaches a point next be killed, alone or with all processes, or be stopped until told to go on."""
         (self.folder / FIRED).unlink(missing_ok=True)
         written = self.folder / "arming"
-        written.write_text(f"{point} {victim}")
+        written.write_text(f"{point} {fate}")
         written.rename(self.folder / ARMED)
 
     def disarm(self) -> None:
