@@ -59,6 +59,9 @@ def mail_address(display_name: str, value: str) -> Address:
     Raises:
         BadRecipient: it isn't one.
     """
+    if _ENCODED_WORD in value:
+        # It would be decoded where it is written, and be another address there, or several headers.
+        raise BadRecipient
     try:
         parts = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
         # The local part as it was given: what is mailed is what is stored and hashed.

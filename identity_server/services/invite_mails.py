@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from identity_server.domain.invite import Invite, invite_link, short_room_name, short_sender_name
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import message_id, row_id
+from identity_server.rendering.pages import host_of
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL
 from identity_server.storage.database import Transaction
@@ -85,7 +86,7 @@ class InviteMails:
         details["sender_display_name"] = short_sender_name(details.get("sender_display_name", ""))
         details["room_name"] = short_room_name(details.get("room_name", ""))
         web_client = details.get(WEB_CLIENT, "")
-        if not web_client.startswith(("https://", "http://")):
+        if host_of(web_client) is None:
             web_client = self._style.web_client
         sign_url = self._sign_link(invite.token, invite.private_key)
         return {

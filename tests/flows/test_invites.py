@@ -84,6 +84,23 @@ async def test_mail_carries_what_clients_act_upon(server: Harness, alice: User) 
     assert parse_qs(sign.query)["token"] == [answer["token"]]
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "javascript:alert(1)",
+        "https://chat.example.org@evil.example/",
+        "https://chat.example.org\\\\@evil.example/",
+        "https://[",
+    ],
+)
+async def test_link_to_no_host_or_past_one_is_left_out(server: Harness, alice: User, location: str) -> None:
+    """Else a reader would take what stands before the @ for where it leads."""
+    assert (await invite(server, alice, **{"org.matrix.web_client_location": location})).status == 200
+    (mail,) = server.mail.sent
+    assert urlsplit(mail.variables["invite_url"]).netloc == urlsplit(mail.variables["web_client_location"]).netloc
+    assert mail.variables["web_client_location"] == server.config.email.default_web_client_location
+
+
 async def test_long_names_are_cut(server: Harness, alice: User) -> None:
     await invite(server, alice, sender_display_name="x" * 21, room_name="y" * 31)
     variables = server.mail.sent[-1].variables

@@ -134,7 +134,11 @@ def test_addresses_beyond_ascii_and_long_ones_stay_whole(address: str, header: s
 
 @pytest.mark.parametrize(
     "address",
-    ["", "a", "a@b@c.example", "A <a@b.example>", "a@b.example, c@d.example", "a@b.example\r\nBcc: x@y.example"],
+    [
+        *("", "a", "a@b@c.example", "A <a@b.example>", "a@b.example, c@d.example", "a@b.example\r\nBcc: x@y.example"),
+        # An address by its grammar, which readers would decode: as another one, or as another header.
+        *("=?utf-8?q?bob?=@b.example", "=?utf-8?q?=0d=0abcc:_x=40y.example?=@b.example"),
+    ],
 )
 def test_what_is_no_address_is_refused_and_not_quoted(address: str) -> None:
     with pytest.raises(BadRecipient) as caught:
