@@ -96,9 +96,9 @@ class DownloadChosen(Visited):
     form: Literal["html", "json"]
 
 
-def visit_link(base_url: str, token: str, lang: str | None) -> str:
-    """The link in the mail; it keeps to the language that was chosen on the page."""
-    query = {"token": token, **({"lang": lang} if lang else {})}
+def visit_link(base_url: str, token: str, *, lang: str | None, brand: str | None) -> str:
+    """The link in the mail; it keeps to the language that was chosen on the page, and to its brand."""
+    query = {"token": token, **({"lang": lang} if lang else {}), **({"brand": brand} if brand else {})}
     return f"{base_url}{OPEN_PATH}?{urlencode(query)}"
 
 

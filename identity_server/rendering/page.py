@@ -106,7 +106,7 @@ class PageMaker:
             brand=reader.brand,
             variables={
                 "style": Markup(style),  # noqa: S704 - our own template; the brand's colour is a parsed one
-                "links": self._switch(here) if links is None else links,
+                "links": self._switch(here, reader.brand) if links is None else links,
                 "current": current or language.tag,
                 **(variables or {}),
             },
@@ -121,11 +121,14 @@ class PageMaker:
         chosen = self._templates.languages.find(reader.lang)
         return chosen or self._templates.language_for(parse_accept_language(reader.accept_language), reader.brand)
 
-    def _switch(self, here: str | None) -> list[Link]:
+    def _switch(self, here: str | None, brand: str | None) -> list[Link]:
         if here is None:
             return []
         languages = self._templates.languages.all
-        return [Link(each.name, each.tag, _with_language(here, each.tag)) for each in languages]
+        return [
+            Link(each.name, each.tag, _with(here, [*self._templates.asking_for(brand), ("lang", each.tag)]))
+            for each in languages
+        ]
 
     def _style(self, language: Language, brand: str | None) -> str:
         style = self._templates.render("pages/style.css.j2", language=language, brand=brand, variables={})
@@ -163,7 +166,8 @@ def page_headers(
     return headers if indexable else {**headers, "X-Robots-Tag": "noindex"}
 
 
-def _with_language(url: str, tag: str) -> str:
-    parts = urlsplit(url)
-    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key != "lang"]
-    return urlunsplit(parts._replace(query=urlencode([*query, ("lang", tag)], errors="replace")))
+def _with(url: str, added: Sequence[tuple[str, str]]) -> str:
+    """The URL with parameters added to its query, or put in the place of what it had under these names."""
+    parts, names = urlsplit(url), {name for name, _ in added}
+    kept = [each for each in parse_qsl(parts.query, keep_blank_values=True) if each[0] not in names]
+    return urlunsplit(parts._replace(query=urlencode([*kept, *added], errors="replace")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from urllib.parse import urlencode
 
 from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, pass_context
 from jinja2.runtime import Context
@@ -109,6 +110,10 @@ class Templates:
             if self._brands.find(name).directories or self.sydent.page(name) is not None
         )
 
+    def asking_for(self, brand: str | None) -> list[tuple[str, str]]:
+        """The parameters by which a link asks for a brand; none if there is no such brand."""
+        return [("brand", brand)] if brand is not None and brand in self._brands.named else []
+
     def has_mail(self, template: str, brand: str | None) -> bool:
         """Whether a brand has a mail of this name; one whose mails are Sydent's has only those that Sydent sends."""
         if self.sydent.mail(template, brand) is not None:
@@ -121,7 +126,8 @@ class Templates:
     def render(self, template: str, *, language: Language, brand: str | None, variables: Mapping[str, object]) -> str:
         """Render one template.
 
-        Besides `variables` it sees `brand`, `footer`, `palette`, `server_name`, `privacy_url` and `language`.
+        Besides `variables` it sees `brand`, `footer`, `palette`, `server_name`, `privacy_url`, `language` and
+        `brand_query`, which keeps a link within the brand that was asked for.
 
         Raises:
             TemplateFault: there is no such template, or it fails.
@@ -134,6 +140,7 @@ class Templates:
             "palette": Palette.of(source.brand.colour),
             "server_name": self.server_name,
             "privacy_url": self.privacy_url,
+            "brand_query": "".join(f"?{urlencode([each])}" for each in self.asking_for(brand)),
             "language": language,
         }
         try:

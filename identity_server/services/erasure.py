@@ -43,6 +43,8 @@ LIMITS_OF_OTHERS: Mapping[str, str] = {
 """Limits by whom they count, and those that count nobody. A test fails for one that isn't among them."""
 
 WITH_PLACES = frozenset({"visit mail", "wrong code", "wrong visit code"})
+WHEREVER_FROM = frozenset({"visit mail"})
+"""Limits of mailboxes that also count each network by itself."""
 _PLACES = [str(place) for place in range(32)]
 """More than any limit has."""
 _USERS_AT_ONCE = 100
@@ -190,7 +192,7 @@ class Erasure:
         rows["jobs"] = len(touched)
         for user_id in people.user_ids:
             rows += await tx.budgets.remove_of(user_id)
-        rows["rate_limits"] = await tx.rate_limits.forget(list(_limits_of(limited if spares_limits else people)))
+        rows["rate_limits"] = await _forget_limits(tx, limited if spares_limits else people)
         return Erased(+rows, tx.erasures.traces(people))
 
     async def empty_log(self) -> None:
@@ -318,6 +320,14 @@ class _Undone(Exception):
     def __init__(self, erased: Erased) -> None:
         super().__init__()
         self.erased = erased
+
+
+async def _forget_limits(tx: Transaction, people: People) -> int:
+    forgotten = await tx.rate_limits.forget(list(_limits_of(people)))
+    mailboxes = {mailbox_of(each.address) for each in people.threepids if each.medium is Medium.EMAIL}
+    for name in WHEREVER_FROM:
+        forgotten += sum([await tx.rate_limits.forget_wherever(name, mailbox) for mailbox in mailboxes])
+    return forgotten
 
 
 def _limits_of(people: People) -> Iterator[tuple[str, ...]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from identity_server.domain.association import Visibility
 from identity_server.domain.audit import AuditEvent
@@ -30,6 +31,12 @@ VISIT_MAIL = "privacy"
 """The template of the mail with the link."""
 
 _TOKEN_BYTES = 32
+
+
+class VisitLink(Protocol):
+    """Makes the link of a mail."""
+
+    def __call__(self, token: str, *, lang: str | None, brand: str | None) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class Visits:
 
     Args:
         network_limits: how many visits one client network may ask for.
-        link: makes the link of a mail from a token and the language that was chosen.
+        link: makes the link of a mail from a token, and from the language and the brand that were chosen.
         message_id_domain: what stands behind the @ of a Message-ID.
     """
 
@@ -83,7 +90,7 @@ class Visits:
         associations: Associations,
         limits: VisitLimits,
         network_limits: ClientLimits,
-        link: Callable[[str, str | None], str],
+        link: VisitLink,
         message_id_domain: str,
     ) -> None:
         self._database = database
@@ -140,7 +147,8 @@ class Visits:
         # The narrowest first: a network that has had its share takes nothing from others.
         await tx.rate_limits.take_place(
             "visit mail",
-            f"{network} {mailbox}",
+            mailbox,
+            asked_from=network,
             places=limits.per_mailbox_network_and_day,
             window_ms=DAY_MS,
             now_ms=now_ms,
@@ -159,7 +167,7 @@ class Visits:
             brand=request.brand,
             variables={
                 "address": visit.threepid.address,
-                "open_url": self._link(token, request.lang),
+                "open_url": self._link(token, lang=request.lang, brand=request.brand),
                 "expires_at_ms": str(visit.expires_at_ms),
             },
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
@@ -14,6 +14,9 @@ from identity_server.storage.sealing import Sealer, is_among
 from identity_server.storage.tables import rate_limits
 
 _PURPOSE = "rate limit"
+_ANYWHERE = "wherever from"
+_FOUND_BY = 16
+"""So many bytes of a digest say whose limit it is, where the others say which of several. Nobody meets two of either."""
 
 _FIND = Prepared(select(rate_limits).where(is_among(rate_limits.c.key_digest, "digests")))
 _ADD = Prepared(insert(rate_limits))
@@ -41,16 +44,26 @@ class RateLimits:
             raise RateLimited(retry_after_ms=value, limit=name)
         await self._put(digests[0], before=None if row is None else row.key_digest, whole_again_at_ms=value)
 
-    async def take_place(self, name: str, caller: str, *, places: int, window_ms: int, now_ms: int) -> bytes:
+    async def take_place(
+        self, name: str, caller: str, *, places: int, window_ms: int, now_ms: int, asked_from: str | None = None
+    ) -> bytes:
         """Use one of the caller's places, each of which is free again after the window.
 
         Where `take` lets a few more through in the long run, this never lets more through than there are places
         in any window; it costs a row for each, so there should be few. Returns what `give_back` needs.
 
+        Args:
+            name: of the limit.
+            caller: whom it counts.
+            places: how many the caller has.
+            window_ms: how long a place is taken.
+            now_ms: the time.
+            asked_from: the caller has as many for each of these, such as a network. `forget` finds them all the same.
+
         Raises:
             RateLimited: all are in use.
         """
-        digests = [self._sealer.digests(_PURPOSE, name, caller, str(place)) for place in range(places)]
+        digests = [self._digests(name, caller, place, asked_from) for place in range(places)]
         newest_of = {each: of_place[0] for of_place in digests for each in of_place}
         rows = await self._connection.execute(_FIND, {"digests": list(newest_of)})
         taken = {newest_of[row.key_digest]: row for row in rows}
@@ -73,6 +86,28 @@ class RateLimits:
             await self._connection.execute(_ADD, values)
         else:
             await self._connection.execute(_REPLACE, {"of_digest": before} | values)
+
+    def _digests(self, name: str, caller: str, place: int, asked_from: str | None) -> Sequence[bytes]:
+        if asked_from is None:
+            return self._sealer.digests(_PURPOSE, name, caller, str(place))
+        whole = self._sealer.digests(_PURPOSE, name, caller, str(place), asked_from)
+        return [
+            found[:_FOUND_BY] + each[_FOUND_BY:] for found, each in zip(self._found(name, caller), whole, strict=True)
+        ]
+
+    def _found(self, name: str, caller: str) -> Sequence[bytes]:
+        """What the digests of a caller's limits begin with, wherever they were asked from."""
+        return self._sealer.digests(_PURPOSE, name, caller, _ANYWHERE)
+
+    async def forget_wherever(self, name: str, caller: str) -> int:
+        """Forget a limit of this caller with places, wherever it was asked from; returns how many places there were."""
+        forgotten = 0
+        for found in self._found(name, caller):
+            first = found[:_FOUND_BY]
+            last = first + b"\xff" * (len(found) - _FOUND_BY)
+            these = delete(rate_limits).where(rate_limits.c.key_digest.between(first, last))
+            forgotten += (await self._connection.execute(these)).rowcount
+        return forgotten
 
     async def forget(self, counted: Collection[tuple[str, ...]]) -> int:
         """Forget limits, each by its name, whom it counts, and where it has places the number of one.

@@ -182,6 +182,5 @@ class ImportReport:
     def _summary(self) -> str:
         if not self.moved:
             return "Nothing new: everything that can be moved is here."
-        return (
-            f"{self.moved} rows would be moved. Nothing was written." if self.dry_run else f"{self.moved} rows moved."
-        )
+        rows = "1 row" if self.moved == 1 else f"{self.moved} rows"
+        return f"{rows} would be moved. Nothing was written." if self.dry_run else f"{rows} moved."

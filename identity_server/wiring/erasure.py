@@ -35,7 +35,8 @@ async def open_erasure(config: Config) -> AsyncIterator[Erasure]:
         build = make_build(config, clock, database, opened.keys)
 
         async def rewrite_index() -> None:
-            if (config.index_folder / INDEX_FILE).exists():
+            # Also what a process that was killed meanwhile has left of a new one.
+            if any(config.index_folder.glob(f"{INDEX_FILE}*")):
                 await build()
 
         notices = NoticeWriter(randomness=randomness, signing_key=opened.signing_key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from identity_server.api.privacy import visit_link
 from identity_server.api.validate import confirm_link, submit_link
 from identity_server.config import Config
@@ -215,7 +217,7 @@ def make_services(
             associations=associations,
             limits=visit_limits(config),
             network_limits=visitors,
-            link=lambda token, lang: visit_link(config.public_base_url, token, lang),
+            link=partial(visit_link, config.public_base_url),
             message_id_domain=config.mail_host,
         ),
         vital_signs=VitalSigns(database=database, clock=clock),

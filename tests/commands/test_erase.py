@@ -16,6 +16,7 @@ from identity_server.domain.audit import AuditEvent, Subject
 from identity_server.domain.identifiers import Medium, Threepid, UserId, parse_server_name
 from identity_server.domain.ports import DeliveryPostponed
 from identity_server.domain.terms import Acceptance
+from identity_server.index.building import INDEX_FILE
 from identity_server.outbound.system import SystemClock
 from identity_server.services import erasure as services_erasure
 from identity_server.wiring import erasure
@@ -127,7 +128,7 @@ async def test_after_an_account_is_erased_nothing_of_it_can_be_found(server: Har
             "invites": 2,
             "jobs": 6,
             "lookup_budgets": 1,
-            "rate_limits": 4,
+            "rate_limits": 5,
             "validation_sessions": 3,
             "validation_tokens": 2,
             "visits": 1,
@@ -175,7 +176,7 @@ async def test_an_address_is_erased_and_its_account_stays(server: Harness) -> No
         "ephemeral_keys": 1,
         "invites": 1,
         "jobs": 2,
-        "rate_limits": 2,
+        "rate_limits": 3,
         "validation_sessions": 1,
         "validation_tokens": 1,
         "visits": 1,
@@ -204,7 +205,8 @@ async def test_who_wants_to_be_left_alone_still_is(server: Harness) -> None:
     token = await token_for(server, EMAIL)
     assert (await press(server, "refuse", token)).status == 200
     report = await erase(server, "association", "erase", EMAIL)
-    assert report["rows"] == {"rate_limits": 2, "visits": 1}
+    assert report["rows"] == {"rate_limits": 3, "visits": 1}
+    assert server.count("rate_limits") == 1, "what is left counts a network, of whoever asked for whatever address"
     assert server.count("refused_addresses") == 1
     report = await erase(server, "association", "erase", EMAIL, "--forget-refusal")
     assert report["rows"] == {"refused_addresses": 1}
@@ -343,6 +345,17 @@ async def test_what_another_program_has_left_in_the_file_goes_as_well(server: Ha
     assert ALICE.encode() in written(server)
     report = await erase(server, "account", "erase", ALICE)
     assert report["file_rewritten"]
+    assert ALICE.encode() not in written(server)
+
+
+async def test_what_is_left_of_an_index_that_was_never_finished_goes_as_well(server: Harness) -> None:
+    alice = await server.register(ALICE)
+    await server.bound(alice, EMAIL)
+    await server.system.index.save()
+    index = server.config.index_folder / INDEX_FILE
+    index.rename(index.with_name(f"{INDEX_FILE}.new"))
+    assert ALICE.encode() in written(server)
+    await erase(server, "account", "erase", ALICE)
     assert ALICE.encode() not in written(server)
 
 

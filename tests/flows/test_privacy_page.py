@@ -520,6 +520,39 @@ async def test_chosen_language_goes_along(server: Harness) -> None:
     assert "Was über Ihre Adresse gespeichert ist" in text_of(shown)
 
 
+async def test_a_brand_that_was_asked_for_is_kept_to_the_end(tmp_path: Path) -> None:
+    shop = tmp_path / "res" / "shop"
+    shop.mkdir(parents=True)
+    (shop / "brand.toml").write_text('name = "The Shop"')
+    async with running(tmp_path, settings={"GENERAL__TEMPLATES_PATH": str(shop.parent)}) as server:
+
+        def page_of(reply: Reply) -> Reply:
+            assert reply.status in {200, 400}
+            assert " The Shop</title>" in reply.body.decode()
+            # Nothing on it leads to a page in another dress.
+            urls = re.findall(r'(?:href|action)="([^"]+)"', reply.body.decode())
+            assert urls
+            assert [url for url in urls if "brand=shop" not in url] == []
+            return reply
+
+        asked = page_of(await server.get(f"{PAGE}?brand=shop&lang=en"))
+        page_of(await server.get(f"{PAGE}/retention?brand=shop"))
+        to, by_phone = buttons_of(asked)
+        base = f"{PAGE.rpartition('/')[0]}/"
+        page_of(await server.post(base + to, data={"email": "nobody", "lang": "en"}))
+        page_of(await server.post(base + to, data={"email": EMAIL, "lang": "en"}))
+        await settle(server)
+        mail = server.mail.sent[-1]
+        assert mail.brand == "shop"
+        link = urlsplit(mail.variables["open_url"])
+        opened = page_of(await server.get(f"{link.path}?{link.query}"))
+        (button,) = buttons_of(opened)
+        page_of(await server.post(f"{PAGE}/{button}", data={"token": parse_qs(link.query)["token"][0], "lang": "en"}))
+        page_of(await server.post(base + by_phone, data={"number": "+447700900123", "lang": "en"}))
+        other = await server.get(f"{PAGE}?brand=nobody%22%3E&lang=en")
+        assert "brand=" not in other.body.decode(), "there is no such brand"
+
+
 async def test_brand_of_sydent_is_no_hindrance(tmp_path: Path) -> None:
     """The operator worded no such mail; but somebody has asked for it, and has a right to the answer."""
     brand = tmp_path / "res" / "matrix-org"

@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 
 from identity_server.app import background_work
+from identity_server.domain.identifiers import UserId
+from identity_server.domain.retention import SAVE_INDEX
+from identity_server.wiring import erasure
+from identity_server.wiring.erasure import open_erasure
+from identity_server.workers.upkeep import schedule
 from tests.flows.test_phone import request_code, submit, wrong
 from tests.support.databases import read_rows
 from tests.support.fakes import FakeRandomness
 from tests.support.harness import ALICE, BOB, SECRET, Fakes, Harness, User, running
+from tests.support.leaks import everything_in
 
 pytestmark = pytest.mark.postgresql(reason="several servers on one database")
 
@@ -166,6 +172,54 @@ async def test_logout_on_one_node_is_known_on_another_within_a_second(tmp_path: 
         async with asyncio.timeout(1.0):
             while (await other.get("account", as_=alice)).status == 200:
                 await asyncio.sleep(0.01)
+
+
+async def test_who_is_erased_on_one_node_goes_from_the_other_ones_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once from its answers, and from its file as soon as that is saved, which each node does every 20 minutes."""
+    monkeypatch.setattr(erasure, "SETTLING_SECONDS", 0.05)
+    here, there = Fakes(), Fakes()
+    there.randomness = FakeRandomness("another")
+    there.homeservers, there.clock = here.homeservers, here.clock
+    async with AsyncExitStack() as stack:
+        one, other = [
+            await stack.enter_async_context(
+                running(tmp_path, fakes=fakes, settings={"LOOKUP__INDEX_DIR": str(tmp_path / name)})
+            )
+            for name, fakes in (("here", here), ("there", there))
+        ]
+        for node in (one, other):
+            await stack.enter_async_context(background_work(node.system))
+        alice, bob = await one.register("@walter.kestrel:example.org"), await one.register(BOB)
+        await one.bound(alice, EMAIL)
+        pepper = await other.pepper(bob)
+        async with asyncio.timeout(2.0):
+            while (await other.lookup(bob, EMAIL, pepper=pepper)).json == {"mappings": {}}:
+                await asyncio.sleep(0.01)
+        for node in (one, other):
+            await node.system.index.save()
+            assert in_index(node, alice)
+
+        async with open_erasure(one.config) as operator:
+            erased = await operator.erase_account(UserId(alice.user_id))
+            await operator.leave_nothing(erased.traces)
+
+        assert not in_index(one, alice)
+        async with asyncio.timeout(2.0):
+            while (await other.lookup(bob, EMAIL, pepper=pepper)).json != {"mappings": {}}:
+                await asyncio.sleep(0.01)
+        assert in_index(other, alice), "the test can tell"
+        chores = schedule(other.system.services, other.system.index, other.system.look_at_keys)
+        (save,) = [each for each in chores if each.name == SAVE_INDEX.name]
+        assert save.every_seconds == 20 * 60
+        await save.run()
+        assert not in_index(other, alice)
+
+
+def in_index(node: Harness, user: User) -> bool:
+    """Whether any file beside a node's index holds a Matrix ID."""
+    return user.user_id.encode() in everything_in(node.config.index_folder)
 
 
 async def test_new_pepper_is_given_out_when_the_other_node_can_answer_for_it(

@@ -18,7 +18,7 @@ from identity_server.storage.key_ring import KeyRing, RootKey
 from identity_server.storage.sealing import token_digest
 from identity_server.sydent.importing import CannotImport, check_identity
 from identity_server.sydent.reading import open_sydent
-from identity_server.sydent.report import Merged, ReportDoesNotAddUp, Skipped, TableReport
+from identity_server.sydent.report import ImportReport, Merged, ReportDoesNotAddUp, Skipped, TableReport
 from tests.support import make
 from tests.support.databases import read_rows
 from tests.support.fakes import START_MS
@@ -695,3 +695,16 @@ def test_other_name_is_refused(sydent: OldSydent) -> None:
     key = SigningKey.parse(SIGNING_TEXT, server_name="new.example.org")
     with open_sydent(sydent.path) as source, pytest.raises(CannotImport, match=r"made by id\.example\.org"):
         check_identity(source, server_name="new.example.org", signing_key=key)
+
+
+@pytest.mark.parametrize(
+    ("moved", "dry_run", "said"),
+    [
+        (1, False, "1 row moved."),
+        (2, False, "2 rows moved."),
+        (1, True, "1 row would be moved. Nothing was written."),
+    ],
+)
+def test_report_counts_as_people_do(moved: int, dry_run: bool, said: str) -> None:
+    report = ImportReport(dry_run=dry_run, tables={"accounts": TableReport(read=moved, moved=moved)})
+    assert report.to_text().splitlines()[-1] == said
