@@ -91,8 +91,8 @@ bench: $(VENV)/.dev ## Compare with the real Sydent on the same data, in a quart
 	$(BIN)/python -m bench $(BENCH)
 
 client: ## A typed client in Python, made from the API's document, in build/client
-	PYTHON=$(PYTHON) clients/python/install
-	clients/python/generate build/client
+	PYTHON=$(PYTHON) contrib/python-client/install
+	contrib/python-client/generate build/client
 
 screenshots: tests-need ## Pictures of pages and mails, for docs/screens.md
 	$(BIN)/python -m tests.rendering.screenshots docs/images

@@ -292,7 +292,7 @@ def _in_words(error: BaseException) -> HttpsFailure:
 def _not_connected(error: aiohttp.ClientConnectorError) -> NotConnected:
     match error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error:
         case ssl.SSLCertVerificationError() as refused:
-            return NotTrusted(f"the certificate was not accepted: {refused.verify_message}")
+            return NotTrusted(f"the certificate was not accepted: {refused.verify_message.rstrip('.')}")
         case ssl.SSLError():
             return NotTrusted("no TLS that both sides speak (is this an HTTPS port?)")
         case NameLookupFailed() as failed:

@@ -38,7 +38,7 @@ def checked(*command: str | Path, **environment: str) -> str:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the generated client."""
     folder = tmp_path_factory.mktemp("client") / "generated"
-    checked(_REPOSITORY / "clients/python/generate", folder)
+    checked(_REPOSITORY / "contrib/python-client/generate", folder)
     return folder
 
 

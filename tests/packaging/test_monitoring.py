@@ -142,6 +142,16 @@ def _matches(operator: str, wanted: str, value: str) -> bool:
     return found != operator.startswith("!")
 
 
+def test_choices_are_made_of_what_exists() -> None:
+    """Of the dashboard's variables: without values in them, every panel is empty."""
+    asked = [each["query"]["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
+    assert asked
+    for query in asked:
+        series = re.fullmatch(r"label_values\((\w+)(?:\{.*\})?, (?:job|instance)\)", query)
+        assert series, query
+        assert series[1] in _LABELS, query
+
+
 def test_legends_name_labels_that_are_left() -> None:
     for panel in panels():
         for target in panel["targets"]:
