@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import structlog
 
+from identity_server.domain.ports import TracedRequest
 from tests.support.canaries import Leaked
 from tests.support.databases import write_rows
+from tests.support.fakes import START_MS
 from tests.support.harness import SECRET, Harness, User, running
 
 EMAIL = "walter.kestrel@example.com"
@@ -57,6 +59,10 @@ def _in_metrics(server: Harness, _: User) -> None:
     server.metrics.count_job("mail", EMAIL)
 
 
+def _in_traces(server: Harness, _: User) -> None:
+    server.traces.request(TracedRequest("1", "GET", f"/pubkey/{EMAIL}", 200, START_MS, 0.1, None))
+
+
 def _in_library_log(server: Harness, alice: User) -> None:
     logging.getLogger("some.library").warning("sent %s", alice.token)
 
@@ -93,6 +99,7 @@ PLANTED: dict[str, Plant] = {
     "a client secret in the database": _in_database(SECRET),
     "a token in the index": _in_index,
     "an address in the metrics": _in_metrics,
+    "an address in the traces": _in_traces,
     "an address in the log": _in_log(EMAIL.upper()),
     "an IP address in the log": _in_log(f"from {CLIENT}, port 1"),
     "a token in a library's log": _in_library_log,

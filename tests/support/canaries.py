@@ -2,7 +2,7 @@
 
 The one rule: what a test is about says nothing about what is searched for. The harness notes whatever was sent to the
 server, answered, mailed or texted and must stay secret; and when the server ends, none of it may be in its database
-(write-ahead log included), in its index, in what it logged at DEBUG, in its metrics, or in the text of an error.
+(write-ahead log included), in its index, in what it logged at DEBUG, in its metrics, in its traces, or in the text of an error.
 """
 
 from __future__ import annotations

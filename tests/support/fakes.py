@@ -13,7 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from identity_server.domain.errors import HomeserverUnreachable, IdentityServerError, OpenIdTokenRefused
 from identity_server.domain.identifiers import ServerName, UserId, parse_user_id, server_of
-from identity_server.domain.ports import DeliveryError, Mail, TextMessage
+from identity_server.domain.ports import DeliveryError, Mail, TextMessage, TracedJob, TracedRequest
 from identity_server.outbound.https import Answer
 from identity_server.outbound.origin_keys import KEYS_PATH
 from tests.support.homeserver import SigningHomeserver
@@ -149,3 +149,20 @@ class FakeSms:
         found = re.search(r"\b[0-9]{6,8}\b", self.sent[-1].body)
         assert found is not None
         return found[0]
+
+
+class FakeTraces:
+    """Notes what it is told, all of it.
+
+    Attributes:
+        noted: as text.
+    """
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def request(self, request: TracedRequest) -> None:
+        self.noted.append(repr(request))
+
+    def job(self, job: TracedJob) -> None:
+        self.noted.append(repr(job))

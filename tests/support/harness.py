@@ -25,7 +25,7 @@ from identity_server.wiring.world import Ports
 from tests.support.api_document import assert_documented
 from tests.support.canaries import Canaries
 from tests.support.databases import put_migrated, read_rows, variables_for, written_to
-from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness, FakeSms
+from tests.support.fakes import FakeClock, FakeHomeservers, FakeMail, FakeRandomness, FakeSms, FakeTraces
 
 ALICE = "@alice:example.org"
 BOB = "@bob:example.org"
@@ -77,6 +77,7 @@ class Harness:
         self.homeservers = fakes.homeservers
         self.mail = fakes.mail
         self.sms = fakes.sms
+        self.traces = fakes.traces
         self._session = session
 
     async def request(self, method: str, path: str, *, as_: User | None = None, **options: Any) -> Reply:
@@ -223,6 +224,7 @@ class Harness:
             "database": written_to(self.config.db.file),
             "index": b"\n".join(index),
             "metrics": self.metrics.totals.to_bytes(),
+            "traces": "\n".join(self.traces.noted).encode(),
         }
         self.canaries.search(places, peppers=[value for (value,) in self.rows("SELECT value FROM peppers")])
 
@@ -237,12 +239,13 @@ class Fakes:
         self.origin_keys = PublishedKeys(federation=self.homeservers, clock=self.clock)
         self.mail = FakeMail()
         self.sms = FakeSms()
+        self.traces = FakeTraces()
         self.offers_sms = True
 
     @property
     def ports(self) -> Ports:
         sms = self.sms if self.offers_sms else None
-        return Ports(self.clock, self.randomness, self.homeservers, self.origin_keys, self.mail, sms)
+        return Ports(self.clock, self.randomness, self.homeservers, self.origin_keys, self.mail, sms, self.traces)
 
 
 def make_config(directory: Path, *, settings: Mapping[str, str] | None = None) -> Config:
