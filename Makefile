@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 
 # Images for containers like to switch this on. It would have every process of the tests compile everything anew.
 export PYTHONDONTWRITEBYTECODE :=
-.PHONY: help run demo test check fast thorough postgresql e2e fire bench client screenshots lock clean
+.PHONY: help run demo test check fast thorough postgresql e2e fire fire-quick bench client screenshots lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -50,10 +50,10 @@ check: $(VENV)/.dev docs ## Format, lint, types, and whether every link in the d
 docs: $(VENV)/.dev ## The documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-# Every odd input to every endpoint, every page in Chromium, every command, the specification's document, the real Sydent, processes that are
-# killed under load, the benchmark: slower. tests/fire isn't among them yet: it compares times, which other work on the machine upsets.
-THOROUGH := tests/api tests/bench tests/browser tests/clients tests/commands tests/contract tests/doctor tests/packaging tests/sydent tests/is_tester \
-  tests/processes
+# Every odd input to every endpoint, every page in Chromium, every command, the specification's document, the real
+# Sydent, processes that are killed under load, the benchmark: slower.
+THOROUGH := tests/api tests/bench tests/browser tests/clients tests/commands tests/contract tests/doctor tests/packaging \
+  tests/sydent tests/is_tester tests/processes
 
 fast: tests-need ## The tests to run while working, in about a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e" --ignore=tests/fire $(THOROUGH:%=--ignore=%)
@@ -71,7 +71,7 @@ postgresql: tests-need ## The same tests on PostgreSQL
 
 # In one process, because its tests share one Synapse.
 e2e: tests-need ## The end-to-end tests: a real Synapse, the real matrix-js-sdk
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m e2e tests/e2e
 
 # The page is written even if a part fails: then it says so.
 FIRE ?= tests/fire
@@ -79,7 +79,11 @@ fire: tests-need ## Break everything as often as docs/reliability.md says, and w
 	$(BIN)/python -m pytest -n 2 --fire full $(FIRE); status=$$?; \
 	  $(BIN)/python -m tests.fire.report && exit $$status
 
-test: check fast thorough postgresql e2e ## Everything: format, lint, types, tests
+# By itself, because every server of theirs has two workers and a dozen people already.
+fire-quick: tests-need ## A few rounds of it, in some minutes
+	$(BIN)/python -m pytest -n 2 tests/fire
+
+test: check fast thorough postgresql fire-quick e2e ## Everything: format, lint, types, tests
 
 .PHONY: tests-need
 tests-need: $(VENV)/.dev

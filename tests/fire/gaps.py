@@ -15,6 +15,7 @@ from tests.fire.load import SETTLES_SECONDS, Load
 FIRST_SUCCESS_SECONDS: Final = 5.0
 """After what was away is back, so soon somebody's request has succeeded."""
 
+_NEVER_SECONDS: Final = 60.0
 _PEOPLE: Final = 12
 _BEFORE_SECONDS: Final = 0.5
 _AFTER_SECONDS: Final = 1.0
@@ -74,7 +75,7 @@ async def _see_it_back(load: Load, begun: float) -> Gap:
         ]
         if first:
             break
-        assert time.monotonic() - back < 2 * FIRST_SUCCESS_SECONDS, "nobody succeeds any more"
+        assert time.monotonic() - back < _NEVER_SECONDS, "nobody succeeds any more"
         await asyncio.sleep(0.01)
     await asyncio.sleep(_AFTER_SECONDS)
     statuses = Counter(each.status for each in load.answers if each.ended > begun)
@@ -88,6 +89,6 @@ async def successes(load: Load, count: int) -> None:
         return sum(each.status == 200 for each in load.answers)
 
     goal = succeeded() + count
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while succeeded() < goal:
             await asyncio.sleep(0.01)

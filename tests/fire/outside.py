@@ -73,7 +73,13 @@ class Homeserver:
         try:
             yield self
         finally:
+            assert runner.server is not None
+            transports = [connection.transport for connection in runner.server.connections]
             await runner.cleanup()
+            # TLS is closed by both sides; a server that was killed doesn't do its part.
+            for transport in transports:
+                if transport is not None:
+                    transport.abort()
 
     async def _userinfo(self, request: web.Request) -> web.Response:
         return web.json_response({"sub": self.user(request.query["access_token"])})

@@ -66,7 +66,8 @@ async def test_nothing_acknowledged_is_lost_and_nothing_undone_comes_back(
             # What nobody knew, somebody has seen by now.
             assert await load.check() == []
             assert await load.delivered_within(60) == []
-        assert {failure.status for failure in load.failures()} <= {None}
+        # On a busy machine, somebody may be told to try again.
+        assert {failure.status for failure in load.failures()} <= ({None} if proof.is_full else {None, 503})
         one_mail_each(stage)
         await whole(stage.server)
     assert set(points.known()) >= _MUST_BE_HIT
@@ -81,7 +82,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_undone_comes_back(
 async def load_for_a_while(load: Load) -> None:
     """Have everybody get on by at least a few requests."""
     goal = len(load.answers) + _PEOPLE
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while len(load.answers) < goal:
             await asyncio.sleep(0.005)
 
