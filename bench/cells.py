@@ -54,6 +54,7 @@ class Contestant:
     checker: Checker = field(init=False)
     people: People = field(init=False)
     _is_warm: bool = False
+    _learnt: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.checker = Checker(self.server.name, self.server.port)
@@ -76,6 +77,20 @@ class Contestant:
                 await connection.ask(exchange.request)
         for connection in connections:
             connection.close()
+
+    async def learn(self, pool: Pool) -> None:
+        """Have every lookup of a pool asked once, as people do who look up their contacts every day.
+
+        What an account asks for the first time is charged to its budgets, and that has a cell of its own.
+        """
+        if not pool.name.startswith("lookup") or not _has_budgets(self.server) or pool.name in self._learnt:
+            return
+        self._learnt.add(pool.name)
+        if self.server.workers == 1:
+            await self.checker.check_once(pool.exchanges, connections=_CONNECTIONS)
+        else:
+            # Every worker has to know.
+            await asyncio.gather(*(self.checker.check(pool.exchanges) for _ in range(_WARM_CONNECTIONS)))
 
     def file_of(self, pool: Pool) -> Path:
         """The pool as the load generator reads it."""
@@ -150,10 +165,37 @@ async def read(
             load = await drive(who.server.port, who.file_of(pool), seconds=seconds, connections=connections)
         return _read_figures(load, shares, meanwhile=0)
     await who.warm_up()
+    await who.learn(pool)
     async with who.checker.watching(pool, meanwhile=is_watched) as checked, _shares(who.server) as shares:
         load = await drive(who.server.port, who.file_of(pool), seconds=seconds, connections=connections)
     require_full_answers(load, checked, connections=connections)
     return _read_figures(load, shares, meanwhile=checked.meanwhile)
+
+
+async def read_first(who: Contestant, pool: Pool, introductions: Pool) -> Figures:
+    """Requests of which each is sent once, and every answer compared.
+
+    Args:
+        who: is asked.
+        pool: what.
+        introductions: are sent beforehand, as apps do, and don't count.
+    """
+    await who.warm_up()
+    await who.checker.check_once(introductions.exchanges, connections=_CONNECTIONS)
+    connections = _CONNECTIONS_OF.get(pool.name.removesuffix(", first"), _CONNECTIONS)
+    started = time.monotonic()
+    async with _shares(who.server) as shares:
+        took_ms = await who.checker.check_once(pool.exchanges, connections=connections)
+    per_second = len(took_ms) / (time.monotonic() - started)
+    return {
+        "per_second": per_second,
+        "per_core_second": per_second / shares.server,
+        "p50_ms": percentile(took_ms, 50),
+        "p99_ms": percentile(took_ms, 99),
+        "server_share": shares.server,
+        "generator_share": shares.driver,
+        "others_share": shares.rest,
+    }
 
 
 def _read_figures(load: Load, shares: _Shares, *, meanwhile: int) -> Figures:
@@ -251,6 +293,7 @@ async def rotate(who: Contestant, pool: Pool, *, seconds: float) -> Figures:
     """
     database = who.server.database
     assert database is not None, "a server without data has no pepper"
+    await who.learn(pool)
     before = await asyncio.to_thread(_fingerprint, database)
     async with (
         steadily(who.server.port, pool, per_second=_LOOKUPS_PER_SECOND) as waits,
@@ -323,9 +366,17 @@ async def _drain(server: Server) -> float:
     return time.monotonic() - started
 
 
+def _has_budgets(server: Server) -> bool:
+    return server.database is not None and _is_ours(server.database)
+
+
+def _is_ours(database: Path) -> bool:
+    return database.name == "identity.db"
+
+
 def _backlog(database: Path | None) -> int:
     """Jobs of ours; Sydent keeps its own in memory, and sends at once."""
-    if database is None or database.name != "identity.db":
+    if database is None or not _is_ours(database):
         return 0
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()

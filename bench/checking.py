@@ -6,6 +6,7 @@ The rule: an answer that isn't true ends the run. Nothing is sampled of the answ
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -68,6 +69,29 @@ class Checker:
         finally:
             connection.close()
         return checked
+
+    async def check_once(self, exchanges: Sequence[Exchange], *, connections: int) -> list[float]:
+        """Send each of these requests once, over so many connections at once, and compare; how long each took, in ms.
+
+        Raises:
+            WrongAnswer, BadAnswer: as `check`, in a group.
+        """
+        waiting, took_ms, checked = iter(exchanges), list[float](), Checked()
+
+        async def check_on() -> None:
+            connection = Connection(self._port)
+            try:
+                for each in waiting:
+                    started = time.monotonic()
+                    await self._check(connection, each, checked)
+                    took_ms.append(1000 * (time.monotonic() - started))
+            finally:
+                connection.close()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(connections):
+                group.create_task(check_on())
+        return took_ms
 
     @asynccontextmanager
     async def watching(self, pool: Pool, *, meanwhile: bool = True) -> AsyncIterator[Checked]:

@@ -133,7 +133,7 @@ def _make_sydents(folder: Path, associations: int) -> None:
         )
         for _, sql in indexes:
             connection.execute(sql)
-        people = [world.account(number) for number in range(world.ACCOUNTS)]
+        people = [world.account(number) for number in range(world.ACCOUNTS + world.NEWCOMERS)]
         _insert(
             connection,
             "accounts (user_id, created_ts, consent_version)",

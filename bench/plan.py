@@ -196,11 +196,21 @@ class _Size:
 
     async def _compare(self, helped: Contestant, ours: Contestant, bare: Contestant) -> None:
         for turn in range(self._plan.options.rounds):
+            for size in requests.FIRST_LOOKUPS:
+                await self._first_lookups(turn, size, (helped, ours))
             for pool in self._pools.values():
                 for who in _from(turn, (helped, ours, bare)):
                     await self._measure(pool.name, who, self._reading(pool))
             for who in _from(turn, (helped, ours)):
                 await self._stories(who)
+
+    async def _first_lookups(self, turn: int, size: int, everybody: tuple[Contestant, ...]) -> None:
+        """In each turn those of other accounts, because nobody looks up for the first time twice."""
+        lookups = requests.first_lookups(size, associations=self._associations)
+        introductions = requests.hash_details(requests.newcomers(size))
+        some, theirs = (pool.part(turn, self._plan.options.rounds) for pool in (lookups, introductions))
+        for who in _from(turn, everybody):
+            await self._measure(lookups.name, who, lambda who: cells.read_first(who, some, theirs))
 
     async def _stories(self, who: Contestant) -> None:
         seconds = self._story_seconds

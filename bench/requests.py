@@ -20,6 +20,8 @@ LOOKUP_SIZES = (1, 100, 1_000, 10_000)
 # Enough different ones that no cache between the client and the data holds them all, few enough to be made quickly.
 _LOOKUPS = {1: 4_000, 10: 400, 100: 400, 1_000: 100, 10_000: 20}
 
+FIRST_LOOKUPS = {1: 3_600, 100: 1_800, 1_000: 600}
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -51,6 +53,10 @@ class Pool:
 
     name: str
     exchanges: tuple[Exchange, ...]
+
+    def part(self, number: int, parts: int) -> Pool:
+        """Every so manieth of them, beginning at another one for each number."""
+        return Pool(self.name, self.exchanges[number::parts])
 
     def write(self, path: Path) -> None:
         """Write the requests for the load generator: the length of each on a line, then itself."""
@@ -84,13 +90,26 @@ def accounts() -> Pool:
     )
 
 
-def hash_details() -> Pool:
-    people = map(world.account, range(world.ACCOUNTS))
+def hash_details(askers: range = range(world.ACCOUNTS)) -> Pool:
+    people = map(world.account, askers)
     expected = {"lookup_pepper": world.PEPPER}
     return Pool(
         "hash_details",
         tuple(Exchange(render("GET", f"{V2}/hash_details", token=each.token), expected) for each in people),
     )
+
+
+def newcomers(size: int) -> range:
+    """Those whose first lookup is of `size` addresses."""
+    first = world.ACCOUNTS + sum(count for other, count in FIRST_LOOKUPS.items() if other < size)
+    return range(first, first + FIRST_LOOKUPS[size])
+
+
+def first_lookups(size: int, *, associations: int) -> Pool:
+    """As `lookups`, each by an account that has never looked anything up."""
+    askers = newcomers(size)
+    asked = world.questions(associations=associations, size=size, count=len(askers), askers=askers)
+    return Pool(f"lookup of {size}, first", tuple(map(_lookup, asked)))
 
 
 def lookups(size: int, *, associations: int) -> Pool:

@@ -12,7 +12,7 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from random import Random
 
-VERSION = 4
+VERSION = 5
 """Counts up whenever the data changes its shape: databases of another version are made anew."""
 
 SERVER_NAME = "id.bench.example"
@@ -22,6 +22,8 @@ BOUND_AT_MS = 1_700_000_000_000
 LIFETIME_MS = 100 * 365 * 24 * 60 * 60 * 1000
 
 ACCOUNTS = 2_000
+NEWCOMERS = 6_000
+"""Accounts with the numbers after those, each of which looks up once."""
 HOMESERVERS = 32
 HOMESERVER_PORT = 28448
 TERMS_URL = "https://id.bench.example/terms-1.0-en.html"
@@ -96,12 +98,14 @@ class Question:
     mappings: dict[str, str]
 
 
-def questions(*, associations: int, size: int, count: int, pepper: str = PEPPER) -> list[Question]:
+def questions(
+    *, associations: int, size: int, count: int, askers: range = range(ACCOUNTS), pepper: str = PEPPER
+) -> list[Question]:
     """Lookups of `size` addresses, half of them bound; of one address, every second.
 
     Each is asked by one account only, so that no account asks for more different addresses than a server may allow.
     """
-    draw = Random(f"{associations} {size}")
+    draw = Random(f"{associations} {size} {askers.start}")
     found = []
     for number in range(count):
         hits = size // 2 if size > 1 else (number + 1) % 2
@@ -110,5 +114,5 @@ def questions(*, associations: int, size: int, count: int, pepper: str = PEPPER)
         strangers = (stranger(draw.randrange(10**9)).hashed(pepper) for _ in range(size - hits))
         hashes = [*mappings, *strangers]
         draw.shuffle(hashes)
-        found.append(Question(number % ACCOUNTS, hashes, mappings))
+        found.append(Question(askers[number % len(askers)], hashes, mappings))
     return found

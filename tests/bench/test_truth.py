@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import requests, servers
+from bench import requests, servers, world
 from bench.checking import Checker, WrongAnswer
 from bench.databases import lookup_plan, prepared
 
@@ -32,8 +32,11 @@ async def test_both_servers_answer_what_the_world_says(make: servers.Make, data:
             requests.hash_details(),
             requests.lookups(1, associations=_ASSOCIATIONS),
             requests.lookups(100, associations=_ASSOCIATIONS),
+            requests.hash_details(requests.newcomers(100)),
         ):
             await checker.check(pool.exchanges[:10])
+        first = requests.first_lookups(100, associations=_ASSOCIATIONS).exchanges[:10]
+        assert len(await checker.check_once(first, connections=4)) == 10
         wrong = requests.Exchange(
             requests.lookups(1, associations=_ASSOCIATIONS).exchanges[0].request, {"mappings": {}}
         )
@@ -50,6 +53,14 @@ def test_sydents_planner_is_helped_to_the_index_of_hashes(data: Path, tmp_path: 
 
     assert any("SCAN gta" in step for step in lookup_plan(data / "sydent.db"))
     assert not any("gta" in step and "SEARCH" not in step for step in lookup_plan(server.database))
+
+
+def test_nobody_looks_up_for_the_first_time_twice() -> None:
+    newcomers = [number for size in requests.FIRST_LOOKUPS for number in requests.newcomers(size)]
+    assert newcomers == list(range(world.ACCOUNTS, world.ACCOUNTS + world.NEWCOMERS))
+    pool = requests.first_lookups(1_000, associations=1_000)
+    parts = [pool.part(number, 3).exchanges for number in range(3)]
+    assert sorted(each.request for part in parts for each in part) == sorted(each.request for each in pool.exchanges)
 
 
 def test_answer_with_a_mapping_too_few_or_too_many_is_wrong() -> None:
