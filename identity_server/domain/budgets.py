@@ -26,6 +26,9 @@ class BudgetKind(StrEnum):
     DOMAIN = "domain"
     NETWORK = "network"
 
+    # Of every `Holder`, and the enumeration's own is written in Python.
+    __hash__ = str.__hash__
+
 
 class Holder(NamedTuple):
     """Whose budget it is.

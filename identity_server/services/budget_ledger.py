@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from identity_server.domain.budgets import (
@@ -208,7 +208,9 @@ class BudgetLedger:
     ) -> tuple[dict[Holder, _Stock], list[list[_Shortage]]]:
         """What there is then of everything, and for each request whose budget isn't enough for it."""
         # Of copies, because it may have to be done again.
-        stocks = {holder: replace(stock) for holder, stock in taken_out.items()}
+        stocks = {
+            holder: _Stock(stock.claim, stock.pool, stock.wanted, stock.ready) for holder, stock in taken_out.items()
+        }
         short = {holder: stock for holder, stock in stocks.items() if stock.wanted > stock.ready}
         usages = await tx.budgets.find(short)
         homeservers = [holder for holder in short if holder.kind in _OF_HOMESERVERS]

@@ -65,6 +65,7 @@ class Budgets:
     def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
+        self._digests_of: dict[Holder, list[bytes]] = {}
 
     # --- usage ----------------------------------------------------------------------------
 
@@ -201,7 +202,10 @@ class Budgets:
 
     def _digests(self, holder: Holder) -> list[bytes]:
         # Not of the pepper: what is kept of an account can be found without knowing under which it has asked.
-        return self._sealer.digests("lookup budget", holder.kind.value, holder.name)
+        digests = self._digests_of.get(holder)
+        if digests is None:
+            digests = self._digests_of[holder] = self._sealer.digests("lookup budget", holder.kind.value, holder.name)
+        return digests
 
 
 def _pepper_id(holder: Holder) -> int:
