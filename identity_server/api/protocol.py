@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import socket
+import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import structlog
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
@@ -29,11 +32,15 @@ FIRST_REQUEST_SECONDS: Final = 30
 UNREAD_SECONDS: Final = 30
 """How long an answer may wait for whoever asked to read it."""
 
-_UNREAD_LETS_GO_SECONDS = 5
+_UNREAD_LETS_GO_SECONDS = 0.5
 """After so long, a connection whose answer isn't read may be ended for the sake of another."""
 _FEW = 64
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""For SO_LINGER: on, for no time."""
 
 _INTERNAL = 500
+
+_OTHER_VERSION: Final = (_ErrInfo(status=400, exc=HttpProcessingError(), message=""), EMPTY_PAYLOAD)
 
 
 class _Protocol(RequestHandler):
@@ -58,9 +65,12 @@ class _Protocol(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        for message, body in self._messages:
+        for place, (message, body) in enumerate(self._messages):
             if not isinstance(message, _ErrInfo):
                 self._newest_body = body
+                if message.version is not HttpVersion11 and message.version is not HttpVersion10:
+                    # Its parser knows 0.9 and 2.0 as well, and the answer would be said to be of that kind.
+                    self._messages[place] = _OTHER_VERSION
             elif not self._newest_body.is_eof():
                 # aiohttp would leave whoever reads this body to wait for the rest of it.
                 self._newest_body.set_exception(web.RequestPayloadError("The body lost its framing."))
@@ -82,7 +92,7 @@ class _Protocol(RequestHandler):
         return self._next_keepalive_close_time
 
     def is_unread(self, transport: asyncio.Transport, now: float) -> bool:
-        """Whether something has waited for the other side to read it for too long; asked every few seconds."""
+        """Whether something has waited for the other side to read it for too long, since this was first asked."""
         if not transport.get_write_buffer_size():
             self._unread_since = None
         elif self._unread_since is None:
@@ -112,6 +122,15 @@ class _Protocol(RequestHandler):
             _log.error("connection.failed", error=type(error).__name__)
 
 
+def _drop(transport: asyncio.Transport) -> None:
+    """End a connection at once, with all that it hasn't taken: the kernel would keep that, and offer it for minutes."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    transport.abort()
+
+
 class _Server(Server):
     """Makes connections, and ends those that would never end by themselves."""
 
@@ -134,7 +153,7 @@ class _Server(Server):
         now = self._loop.time()
         for connection, transport in list(self._connections.items()):
             if cast("_Protocol", connection).is_unread(transport, now):
-                transport.abort()
+                _drop(transport)
 
     def end_idlest(self) -> bool:
         """End the connection whose turn it has been for the longest; False if all of them wait for their answers."""
@@ -143,8 +162,12 @@ class _Server(Server):
 
     def _look_for_idlest(self) -> bool:
         now = self._loop.time()
-        here = cast("dict[_Protocol, Any]", self._connections)
-        idle = (each for each in here if each not in self._ended and each.is_idle(now))
+        here = cast("dict[_Protocol, asyncio.Transport]", self._connections)
+        idle = (
+            each
+            for each, transport in here.items()
+            if each not in self._ended and (each.is_unread(transport, now) or each.is_idle(now))
+        )
         self._idlest = heapq.nsmallest(_FEW, idle, key=lambda each: each.last_served)[::-1]
         return bool(self._idlest)
 
@@ -155,7 +178,7 @@ class _Server(Server):
             transport = self._connections.get(connection)
             # It may have asked for something since it was looked for, and be about to be answered.
             if transport is not None and connection.is_idle(now):
-                transport.abort()
+                _drop(transport)
                 self._ended.add(connection)
                 return True
         return False

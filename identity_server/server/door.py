@@ -11,6 +11,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -179,8 +180,14 @@ class Door:
         connection.setblocking(False)  # noqa: FBT003 - its only form
         task = self._loop.create_task(self._enter(connection))
         self._entering[task] = None
-        task.add_done_callback(self._entering.pop)
+        task.add_done_callback(partial(self._entered, connection))
         return True
+
+    def _entered(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        del self._entering[task]
+        if task.cancelled():
+            # It may not even have begun.
+            connection.close()
 
     def _make_room(self) -> bool:
         """End a connection that asks for nothing; False if there is none, and everybody waits for an answer."""

@@ -17,6 +17,8 @@ UNREADABLE = {
     "SSH": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     "SMTP": b"EHLO zq8marker\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/0.9": f"GET {V2} HTTP/0.9\r\nHost: id\r\n\r\n".encode(),
+    "HTTP/2.0": f"GET {V2} HTTP/2.0\r\nHost: id\r\n\r\n".encode(),
     "HTTP/3.0": f"GET {V2} HTTP/3.0\r\nHost: id\r\n\r\n".encode(),
     "no version": f"GET {V2} \r\nHost: id\r\n\r\n".encode(),
     "unknown method": b"BREW /zq8marker HTTP/1.1\r\nHost: id\r\n\r\n",

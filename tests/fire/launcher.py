@@ -9,12 +9,16 @@ Whoever reaches the point that the file `armed` names renames it to `fired`, and
 processes of the server; or it is stopped until it is told to go on. Migrations have points as well: those around their one
 commit, and `Schema._migrate:statement N` before each of their statements. What the file `pragma` holds is set on every connection to SQLite before its next transaction: so
 a file can't grow, or can't be written, for root as well.
+
+$FIRE_FILES limits how many files each process may have open, for good. $FIRE_PATIENCE says for how many seconds it waits for
+a slow client, which is half a minute in earnest.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import sys
 import threading
@@ -30,10 +34,13 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
 from identity_server.__main__ import main
+from identity_server.api import protocol
+from identity_server.server import door
 from identity_server.storage import jobs
 from identity_server.storage.database import Database
 from identity_server.storage.schema import Schema
 from identity_server.storage.sqlite import DriverConnection
+from identity_server.wiring import settings
 
 FOLDER: Final = "FIRE_FOLDER"
 ARMED: Final = "armed"
@@ -41,6 +48,8 @@ FIRED: Final = "fired"
 POINTS: Final = "points"
 PRAGMA: Final = "pragma"
 MIGRATION: Final = "Schema._migrate"
+FILES: Final = "FIRE_FILES"
+PATIENCE: Final = "FIRE_PATIENCE"
 
 LEASE_SECONDS: Final = 4
 """How long a job is left alone whose holder was killed; in earnest a minute."""
@@ -180,7 +189,27 @@ def _die(whom: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _limit_files(most: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _be_patient_for(seconds: float) -> None:
+    waits = (
+        (protocol, "FIRST_REQUEST_SECONDS"),
+        (protocol, "UNREAD_SECONDS"),
+        (door, "FIRST_REQUEST_SECONDS"),
+        (settings, "_BODY_TIMEOUT_SECONDS"),
+    )
+    for module, name in waits:
+        assert hasattr(module, name)
+        setattr(module, name, seconds)
+
+
 if __name__ == "__main__":
+    if FILES in os.environ:
+        _limit_files(int(os.environ[FILES]))
+    if PATIENCE in os.environ:
+        _be_patient_for(float(os.environ[PATIENCE]))
     jobs.LEASE_MS = LEASE_SECONDS * 1000
     Failpoints(Path(os.environ[FOLDER])).install()
     sys.exit(main(prog_name="identity-server"))

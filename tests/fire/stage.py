@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from tests.e2e.processes import Program, reserve_port
 from tests.fire.launcher import ARMED, FIRED, FOLDER, POINTS, PRAGMA
 from tests.fire.outside import Homeserver, Relay
-from tests.processes.conftest import REPOSITORY, children_of
+from tests.processes.conftest import REPOSITORY, children_of, is_alive
 from tests.support.postgresql import PostgresqlServer
 
 Engine = Literal["sqlite", "postgresql"]
@@ -27,6 +27,7 @@ Fate = Literal["worker", "server", "paused"]
 _PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _ANSWERS_SECONDS = 2.0
+_NOTICED_SECONDS = 0.1
 
 
 class Server:
@@ -37,7 +38,9 @@ class Server:
         settings: its environment, beside the configuration; counts from the next start.
     """
 
-    def __init__(self, folder: Path, *, postgresql: PostgresqlServer | None, workers: int) -> None:
+    def __init__(
+        self, folder: Path, *, postgresql: PostgresqlServer | None, workers: int, env: Mapping[str, str]
+    ) -> None:
         self.folder = folder
         self.postgresql = postgresql
         self.workers = workers
@@ -45,7 +48,7 @@ class Server:
         self.internal = f"http://127.0.0.1:{reserve_port()}"
         self.database = folder / "db" / "identity.db"
         self.conf = folder / "sydent.conf"
-        env = {"PYTHONPATH": str(REPOSITORY), FOLDER: str(folder)}
+        env = {"PYTHONPATH": str(REPOSITORY), FOLDER: str(folder), **env}
         if postgresql is not None:
             url = postgresql.url("postgres")
             env["IDENTITY_SERVER__DB__DB_URL"] = url.render_as_string(hide_password=False)
@@ -107,6 +110,18 @@ email.notices = false
         worker = min(children_of(self.program.pid))
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
+
+    async def end(self) -> None:
+        """Kill it, and wait until the neighbours have noticed; else their ends of its connections would stay open."""
+        before = self._workers()
+        self.program.kill()
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while any(map(is_alive, before)):
+                await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(_NOTICED_SECONDS)
+
+    def _workers(self) -> set[int]:
+        return children_of(self.program.pid) if self.program.is_running else set()
 
     def arm(self, point: str, fate: Fate) -> None:
         """Have whoever reaches a point next be killed, alone or with all processes, or be stopped until told to go on."""
@@ -197,7 +212,14 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 
 @asynccontextmanager
 async def set_up(
-    folder: Path, engine: Engine, *, workers: int = 2, ca_file: Path | None = None, general: str = "", http: str = ""
+    folder: Path,
+    engine: Engine,
+    *,
+    workers: int = 2,
+    ca_file: Path | None = None,
+    general: str = "",
+    http: str = "",
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stage]:
     """A running server among its neighbours, for as long as the block runs.
 
@@ -207,14 +229,15 @@ async def set_up(
         workers: how many.
         ca_file: vouches for homeservers, instead of the one that stands beside the server.
         general, http: more lines of these sections.
+        env: more of its environment, which counts before the configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         postgresql = stack.enter_context(postgresql_server()) if engine == "postgresql" else None
         homeserver = await stack.enter_async_context(Homeserver(folder).listening())
         relay = await stack.enter_async_context(Relay().listening())
-        server = Server(folder, postgresql=postgresql, workers=workers)
+        server = Server(folder, postgresql=postgresql, workers=workers, env=env or {})
         server.configure(ca_file=ca_file or homeserver.ca_file, relay=relay, general=general, http=http)
-        stack.callback(server.program.kill)
+        stack.push_async_callback(server.end)
         await server.start()
         yield Stage(server, homeserver, relay)

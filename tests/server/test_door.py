@@ -203,6 +203,15 @@ async def test_who_keeps_a_connection_without_a_request_makes_room(how: str) -> 
         assert home.door.connections == 4
 
 
+async def test_who_reads_no_answer_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_UNREAD_LETS_GO_SECONDS", 0.1)
+    async with house(most=2) as home:
+        for _ in range(4):
+            await (await home.connect()).ask_and_read_nothing(times=50)
+        assert (await (await home.connect()).ask()).startswith("HTTP/1.1 200")
+        assert home.door.connections <= 3
+
+
 async def test_nobody_who_waits_for_an_answer_is_ended() -> None:
     async with house(most=2) as home:
         waiting = [await home.connect() for _ in range(2)]
