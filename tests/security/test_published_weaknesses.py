@@ -102,9 +102,17 @@ async def test_cve_2021_29431_homeserver_in_the_operators_own_network(name: str)
     assert connections == 0
 
 
-async def test_cve_2021_29432_mail_that_strangers_write(server: Harness, alice: User) -> None:
+@pytest.mark.parametrize(
+    "injected",
+    [
+        'Free\r\nBcc: everyone@example.com\r\n\r\n<a href="https://evil.example">win</a> https://evil.example/',
+        "\r\nBcc: eve@evil.eg",
+        "<a href=//evil.eg>",
+        "Win at https://evil.example/ this week only",
+    ],
+)
+async def test_cve_2021_29432_mail_that_strangers_write(server: Harness, alice: User, injected: str) -> None:
     """Names of rooms and people went into invitation mails as they came: headers, links and all."""
-    injected = 'Free\r\nBcc: everyone@example.com\r\n\r\n<a href="https://evil.example">win</a> https://evil.example/'
     reply = await server.post(
         "store-invite",
         {
@@ -124,9 +132,13 @@ async def test_cve_2021_29432_mail_that_strangers_write(server: Harness, alice: 
     assert isinstance(message, EmailMessage)
     assert message["Bcc"] is None
     assert message["To"].addresses[0].addr_spec == "carol@example.com"
-    html = message.get_body(("html",))
+    html, text = message.get_body(("html",)), message.get_body(("plain",))
     assert html is not None
-    assert 'href="https://evil.example' not in html.get_content()
+    assert text is not None
+    # Escaped where it is code, and cut short where it would be a message.
+    assert "<a href=//evil" not in html.get_content()
+    for part in (html, text):
+        assert "https://evil.example/" not in part.get_content()
 
 
 @pytest.mark.parametrize("field", ["client_secret", "email", "next_link"])
