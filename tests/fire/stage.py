@@ -39,7 +39,12 @@ class Server:
     """
 
     def __init__(
-        self, folder: Path, *, postgresql: PostgresqlServer | None, workers: int, env: Mapping[str, str]
+        self,
+        folder: Path,
+        *,
+        postgresql: PostgresqlServer | None,
+        workers: int,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.postgresql = postgresql
@@ -48,7 +53,7 @@ class Server:
         self.internal = f"http://127.0.0.1:{reserve_port()}"
         self.database = folder / "db" / "identity.db"
         self.conf = folder / "sydent.conf"
-        env = {"PYTHONPATH": str(REPOSITORY), FOLDER: str(folder), **env}
+        env = {"PYTHONPATH": str(REPOSITORY), FOLDER: str(folder), **(env or {})}
         if postgresql is not None:
             url = postgresql.url("postgres")
             env["IDENTITY_SERVER__DB__DB_URL"] = url.render_as_string(hide_password=False)
@@ -236,7 +241,7 @@ async def set_up(
         postgresql = stack.enter_context(postgresql_server()) if engine == "postgresql" else None
         homeserver = await stack.enter_async_context(Homeserver(folder).listening())
         relay = await stack.enter_async_context(Relay().listening())
-        server = Server(folder, postgresql=postgresql, workers=workers, env=env or {})
+        server = Server(folder, postgresql=postgresql, workers=workers, env=env)
         server.configure(ca_file=ca_file or homeserver.ca_file, relay=relay, general=general, http=http)
         stack.push_async_callback(server.end)
         await server.start()
