@@ -129,11 +129,6 @@ class Program:
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
     @property
-    def is_running(self) -> bool:
-        """Whether it was started, and not ended since by whoever started it."""
-        return self._process is not None
-
-    @property
     def pid(self) -> int:
         """The process that was started; it leads a session of its own."""
         return self._running.pid
