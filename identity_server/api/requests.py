@@ -44,17 +44,17 @@ async def read_json(request: web.Request, model: type[Wire]) -> Wire:
     Raises:
         BodyTooLarge, BodyTooSlow, BodyIncomplete, NotJson, BadJson, MissingParameters, InvalidParameter: as they say.
     """
-    request[CONTENT] = content = await _read_json_object(request)
+    request[CONTENT] = content = await _read_json_object(request, model)
     return _validate(model, content)
 
 
-async def _read_json_object(request: web.Request) -> dict[str, Any]:
+async def _read_json_object(request: web.Request, model: type[WireModel]) -> dict[str, Any]:
     """The object in the body, or what stands for it on v1; of a name that stands twice the last counts."""
     body = await _read_body(request, request[ROUTE].max_body)
     if request[ROUTE].reads is Reads.ANYTHING and not _says_json(request, body):
         return _loose_parameters(request, body)
     try:
-        value = orjson.loads(body)
+        value = model.parse(body)
     except orjson.JSONDecodeError:
         raise NotJson from None
     if not isinstance(value, dict):

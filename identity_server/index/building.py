@@ -29,6 +29,7 @@ from identity_server.index.file import (
     IndexFile,
     Table,
     Unusable,
+    is_plain,
     open_index_file,
     starts_column,
 )
@@ -126,7 +127,9 @@ class IndexBuilder:
         if len(entries.ids):
             valid = (int(entries.not_before.max()), int(entries.not_after.min()))
         all_visible = not entries.visibility.any()
-        return IndexFile(self._keys.fingerprint, seq, last_change, entries, tables, valid, all_visible)
+        return IndexFile(
+            self._keys.fingerprint, seq, last_change, entries, tables, valid, all_visible, is_plain(entries.users)
+        )
 
     async def _end_of_feed(self) -> tuple[int, int | None]:
         settling_ms = self._database.settling_ms

@@ -13,14 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from identity_server.domain.written_hashes import HASH_BYTES, HASH_CHARACTERS, WrittenHashes
 from identity_server.storage.key_ring import RootKey
 
 KEY_BYTES = 16
-_HASH_CHARACTERS = 43
-_BLOCKS = 3
-_PADDING = "\0" * (_BLOCKS * KEY_BYTES - _HASH_CHARACTERS)
+_WORD = 8
+_PADDING = "\0" * (HASH_BYTES - HASH_CHARACTERS)
 ONE_BY_ONE = 3
 """Up to so many hashes, looking at each costs less than setting up arrays."""
+
+_MANY = 300
+"""From so many on, they may come as they are written, and may be looked for some at a time."""
 
 Halves = npt.NDArray[np.uint64]
 """Keys as rows of two numbers, the first of which they are sorted by."""
@@ -28,7 +31,7 @@ Halves = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """Hashes that somebody asks for, and the keys that the index knows them by, one after the other."""
+    """Hashes that somebody asks for, each once if they are many, and the keys that the index knows them by."""
 
     written: Sequence[str]
     keys: bytes
@@ -60,42 +63,59 @@ class LookupKeys:
         self.fingerprint = root_key.derive("fingerprint of the lookup key").hex()
 
     def read(self, queries: Sequence[str]) -> Hashes:
-        """Those of the queries that are hashes. What is badly formed matches nothing."""
-        if len(queries) > ONE_BY_ONE:
-            keys = self.many(queries)
-            if keys is not None:
+        """Those of the queries that are hashes. What is badly formed matches nothing.
+
+        If there are many, each is there once.
+        """
+        # `isinstance` asks the abstract class that it comes from, and takes long.
+        if type(queries) is WrittenHashes:
+            keys = self._of_words(queries.words())
+            if not _has_repeats(keys):
                 return Hashes(queries, keys)
+        if len(queries) > _MANY:
+            queries = list(dict.fromkeys(queries))
+        if len(queries) > ONE_BY_ONE:
+            found = self.many(queries)
+            if found is not None:
+                return Hashes(queries, found)
             queries = [query for query in queries if _is_hash(query)]
             if len(queries) > ONE_BY_ONE:
                 return Hashes(queries, self.many(queries) or b"")
-        found = [(query, key) for query in queries if (key := self.one(query)) is not None]
-        return Hashes([query for query, _ in found], b"".join(key for _, key in found))
+        each = [(query, key) for query in queries if (key := self.one(query)) is not None]
+        return Hashes([query for query, _ in each], b"".join(key for _, key in each))
 
     def one(self, written_hash: str) -> bytes | None:
         """The key of a hash; None for what is none."""
         if not _is_hash(written_hash):
             return None
         text = int.from_bytes((written_hash + _PADDING).encode(), "little") ^ self._carried
-        key = self._chain(text.to_bytes(_BLOCKS * KEY_BYTES, "little"))[-KEY_BYTES:]
+        key = self._chain(text.to_bytes(HASH_BYTES, "little"))[-KEY_BYTES:]
         self._carried = int.from_bytes(key, "little")
         return key
 
     def many(self, written_hashes: Sequence[str]) -> bytes | None:
         """The keys of many hashes, one after the other; None if something among them is none."""
-        if set(map(len, written_hashes)) != {_HASH_CHARACTERS}:
+        if set(map(len, written_hashes)) != {HASH_CHARACTERS}:
             return None
         joined = _PADDING.join(written_hashes) + _PADDING
         if not joined.isascii():
             return None
-        blocks = np.frombuffer(joined.encode(), np.uint64).reshape(-1, _BLOCKS, KEY_BYTES // 8)
-        keys = self._encrypt(blocks[:, 0].tobytes())
-        for block in range(1, _BLOCKS):
-            keys = self._encrypt((halves(keys) ^ blocks[:, block]).tobytes())
+        return self._of_words(np.frombuffer(joined.encode(), np.uint64).reshape(-1, HASH_BYTES // _WORD))
+
+    def _of_words(self, words: Halves) -> bytes:
+        keys = self._encrypt(words[:, :2].tobytes())
+        for block in range(2, HASH_BYTES // _WORD, 2):
+            keys = self._encrypt((halves(keys) ^ words[:, block : block + 2]).tobytes())
         return keys
 
 
+def _has_repeats(keys: bytes) -> bool:
+    in_order = np.sort(halves(keys)[:, 0])
+    return bool((in_order[1:] == in_order[:-1]).any())
+
+
 def _is_hash(query: str) -> bool:
-    return len(query) == _HASH_CHARACTERS and query.isascii()
+    return len(query) == HASH_CHARACTERS and query.isascii()
 
 
 def halves(keys: bytes | bytearray) -> Halves:

@@ -19,10 +19,12 @@ from identity_server.domain.association import Association, Visibility
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.hashing import Pepper, written_hash
 from identity_server.domain.identifiers import Threepid, UserId
+from identity_server.domain.written_hashes import WrittenHashes
 from identity_server.index.building import PLAIN, changed_hands
 from identity_server.index.feed import FeedPosition
 from identity_server.index.file import Column, IndexFile, Unusable, open_index_file
 from identity_server.index.keys import KEY_BYTES, ONE_BY_ONE, Hashes, LookupKeys, halves
+from identity_server.index.mappings import Mappings
 from identity_server.storage.associations import Change
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.stamps import Subject
@@ -68,17 +70,17 @@ class Answers:
     entries: dict[int, _Entry] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
 
-    def find(self, pepper: Pepper, hashes: Hashes, *, asker: UserId | None, now_ms: int) -> dict[str, UserId]:
+    def find(self, pepper: Pepper, hashes: Hashes, *, asker: UserId | None, now_ms: int) -> Mappings:
         """Who is behind these hashes, by the hash, as far as whoever asks may know."""
         if len(hashes) > ONE_BY_ONE:
-            return self._find_many(pepper.value, hashes.written, hashes.keys, asker, now_ms)
+            return self._find_many(pepper.value, hashes, asker, now_ms)
         found = {}
         for place, query in enumerate(hashes.written):
             key = hashes.keys[place * KEY_BYTES : (place + 1) * KEY_BYTES]
             user_id = self._find(pepper.value, key, asker, now_ms)
             if user_id is not None:
                 found[query] = user_id
-        return found
+        return Mappings.of(found)
 
     def find_plain(self, threepid: Threepid, *, asker: UserId | None, now_ms: int) -> UserId | None:
         """Who is behind an address (algorithm `none`), as far as whoever asks may know."""
@@ -95,10 +97,8 @@ class Answers:
         user_id = self.file.entries.user_id(place)
         return user_id if self.file.shows(place, user_id, asker=asker) else None
 
-    def _find_many(
-        self, pepper: str, queries: Sequence[str], keys: bytes, asker: UserId | None, now_ms: int
-    ) -> dict[str, UserId]:
-        hits, places = self.file.tables[pepper].find_many(halves(keys))
+    def _find_many(self, pepper: str, hashes: Hashes, asker: UserId | None, now_ms: int) -> Mappings:
+        hits, places = self.file.tables[pepper].find_many(halves(hashes.keys))
         if self.gone:
             stay = [place not in self.gone for place in places.tolist()]
             hits, places = hits[stay], places[stay]
@@ -108,14 +108,30 @@ class Answers:
         if not self.file.all_visible:
             visible = self._which_visible(places, asker)
             hits, places = hits[visible], places[visible]
-        found = dict(zip(map(queries.__getitem__, hits.tolist()), self.file.entries.user_ids(places), strict=True))
-        added = self.added[pepper]
-        if added and not added.keys().isdisjoint(each := np.frombuffer(keys, f"V{KEY_BYTES}").tolist()):
-            for query, key in zip(queries, each, strict=True):
+        added = self._find_added(pepper, hashes.keys, asker, now_ms) if self.added[pepper] else None
+        if not added:
+            return self._write(hashes.written, hits, places)
+        is_old = ~np.isin(hits, list(added))
+        news = Mappings.of({hashes.written[place]: user_id for place, user_id in added.items()})
+        return Mappings.together((self._write(hashes.written, hits[is_old], places[is_old]), news))
+
+    def _write(self, written: Sequence[str], hits: Column, places: Column) -> Mappings:
+        if not len(hits):
+            return Mappings()
+        if type(written) is WrittenHashes and self.file.all_plain:
+            return Mappings(len(hits), self.file.entries.with_user_ids(written.quoted(hits), places))
+        found = map(written.__getitem__, hits.tolist())
+        return Mappings.of(dict(zip(found, self.file.entries.user_ids(places), strict=True)))
+
+    def _find_added(self, pepper: str, keys: bytes, asker: UserId | None, now_ms: int) -> dict[int, UserId]:
+        """Those that came since the file was made, by the place of their key."""
+        added, found = self.added[pepper], dict[int, UserId]()
+        if not added.keys().isdisjoint(each := np.frombuffer(keys, f"V{KEY_BYTES}").tolist()):
+            for place, key in enumerate(each):
                 entry = self.entries.get(added.get(key, _NOBODY))
                 user_id = None if entry is None else entry.answer_to(asker, now_ms)
                 if user_id is not None:
-                    found[query] = user_id
+                    found[place] = user_id
         return found
 
     def _which_visible(self, places: Column, asker: UserId | None) -> Column:

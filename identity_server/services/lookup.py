@@ -12,6 +12,7 @@ from identity_server.domain.homeserver_policy import HomeserverPolicy
 from identity_server.domain.identifiers import Threepid, UserId
 from identity_server.domain.ports import Clock
 from identity_server.index.keys import Hashes
+from identity_server.index.mappings import Mappings
 from identity_server.index.read_index import Answers, ReadIndex
 from identity_server.services.lookup_budgets import LookupBudgets
 
@@ -79,7 +80,7 @@ class Lookup:
             await self._index.catch_up()
         return HashDetails(self._algorithms, self._index.pepper.value)
 
-    async def lookup(self, *, asker: Asker, algorithm: str, pepper: str, queries: Sequence[str]) -> dict[str, UserId]:
+    async def lookup(self, *, asker: Asker, algorithm: str, pepper: str, queries: Sequence[str]) -> Mappings:
         """The Matrix IDs behind those queries that match, by the query as it was sent.
 
         What its owner hides from whoever asks is not found. Whatever the account hasn't asked for under this pepper
@@ -115,13 +116,13 @@ class Lookup:
         await self._charge(asker, found_pepper, hashes)
         if len(hashes) <= _AT_ONCE:
             return answers.find(found_pepper, hashes, asker=asker.user_id, now_ms=now_ms)
-        mapping: dict[str, UserId] = {}
+        parts = []
         for start in range(0, len(hashes), _AT_ONCE):
             some = hashes.some(start, start + _AT_ONCE)
-            mapping |= answers.find(found_pepper, some, asker=asker.user_id, now_ms=now_ms)
+            parts.append(answers.find(found_pepper, some, asker=asker.user_id, now_ms=now_ms))
             # A large lookup takes milliseconds, and others wait.
             await asyncio.sleep(0)
-        return mapping
+        return Mappings.together(parts)
 
     async def charge(self, threepid: Threepid, *, asker: Asker) -> None:
         """Charge an account for being told by something else than a lookup whether an address is bound.
@@ -143,7 +144,7 @@ class Lookup:
 
     async def _find_all_plain(
         self, answers: Answers, pepper: Pepper, queries: Sequence[str], asker: Asker, now_ms: int
-    ) -> dict[str, UserId]:
+    ) -> Mappings:
         """Checking an address takes a tenth of a millisecond: after a few, others have their turn."""
         asked: dict[str, Threepid] = {}
         for done, query in enumerate(queries, start=1):
@@ -160,4 +161,4 @@ class Lookup:
                 mapping[query] = user_id
             if done % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        return mapping
+        return Mappings.of(mapping)

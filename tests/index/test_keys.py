@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+import orjson
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from identity_server.domain.hashing import encode_digest
+from identity_server.domain.written_hashes import WrittenHashes
 from identity_server.index.keys import KEY_BYTES, LookupKeys
 from identity_server.storage.key_ring import RootKey
 from tests.support.databases import ROOT_KEY
@@ -40,3 +44,35 @@ def test_another_root_key_makes_other_keys() -> None:
 @given(st.text(alphabet="AB_-+/=\né\0 ", min_size=40, max_size=45))
 def test_what_is_no_hash_for_one_is_none_among_many(query: str) -> None:
     assert (KEYS.many([GOOD, query, GOOD]) is None) == (KEYS.one(query) is None) == (len(query) != 43 or "é" in query)
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=30, unique=True))
+def test_as_they_are_written_they_have_the_same_keys(digests: list[bytes]) -> None:
+    hashes = [encode_digest(digest) for digest in digests]
+    written = WrittenHashes.read(orjson.dumps(hashes))
+    assert written is not None
+    assert [*written] == hashes == [written[place] for place in range(len(hashes))]
+    assert [*written[1:3]] == hashes[1:3]
+    assert KEYS.read(written).keys == KEYS.many(hashes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b'["' + b"A" * 20 + b'","' + b"B" * 20 + b'"]',
+        b'[1,"' + b"A" * 41 + b'"]',
+        b'["' + b"A" * 41 + b'",1]',
+        b'["' + b"A" * 43 + b'"',
+        b'"' + b"A" * 43 + b'"]',
+    ],
+)
+def test_what_is_no_list_of_hashes(text: bytes) -> None:
+    assert WrittenHashes.read(text) is None
+
+
+@given(st.lists(st.text(alphabet='AB",\\\né', min_size=18, max_size=90), min_size=1, max_size=4))
+def test_what_is_read_as_hashes_is_a_list_of_nothing_else(texts: list[str]) -> None:
+    read = WrittenHashes.read(orjson.dumps(texts))
+    assert (read is not None) == all(re.fullmatch("[AB,]{43}", text) for text in texts)

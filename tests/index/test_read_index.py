@@ -388,3 +388,33 @@ async def _add_pepper(database: Database, number: int) -> None:
         await tx.peppers.add(f"pepper{number}", now_ms=START_MS)
 
     await database.transaction(use_case)
+
+
+async def test_matrix_ids_of_all_lengths_and_alphabets_are_found(database: Database, index: ReadIndex) -> None:
+    owners = ["@a:b", "@" + "l" * 200 + ":example.org", "@zo\u00eb:example.org", "@\U0001f431:example.org"]
+    for number, owner in enumerate(owners):
+        await put(database, number, f"{number}@example.com", user=owner)
+    await index.save()
+    await index.catch_up()
+    assert index.answers.file.all_plain
+    assert list(find_all(index, [f"{number}@example.com" for number in range(4)]).values()) == owners
+
+
+@pytest.mark.parametrize("odd", ['@a"b:example.org', "@a\\b:example.org"])
+async def test_matrix_ids_that_json_has_to_escape_are_found(database: Database, index: ReadIndex, odd: str) -> None:
+    await put(database, 1, "odd@example.com", user=odd)
+    await put(database, 2, "even@example.com")
+    await index.save()
+    await index.catch_up()
+    assert not index.answers.file.all_plain
+    assert find_all(index, ["odd@example.com"]) == {"odd@example.com": odd}
+
+
+async def test_a_hash_is_answered_once_and_by_what_came_last(database: Database, index: ReadIndex) -> None:
+    await put(database, 1, user="@old:a.b")
+    await index.save()
+    await index.catch_up()
+    await put(database, 2, user="@new:a.b")
+    # As it is between two pages of a long feed.
+    index.answers.gone.clear()
+    assert find(index) == "@new:a.b"

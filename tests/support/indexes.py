@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
+
 from identity_server.domain.hashing import Pepper, encode_digest, hash_threepid
 from identity_server.domain.identifiers import UserId
+from identity_server.domain.written_hashes import WrittenHashes
 from identity_server.index.building import INDEX_FILE, IndexBuilder
 from identity_server.index.keys import LookupKeys
 from identity_server.index.read_index import ReadIndex
@@ -60,11 +63,18 @@ def find_all(
     pepper = pepper or index.newest_pepper
     queries = {query(address, pepper): address for address in addresses}
     answers, read = index.answers, index.answers.keys.read
-    each = {one: answers.find(pepper, read([one]), asker=who, now_ms=now_ms).get(one) for one in queries}
+    each = {
+        one: orjson.loads(answers.find(pepper, read([one]), asker=who, now_ms=now_ms).to_json()).get(one)
+        for one in queries
+    }
     # So many that they are looked at all at once; what nobody is behind doesn't matter.
     many = [*queries, *(query(f"nobody{number}@example.com", pepper) for number in range(20))]
-    at_once = answers.find(pepper, read(many), asker=who, now_ms=now_ms)
-    assert at_once == {one: user for one, user in each.items() if user is not None}
+    written = WrittenHashes.read(orjson.dumps(many))
+    assert written is not None
+    for hashes in read(many), read(written):
+        at_once = answers.find(pepper, hashes, asker=who, now_ms=now_ms)
+        assert orjson.loads(at_once.to_json()) == {one: user for one, user in each.items() if user is not None}
+        assert len(at_once) == len(orjson.loads(at_once.to_json()))
     plain = {address: answers.find_plain(make.email(address), asker=who, now_ms=now_ms) for address in addresses}
     assert plain == {queries[one]: user for one, user in each.items()}
     return dict(plain)
