@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from identity_server.domain.written_hashes import HASH_BYTES, HASH_CHARACTERS, WrittenHashes
+from identity_server.domain.written_hashes import HASH_BYTES, HASH_CHARACTERS, WrittenHashes, cut_into_blocks
 from identity_server.storage.key_ring import RootKey
 
 KEY_BYTES = 16
-_WORD = 8
 _PADDING = "\0" * (HASH_BYTES - HASH_CHARACTERS)
 ONE_BY_ONE = 3
 """Up to so many hashes, looking at each costs less than setting up arrays."""
@@ -69,7 +68,7 @@ class LookupKeys:
         """
         # `isinstance` asks the abstract class that it comes from, and takes long.
         if type(queries) is WrittenHashes:
-            keys = self._of_words(queries.words())
+            keys = self._of_blocks(queries.blocks())
             if not _has_repeats(keys):
                 return Hashes(queries, keys)
         if len(queries) > _MANY:
@@ -100,12 +99,13 @@ class LookupKeys:
         joined = _PADDING.join(written_hashes) + _PADDING
         if not joined.isascii():
             return None
-        return self._of_words(np.frombuffer(joined.encode(), np.uint64).reshape(-1, HASH_BYTES // _WORD))
+        blocks = cut_into_blocks(joined.encode(), count=len(written_hashes), start=0, step=HASH_BYTES)
+        return self._of_blocks(blocks)
 
-    def _of_words(self, words: Halves) -> bytes:
-        keys = self._encrypt(words[:, :2].tobytes())
-        for block in range(2, HASH_BYTES // _WORD, 2):
-            keys = self._encrypt((halves(keys) ^ words[:, block : block + 2]).tobytes())
+    def _of_blocks(self, blocks: Sequence[bytes]) -> bytes:
+        keys = bytes(len(blocks[0]))
+        for block in blocks:
+            keys = self._encrypt((np.frombuffer(keys, np.uint64) ^ np.frombuffer(block, np.uint64)).tobytes())
         return keys
 
 
