@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
+from identity_server.storage.database import Database
 from tests.support import canaries, postgresql
-from tests.support.databases import POSTGRESQL_FOLDER, make_template, on_postgresql
+from tests.support.databases import POSTGRESQL_FOLDER, make_template, on_postgresql, open_database
 from tests.support.harness import Harness, User, running
 from tests.support.logs import logging_as_before
 
@@ -71,6 +73,27 @@ def _light_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("identity_server.storage.key_ring._PASSPHRASE_MEMORY_KIB", 64)
     monkeypatch.setattr("identity_server.domain.credentials._MEMORY_KIB", 64)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A database without a server."""
+    async with open_database(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """An authority that vouches for whoever is on loopback."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its certificate."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(path)
+    return path
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from identity_server.storage.database import Database
 from identity_server.storage.stamps import Subject
 from identity_server.wiring import index as index_wiring
-from tests.support.fakes import FakeRandomness
 from tests.support.harness import ALICE, Fakes, Harness, User, running
 
 TERMS = """
@@ -31,9 +30,8 @@ async def workers(tmp_path: Path) -> AsyncIterator[tuple[Harness, Harness]]:
     file = tmp_path / "terms.yaml"
     file.write_text(TERMS)
     settings = {"GENERAL__TERMS_PATH": str(file)}
-    first, second = Fakes(), Fakes()
-    second.clock, second.homeservers = first.clock, first.homeservers
-    second.randomness = FakeRandomness("another worker")
+    first = Fakes()
+    second = first.beside()
     async with (
         running(tmp_path, settings=settings, fakes=first) as one,
         running(tmp_path, settings=settings, fakes=second) as other,

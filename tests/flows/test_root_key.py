@@ -231,8 +231,7 @@ async def test_next_key_may_be_given_up_until_it_is_in_use(tmp_path: Path) -> No
 async def test_next_key_waits_until_every_server_knows_it(tmp_path: Path) -> None:
     """A second machine has a directory of its own for its keys."""
     elsewhere = tmp_path / "elsewhere"
-    fakes, other_fakes = Fakes(), Fakes()
-    other_fakes.randomness = FakeRandomness("other")
+    fakes, other_fakes = Fakes(), Fakes(randomness="other")
     async with running(tmp_path, fakes=fakes, key_lease_seconds=LEASE_SECONDS) as here:
         elsewhere.mkdir(mode=0o700)
         for file in (tmp_path / "keys").iterdir():
@@ -281,8 +280,7 @@ async def test_server_that_was_out_of_reach_meanwhile_does_nothing_before_it_has
         for file in (tmp_path / "keys").iterdir():
             (elsewhere / file.name).write_bytes(file.read_bytes())
         settings = {"CRYPTO__KEY_DIR": str(elsewhere), "LOOKUP__INDEX_DIR": str(tmp_path / "other-index")}
-        fakes = Fakes()
-        fakes.randomness = FakeRandomness("other")
+        fakes = Fakes(randomness="other")
         async with running(tmp_path, fakes=fakes, settings=settings, key_lease_seconds=LEASE_SECONDS) as there:
             # It is asked for nothing, and looks at nothing, until all is over.
             await rotate(here)
@@ -404,9 +402,8 @@ class Crowd:
 
 
 async def test_nothing_is_lost_or_there_twice_under_load(tmp_path: Path) -> None:
-    fakes, other_fakes, crowd = Fakes(), Fakes(), Crowd()
-    other_fakes.randomness, other_fakes.clock = FakeRandomness("other"), fakes.clock
-    other_fakes.homeservers = fakes.homeservers
+    fakes, crowd = Fakes(), Crowd()
+    other_fakes = fakes.beside()
     lease: dict[str, Any] = {"key_lease_seconds": LEASE_SECONDS}
     async with (
         running(tmp_path, fakes=fakes, **lease) as here,

@@ -10,18 +10,6 @@ from identity_server.outbound.sms import Poster
 from tests.outbound_sms.kit import FixedClock, Vendor, open_vendor
 
 
-@pytest.fixture(scope="session")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="session")
-def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ca") / "ca.pem"
-    ca.cert_pem.write_to_path(path)
-    return path
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _short_list_of_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """To read the system's authorities takes longer than the rest of a test, and none of them is met here."""

@@ -10,12 +10,6 @@ from tests.support.databases import open_database
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def other(database: Database, tmp_path: Path) -> AsyncIterator[Database]:
     """The same database, as another process sees it."""
     async with open_database(tmp_path) as opened:

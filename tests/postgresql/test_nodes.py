@@ -18,7 +18,6 @@ from identity_server.wiring.erasure import open_erasure
 from identity_server.workers.upkeep import schedule
 from tests.flows.test_phone import request_code, submit, wrong
 from tests.support.databases import read_rows
-from tests.support.fakes import FakeRandomness
 from tests.support.harness import ALICE, BOB, SECRET, Fakes, Harness, User, running
 from tests.support.leaks import everything_in
 
@@ -32,9 +31,8 @@ Nodes = tuple[Harness, Harness]
 
 @pytest.fixture
 async def nodes(tmp_path: Path) -> AsyncIterator[Nodes]:
-    here, there = Fakes(), Fakes()
-    there.randomness = FakeRandomness("another")
-    there.homeservers, there.clock = here.homeservers, here.clock
+    here = Fakes()
+    there = here.beside()
     async with running(tmp_path, fakes=here) as first, running(tmp_path, fakes=there) as second:
         yield first, second
 
@@ -126,9 +124,8 @@ async def test_logout_on_one_node_counts_on_the_other(nodes: Nodes, users: tuple
 
 async def test_binding_on_one_node_is_found_on_another_within_a_second(tmp_path: Path) -> None:
     """Each with an index of its own, and what runs in the background."""
-    here, there = Fakes(), Fakes()
-    there.randomness = FakeRandomness("another")
-    there.homeservers, there.clock = here.homeservers, here.clock
+    here = Fakes()
+    there = here.beside()
     async with AsyncExitStack() as stack:
         nodes = [
             await stack.enter_async_context(
@@ -152,9 +149,8 @@ async def test_binding_on_one_node_is_found_on_another_within_a_second(tmp_path:
 
 
 async def test_logout_on_one_node_is_known_on_another_within_a_second(tmp_path: Path) -> None:
-    here, there = Fakes(), Fakes()
-    there.randomness = FakeRandomness("another")
-    there.homeservers, there.clock = here.homeservers, here.clock
+    here = Fakes()
+    there = here.beside()
     async with AsyncExitStack() as stack:
         one, other = [
             await stack.enter_async_context(
@@ -179,9 +175,8 @@ async def test_who_is_erased_on_one_node_goes_from_the_other_ones_index(
 ) -> None:
     """At once from its answers, and from its file as soon as that is saved, which each node does every 20 minutes."""
     monkeypatch.setattr(erasure, "SETTLING_SECONDS", 0.05)
-    here, there = Fakes(), Fakes()
-    there.randomness = FakeRandomness("another")
-    there.homeservers, there.clock = here.homeservers, here.clock
+    here = Fakes()
+    there = here.beside()
     async with AsyncExitStack() as stack:
         one, other = [
             await stack.enter_async_context(
@@ -226,9 +221,8 @@ async def test_new_pepper_is_given_out_when_the_other_node_can_answer_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has an index of its own, and one takes longer to make a table."""
-    here, there = Fakes(), Fakes()
-    there.randomness = FakeRandomness("another")
-    there.homeservers, there.clock = here.homeservers, here.clock
+    here = Fakes()
+    there = here.beside()
     async with AsyncExitStack() as stack:
         fast, slow = [
             await stack.enter_async_context(

@@ -232,15 +232,21 @@ class Harness:
 class Fakes:
     """The fake ports of one harness."""
 
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.randomness = FakeRandomness()
-        self.homeservers = FakeHomeservers()
+    def __init__(
+        self, *, randomness: str = "seed", clock: FakeClock | None = None, homeservers: FakeHomeservers | None = None
+    ) -> None:
+        self.clock = clock or FakeClock()
+        self.randomness = FakeRandomness(randomness)
+        self.homeservers = homeservers or FakeHomeservers()
         self.origin_keys = PublishedKeys(federation=self.homeservers, clock=self.clock)
         self.mail = FakeMail()
         self.sms = FakeSms()
         self.traces = FakeTraces()
         self.offers_sms = True
+
+    def beside(self) -> Fakes:
+        """Those of another process in the same world: random values are its own, so that none is drawn twice."""
+        return Fakes(randomness="beside", clock=self.clock, homeservers=self.homeservers)
 
     @property
     def ports(self) -> Ports:

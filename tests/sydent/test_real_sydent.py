@@ -20,7 +20,6 @@ import signedjson.sign
 from unpaddedbase64 import decode_base64
 
 from tests.support.databases import read_everything
-from tests.support.fakes import FakeRandomness
 from tests.support.harness import Fakes, Harness, User, running
 from tests.sydent.real import Operator, get_json
 from tests.sydent.support import ALICE, BOB, OTHER_SERVER, SERVER_NAME
@@ -92,10 +91,9 @@ _servers = itertools.count(1)
 
 
 def _fakes() -> Fakes:
-    fakes = Fakes()
-    fakes.clock.ms = int(time.time() * 1000) + 1000
     # The servers of these tests run over one database, in which no id may be drawn twice.
-    fakes.randomness = FakeRandomness(f"server {next(_servers)}")
+    fakes = Fakes(randomness=f"server {next(_servers)}")
+    fakes.clock.ms = int(time.time() * 1000) + 1000
     return fakes
 
 
