@@ -66,13 +66,16 @@ def _process_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _light_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
+def light_argon2() -> Iterator[pytest.MonkeyPatch]:
     """What must be slow for whoever guesses would take most of every test with a code or a passphrase.
 
-    A test that is about that says `monkeypatch.undo()` first.
+    A test that is about that says `light_argon2.undo()` first. Not by the tests' own `monkeypatch`, which would then be
+    undone after all their fixtures.
     """
-    monkeypatch.setattr("identity_server.storage.key_ring._PASSPHRASE_MEMORY_KIB", 64)
-    monkeypatch.setattr("identity_server.domain.credentials._MEMORY_KIB", 64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("identity_server.storage.key_ring._PASSPHRASE_MEMORY_KIB", 64)
+        patch.setattr("identity_server.domain.credentials._MEMORY_KIB", 64)
+        yield patch
 
 
 @pytest.fixture

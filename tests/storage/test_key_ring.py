@@ -192,7 +192,7 @@ def _invite(number: int) -> Invite:
     )
 
 
-def test_passphrase_leads_to_the_key_that_it_always_led_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+def test_passphrase_leads_to_the_key_that_it_always_led_to(light_argon2: pytest.MonkeyPatch) -> None:
+    light_argon2.undo()
     key = RootKey.from_passphrase("correct horse battery staple", salt=b"s" * 16)
     assert key.fingerprint == "f409a8a1ef97ef56b8c1dbc57abc7967ff5c1b94e8ed88465f93eb9a67472dc3"
