@@ -75,8 +75,9 @@ e2e: tests-need ## The end-to-end tests: a real Synapse, the real matrix-js-sdk
 
 # The page is written even if a part fails: then it says so.
 FIRE ?= tests/fire
+SHARE ?= 1
 fire: tests-need ## Break everything as often as docs/reliability.md says, and write there what came of it; an hour
-	$(BIN)/python -m pytest -n 2 --fire full $(FIRE); status=$$?; \
+	$(BIN)/python -m pytest -n 2 --fire full --fire-share $(SHARE) $(FIRE); status=$$?; \
 	  $(BIN)/python -m tests.fire.report && exit $$status
 
 # By itself, because every server of theirs has two workers and a dozen people already.

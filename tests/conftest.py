@@ -30,6 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="quick",
         help="how often tests/fire breaks things: a few times, or as often as docs/reliability.md promises",
     )
+    parser.addoption(
+        "--fire-share", type=float, default=1, help="with --fire full: what part of those rounds, 0.2 for a fifth"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,6 +10,7 @@ from tests.fire.report import Proof
 @pytest.fixture
 def proof(request: pytest.FixtureRequest) -> Iterator[Proof]:
     """How much this run is to prove, and where what it has proven is written down."""
-    proof = Proof(request.node.nodeid, full=request.config.getoption("--fire") == "full")
+    option = request.config.getoption
+    proof = Proof(request.node.nodeid, full=option("--fire") == "full", share=option("--fire-share"))
     yield proof
     proof.close()

@@ -62,11 +62,13 @@ class Proof:
     Args:
         node: pytest's id of the test.
         full: whether as much is done as was promised, and written down; else a few rounds, for every day.
+        share: of the rounds that were promised, for whoever has less than an hour; the line says how many there were.
     """
 
-    def __init__(self, node: str, *, full: bool) -> None:
+    def __init__(self, node: str, *, full: bool, share: float) -> None:
         self._test = node.rpartition("/")[2]
         self._full = full
+        self._share = share
         self._begun = time.monotonic()
         self._is_recorded = False
 
@@ -77,7 +79,7 @@ class Proof:
 
     def rounds(self, *, quick: int, full: int) -> int:
         """How often it is to be done."""
-        return full if self._full else quick
+        return max(quick, round(full * self._share)) if self._full else quick
 
     def within(self, seconds: float) -> float:
         """How long something may take that is to take so long at most.
