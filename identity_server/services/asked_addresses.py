@@ -25,6 +25,8 @@ _MOST_ROWS = 32
 """With more of them, what an account has asked for is written into one."""
 _MOST_BYTES = 64 * 1024 * 1024
 _BYTES_BESIDE_KEYS = 1_500
+_LISTS = 4
+"""Of so many devices."""
 _NONE = halves(b"")
 
 
@@ -33,14 +35,15 @@ class Asked:
     """What one account has asked for under one pepper.
 
     Attributes:
-        last: the keys of its last lookup of which none was new: most lookups ask for the same list again.
+        lately: the keys of its last lookups of which none was new. Most lookups ask for the same list again, and each
+            device of an account has a list of its own.
         rows: those of the database that are in `keys`.
         read_at_ms: when the database was last asked for more of them; None before the first time.
     """
 
     holder: Holder
     keys: KeySet = field(default_factory=KeySet)
-    last: bytes = b""
+    lately: dict[bytes, None] = field(default_factory=dict)
     rows: set[int] = field(default_factory=set)
     read_at_ms: int | None = None
     used_at_ms: int = 0
@@ -48,7 +51,15 @@ class Asked:
     @property
     def size(self) -> int:
         """How much memory it takes, in bytes."""
-        return _BYTES_BESIDE_KEYS + KEY_BYTES * len(self.keys) + len(self.last)
+        return _BYTES_BESIDE_KEYS + KEY_BYTES * len(self.keys) + sum(map(len, self.lately))
+
+    def has_again(self, keys: bytes) -> int:
+        """Remember a lookup of which none was new in the place of the earliest one; returns how many bytes more that takes."""
+        gone = next(iter(self.lately)) if len(self.lately) >= _LISTS else None
+        if gone is not None:
+            del self.lately[gone]
+        self.lately[keys] = None
+        return len(keys) - len(gone or b"")
 
 
 class AskedAddresses:
@@ -76,12 +87,11 @@ class AskedAddresses:
         if asked is None:
             return None
         self._known.move_to_end(holder)
-        if keys == asked.last:
+        if keys in asked.lately:
             return _NONE
         new = asked.keys.missing(halves(keys))
         if not len(new):
-            self._bytes += len(keys) - len(asked.last)
-            asked.last = keys
+            self._bytes += asked.has_again(keys)
         elif self._may_have_news(asked):
             return None
         return new

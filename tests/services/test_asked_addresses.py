@@ -84,6 +84,20 @@ async def test_memory_is_bounded_and_loses_nothing(tmp_path: Path) -> None:
             assert await asked(memory, 0, 100, holder) == 0
 
 
+async def test_lists_of_many_devices_take_no_more_memory_than_those_of_a_few(tmp_path: Path) -> None:
+    async with open_database(tmp_path) as database:
+        await add_holder(database)
+        memory = new_memory(database, FakeClock())
+        assert await asked(memory, 0, 200) == 200
+        alone = memory.of(ALICE).size
+        for first in range(100):
+            assert has_all(memory, first, first + 100)
+            assert has_all(memory, first, first + 100)
+        # Of four lists, a hundred keys each.
+        assert memory.of(ALICE).size - alone == 4 * 100 * 16
+        assert not has_all(memory, 150, 201)
+
+
 async def test_idle_accounts_are_forgotten(tmp_path: Path) -> None:
     clock = FakeClock()
     async with open_database(tmp_path) as database:
