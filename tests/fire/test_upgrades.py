@@ -364,6 +364,12 @@ class _Past:
     notices: int = 0
     has_visits: bool = True
 
+    async def journal_is_linked(self) -> None:
+        """Until some of it stands in the chain, below a signed head: rows that were made up would be signed by nobody."""
+        async with asyncio.timeout(60):
+            while not (await self.installation.read())["audit_heads"]:
+                await asyncio.sleep(0.2)
+
     async def remember(self) -> None:
         await self._retire_a_key()
         self.rows = {
@@ -470,6 +476,7 @@ async def test_a_server_goes_on_where_one_of_an_earlier_schema_was_stopped(
     everything = PAST if proof.is_full else [PAST[0], PAST[-1]]
     async with set_up(tmp_path, engine) as stage, Load(stage) as load:
         past = await live(stage, load)
+        await past.journal_is_linked()
         await asyncio.to_thread(stage.server.program.stop, seconds=30)
         await past.remember()
         for revision in everything:
