@@ -71,6 +71,7 @@ class LookupKeys:
             keys = self._of_blocks(queries.blocks())
             if not _has_repeats(keys):
                 return Hashes(queries, keys)
+            queries = list(queries)
         if len(queries) > _MANY:
             queries = list(dict.fromkeys(queries))
         if len(queries) > ONE_BY_ONE:

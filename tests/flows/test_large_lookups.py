@@ -113,6 +113,16 @@ async def test_however_they_are_written_the_answer_is_the_same(
         assert reply.body.count(hashed(address, pepper).encode()) == 1
 
 
+async def test_a_few_that_are_repeated_in_a_large_body_are_answered_once(
+    server: Harness, bob: User, pepper: str
+) -> None:
+    asked = [hashed(address, pepper) for address in BOUND] * 2
+    body = orjson.dumps({"algorithm": "sha256", "pepper": pepper, "addresses": asked, "more": "x" * 20_000})
+    reply = await post_raw(server, "lookup", body, bob)
+    assert reply.json == {"mappings": dict.fromkeys(asked, "@alice:example.org")}
+    assert [reply.body.count(each.encode()) for each in asked] == [1] * len(asked)
+
+
 def in_another_object(asked: Sequence[str], pepper: str) -> bytes:
     return orjson.dumps({"algorithm": "sha256", "pepper": pepper, "more": {"addresses": asked}})
 
