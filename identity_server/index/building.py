@@ -35,6 +35,7 @@ from identity_server.index.file import (
 )
 from identity_server.index.keys import LookupKeys, halves
 from identity_server.storage.associations import Change
+from identity_server.storage.bulk import in_parts
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.stamps import Subject
 
@@ -157,8 +158,8 @@ class IndexBuilder:
             return None
         made = _Growing(tables={pepper: bytearray() for pepper in wanted}, now_ms=self._clock.now_ms())
         touched = sorted({change.association_id for change in changes})
-        for start in range(0, len(touched), _PAGE):
-            rows = await self._database.read(_with_ids(touched[start : start + _PAGE]), bulk=True)
+        for some in in_parts(touched, _PAGE):
+            rows = await self._database.read(_with_ids(some), bulk=True)
             made.add(sorted(rows, key=itemgetter(0)), self._keys)
         return await asyncio.to_thread(self._merge, old, made, touched, seq, last_change)
 

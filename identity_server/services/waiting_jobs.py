@@ -15,6 +15,7 @@ from identity_server.domain.identifiers import Threepid, UserId
 from identity_server.domain.ports import Clock
 from identity_server.services.bind_notices import NoticeWriter
 from identity_server.services.outbox import BIND_NOTICE, SMS
+from identity_server.storage.bulk import in_parts
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.erasures import People
 from identity_server.storage.jobs import Job
@@ -65,8 +66,8 @@ class WaitingJobs:
         numbers = {threepid.address for threepid in texted}
         ids = sorted({job_id for name in names | numbers for job_id in self._by_name.get(name, ())})
         touched = set()
-        for start in range(0, len(ids), _PAGE):
-            jobs = await tx.jobs.list_by_id(ids[start : start + _PAGE])
+        for some in in_parts(ids, _PAGE):
+            jobs = await tx.jobs.list_by_id(some)
             concerned = [
                 job for job in jobs if _is_text_to(job, numbers) or not names.isdisjoint(_names_in(job.payload))
             ]
