@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from identity_server.config import Config
 from identity_server.doctor.findings import Finding, fault, fine, note, skipped
 from identity_server.doctor.patient import Patient
@@ -24,7 +26,7 @@ from identity_server.wiring.world import make_mail_transport, make_mails
 _MAIL, _TEXTS = "mail", "texts"
 _REFERENCE_BYTES = 12
 
-_ADVICE = {
+_ABOUT_MAIL = {
     "AUTH: 535": "the relay refuses the login: look at `email.smtpusername` and `email.smtppassword`",
     "AUTH": "the relay takes no login this way: look at `email.tlsmode`, and at what the relay offers",
     "certificate not trusted": "its certificate must be for `email.smtphost`; of your own authority: `email.smtp_ca_file`",
@@ -33,6 +35,8 @@ _ADVICE = {
     "MAIL": "the relay doesn't let you send as `email.from`",
     "RCPT": "the relay doesn't take mail for that address from here",
 }
+_UNREACHABLE = "have this machine reach the provider: look at its name servers, its routes and the firewall"
+_ABOUT_TEXTS = dict.fromkeys(("no such host", "no connection", "in time"), _UNREACHABLE)
 
 
 async def examine_mail(patient: Patient) -> list[Finding]:
@@ -58,7 +62,14 @@ async def _visit_relay(patient: Patient, transport: SmtpTransport) -> list[Findi
     try:
         await transport.knock()
     except DeliveryPostponed as error:
-        return [fault(_MAIL, f"{relay} doesn't let us in", cause=str(error), fix=_advice_for(error))]
+        return [
+            fault(
+                _MAIL,
+                f"{relay} doesn't let us in",
+                cause=str(error),
+                fix=_advice(_ABOUT_MAIL, error, "look at the relay's log"),
+            )
+        ]
     findings = [fine(_MAIL, f"{relay} lets us in")]
     if patient.questions.mail_to is None:
         return [*findings, skipped(_MAIL, "--mail-to ADDRESS sends a mail there")]
@@ -83,7 +94,12 @@ async def _send(patient: Patient, transport: MailTransport, address: str) -> Fin
     try:
         await transport.send(mail)
     except DeliveryError as error:
-        return fault(_MAIL, "the relay doesn't take a mail", cause=str(error), fix=_advice_for(error))
+        return fault(
+            _MAIL,
+            "the relay doesn't take a mail",
+            cause=str(error),
+            fix=_advice(_ABOUT_MAIL, error, "look at the relay's log"),
+        )
     return fine(
         _MAIL,
         "the relay has taken a mail, as people get it to confirm an address; its link leads nowhere. See whether it"
@@ -123,16 +139,15 @@ async def _text(patient: Patient, transport: SmsTransport) -> Finding:
     try:
         await transport.send(message)
     except DeliveryError as error:
-        return fault(_TEXTS, "no provider takes a text", cause=str(error), fix=_advice_about_texts(error))
+        return fault(
+            _TEXTS,
+            "no provider takes a text",
+            cause=str(error),
+            fix=_advice(_ABOUT_TEXTS, error, "look at the credentials in [sms]"),
+        )
     return fine(_TEXTS, "a provider has taken a text; see whether it arrives")
 
 
-def _advice_about_texts(error: DeliveryError) -> str:
-    if any(words in str(error) for words in ("no such host", "no connection", "in time")):
-        return "have this machine reach the provider: look at its name servers, its routes and the firewall"
-    return "look at the credentials in [sms]"
-
-
-def _advice_for(error: DeliveryError) -> str:
+def _advice(advices: Mapping[str, str], error: DeliveryError, otherwise: str) -> str:
     text = str(error)
-    return next((advice for words, advice in _ADVICE.items() if words in text), "look at the relay's log")
+    return next((advice for words, advice in advices.items() if words in text), otherwise)
