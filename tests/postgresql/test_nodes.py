@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -122,19 +122,25 @@ async def test_logout_on_one_node_counts_on_the_other(nodes: Nodes, users: tuple
             await asyncio.sleep(0.02)
 
 
-async def test_binding_on_one_node_is_found_on_another_within_a_second(tmp_path: Path) -> None:
-    """Each with an index of its own, and what runs in the background."""
+@asynccontextmanager
+async def working(folder: Path) -> AsyncIterator[Nodes]:
+    """Two nodes, each with an index of its own, and what runs in the background."""
     here = Fakes()
-    there = here.beside()
     async with AsyncExitStack() as stack:
         nodes = [
             await stack.enter_async_context(
-                running(tmp_path, fakes=fakes, settings={"LOOKUP__INDEX_DIR": str(tmp_path / name)})
+                running(folder, fakes=fakes, settings={"LOOKUP__INDEX_DIR": str(folder / name)})
             )
-            for name, fakes in (("here", here), ("there", there))
+            for name, fakes in (("here", here), ("there", here.beside()))
         ]
         for node in nodes:
             await stack.enter_async_context(background_work(node.system))
+        yield (nodes[0], nodes[1])
+
+
+async def test_binding_on_one_node_is_found_on_another_within_a_second(tmp_path: Path) -> None:
+    """Each with an index of its own, and what runs in the background."""
+    async with working(tmp_path) as nodes:
         alice = await nodes[0].register(ALICE)
         pepper = await nodes[0].pepper(alice)
         for number in range(_TRIES):
@@ -149,17 +155,7 @@ async def test_binding_on_one_node_is_found_on_another_within_a_second(tmp_path:
 
 
 async def test_logout_on_one_node_is_known_on_another_within_a_second(tmp_path: Path) -> None:
-    here = Fakes()
-    there = here.beside()
-    async with AsyncExitStack() as stack:
-        one, other = [
-            await stack.enter_async_context(
-                running(tmp_path, fakes=fakes, settings={"LOOKUP__INDEX_DIR": str(tmp_path / name)})
-            )
-            for name, fakes in (("here", here), ("there", there))
-        ]
-        for node in (one, other):
-            await stack.enter_async_context(background_work(node.system))
+    async with working(tmp_path) as (one, other):
         alice = await one.register(ALICE)
         assert (await other.get("account", as_=alice)).status == 200
 
@@ -175,17 +171,7 @@ async def test_who_is_erased_on_one_node_goes_from_the_other_ones_index(
 ) -> None:
     """At once from its answers, and from its file as soon as that is saved, which each node does every 20 minutes."""
     monkeypatch.setattr(erasure, "SETTLING_SECONDS", 0.05)
-    here = Fakes()
-    there = here.beside()
-    async with AsyncExitStack() as stack:
-        one, other = [
-            await stack.enter_async_context(
-                running(tmp_path, fakes=fakes, settings={"LOOKUP__INDEX_DIR": str(tmp_path / name)})
-            )
-            for name, fakes in (("here", here), ("there", there))
-        ]
-        for node in (one, other):
-            await stack.enter_async_context(background_work(node.system))
+    async with working(tmp_path) as (one, other):
         alice, bob = await one.register("@walter.kestrel:example.org"), await one.register(BOB)
         await one.bound(alice, EMAIL)
         pepper = await other.pepper(bob)
