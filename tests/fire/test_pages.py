@@ -398,7 +398,8 @@ def wrong_links(seen: Seen) -> list[str]:
     """Links that lead neither to this server, nor where the page says."""
     wrong = []
     for link in seen.links:
-        host = host_of(link)
+        # What stands behind the # is of any length, and leads nobody elsewhere.
+        host = host_of(link.partition("#")[0])
         is_ours = link.startswith((f"{SITE}/", "mailto:"))
         # Whoever invites says where their app is.
         is_app = seen.page.name == "mail invite" and host is not None
