@@ -4,10 +4,13 @@
     worker.py        one worker: listens, works, drains
     loading.py       loads what a worker runs on, in the process where it costs least
     post.py          what parent and worker have to agree on
-    door.py          lets connections in, one worker as many as the other
     listeners.py     the sockets, bound once and handed down
+    door.py          lets connections in, one worker as many as the other
+    descriptors.py   how many there may be
     board.py         memory that all of them share: what each worker has counted
-    metrics_page.py  the sum of that, for Prometheus
+    scraping.py      the sum of that, with what the database was asked
+    metrics_page.py  shows it to Prometheus
+    own_process.py   what a worker takes of the machine
     memory.py        gives back what bursts leave behind
     pid_file.py      the parent's process id      notify.py   tells systemd how things stand
 

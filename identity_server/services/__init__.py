@@ -1,5 +1,58 @@
 """Use cases. One public method is one use case; what it writes is one transaction.
 
+Who asks, and what they have agreed to:
+
+    accounts.py             registration, access tokens, logout
+    terms.py                what is in force, and who has accepted it
+    unaccepted_terms.py     warns and erases whoever doesn't
+    homeserver_requests.py  which homeserver has signed a request
+
+Proving an address:
+
+    validation.py           by mail
+    phone_validation.py     by text message
+    session_requests.py     the steps that these two share
+    slow_codes.py           hashes and compares what was texted
+
+Binding it, and who is told:
+
+    associations.py         bind, unbind, who may know
+    bind_notices.py         the homeserver             owner_notices.py   the owner of the address
+    invitations.py          invites that wait for it   invite_mails.py    their mails
+    public_keys.py          which keys are ours
+
+Looking it up:
+
+    lookup.py               answers from the index
+    lookup_budgets.py       how much each may look up
+    asked_addresses.py      what each has asked for already
+    budget_ledger.py        spends what this process has set aside
+    charges.py              sets aside more, for many at once
+    peppers.py              the pepper's life
+
+What people and homeservers decide about what is held:
+
+    visits.py               the privacy page           phone_visits.py    how a visit begins for a phone number
+    refusals.py             mails that are wanted no more
+    erasure.py              removes people             waiting_jobs.py    finds them in the outbox
+    erasure_requests.py     homeservers that want it
+
+What operators do and read:
+
+    account_desk.py  invite_desk.py  audit_desk.py     about Matrix IDs, invites, the journal
+    backlog.py              what waits in the outbox
+    audit_check.py          whether the journal is as it was left
+    journal.py              links, signs and prunes it
+    root_key.py             replaces the root key
+    vital_signs.py          how the data is            health.py          whether this process can serve
+
+What use cases share:
+
+    outbox.py               that there is one          mail_jobs.py  text_jobs.py   what is written into it
+    client_limits.py        limits per network         limits.py          forgets what is remembered of limits
+    stamped_cache.py        remembers what the database said
+    sweeping.py             removes a million rows in small steps
+
 The rule: no network inside a transaction, and no HTTP here.
 """
 

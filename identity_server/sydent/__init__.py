@@ -6,6 +6,7 @@
     importing.py   rows of Sydent become rows here
     exporting.py   rows here become a database that Sydent opens
     report.py      what became of every row
+    progress.py    how far it has come
 
 The one rule: every row that is read is accounted for, and no address leaves these modules in a text.
 """

@@ -1,5 +1,10 @@
 """Sends text messages, through any of several providers, each of which is one file here.
 
+    openmarket.py  twilio.py  vonage.py  webhook.py  log.py   the providers
+    posting.py     one POST to a provider, and what its answer means
+    routing.py     which of them a message is offered to
+    build.py       from the operator's choice to one transport
+
 The rule: every answer of a provider becomes one of four outcomes (taken, refused, postponed, unknown), and what
 may have been sent is never sent again.
 """
