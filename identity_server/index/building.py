@@ -52,6 +52,8 @@ _LOCK_POLL_SECONDS = 0.05
 _PAGE = 5_000
 _FIRST_ID = -1
 _BEGINNING_OF_TIME, _END_OF_TIME = 0, 2**63 - 1
+_MOST_CHANGES = 500_000
+"""With more of them, making the file anew costs less than finding out what they come to."""
 
 
 class IndexBuilder:
@@ -127,9 +129,15 @@ class IndexBuilder:
         valid = (_BEGINNING_OF_TIME, _END_OF_TIME)
         if len(entries.ids):
             valid = (int(entries.not_before.max()), int(entries.not_after.min()))
-        all_visible = not entries.visibility.any()
         return IndexFile(
-            self._keys.fingerprint, seq, last_change, entries, tables, valid, all_visible, is_plain(entries.users)
+            fingerprint=self._keys.fingerprint,
+            seq=seq,
+            last_change=last_change,
+            entries=entries,
+            tables=tables,
+            always_valid=valid,
+            all_visible=not entries.visibility.any(),
+            all_plain=is_plain(entries.users),
         )
 
     async def _end_of_feed(self) -> tuple[int, int | None]:
@@ -215,10 +223,6 @@ async def changes_since(database: Database, file: IndexFile) -> list[Change] | N
         return None
     changes = await database.read(use_case, bulk=True)
     return None if changes is None or len(changes) == _MOST_CHANGES else changes
-
-
-_MOST_CHANGES = 500_000
-"""With more of them, making the file anew costs less than finding out what they come to."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,4 @@
-"""What every worker needs, whatever its configuration says: loaded before it reads any.
-
-The rule: only what comes with the package is loaded here, as code is. What an operator wrote is tried by a worker.
-"""
+"""What every worker needs, whatever its configuration says; server/loading.py has the rule, and says when and where."""
 
 from __future__ import annotations
 
@@ -10,6 +7,6 @@ from identity_server.rendering.templates import load_packaged
 
 
 def preload() -> None:
-    """Load it."""
+    """Load it, once for the process."""
     load_packaged()
     load_suffixes()
