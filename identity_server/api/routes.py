@@ -34,6 +34,8 @@ _V1 = "/_matrix/identity/api/v1"
 _V2 = "/_matrix/identity/v2"
 _INTERNAL = "/_matrix/identity/internal"
 _LOOKUP_BODY = 1024 * 1024
+_SIGNED_BODY = 8 * 1024
+"""It is written anew for each signature and each name of this server, before anybody is known to have signed it."""
 _POLICY_PATH = TERMS_PATH.format(id="{policy}", version="{version}", language="{language}")
 
 
@@ -80,13 +82,13 @@ ROUTES: Final = (
     Route("GET", f"{_V2}/3pid/getValidated3pid", threepid.get_validated_threepid, TERMS),
     Route("POST", f"{_V2}/3pid/bind", threepid.bind, TERMS),
     # Homeservers unbind without an account: by a session of the address's owner, or by their signature.
-    Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, Access.HOMESERVER),
+    Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, Access.HOMESERVER, max_body=_SIGNED_BODY),
     Route("POST", f"{_V2}/store-invite", invitations.store_invite, TERMS),
     Route("POST", f"{_V2}/sign-ed25519", invitations.sign, TERMS),
     # Not in the specification. To see and to hide what is about oneself takes no consent to new terms.
     Route("GET", visibility.VISIBILITY_PATH, visibility.list_own, ACCOUNT),
     Route("PUT", visibility.VISIBILITY_PATH, visibility.change, ACCOUNT),
-    Route("POST", erasure.ERASE_PATH, erasure.erase, Access.HOMESERVER),
+    Route("POST", erasure.ERASE_PATH, erasure.erase, Access.HOMESERVER, max_body=_SIGNED_BODY),
     # Pages for people, below the prefix that every proxy already forwards.
     Route("GET", validate.CONFIRM_PATH, validate.show_confirm_page, OPEN, Answers.PAGE),
     Route("POST", validate.CONFIRM_PATH, validate.confirm, OPEN, Answers.PAGE),
@@ -156,7 +158,7 @@ V1_ACCESS: Final = (
         bad_link=bad_phone_link,
     ),
     Route("GET", f"{_V1}/3pid/getValidated3pid", threepid.get_validated_threepid, OPEN),
-    Route("POST", f"{_V1}/3pid/unbind", threepid.unbind, Access.HOMESERVER),
+    Route("POST", f"{_V1}/3pid/unbind", threepid.unbind, Access.HOMESERVER, max_body=_SIGNED_BODY),
     Route("POST", f"{_V1}/store-invite", invitations.store_invite, OPEN, reads=Reads.ANYTHING),
 )
 

@@ -318,6 +318,14 @@ async def test_a_body_without_a_canonical_form(
     assert server.homeservers.keys_asked == []
 
 
+async def test_a_body_larger_than_any_that_homeservers_sign(
+    server: Harness, homeserver: SigningHomeserver, bound: User
+) -> None:
+    """Who is known to have a key may ask as often as they like, and each body is written anew for each signature."""
+    body = body_for(bound, more="x" * 8_192)
+    assert outcome(await send(server, body, homeserver.authorization(body))) == (413, "M_TOO_LARGE")
+
+
 @pytest.mark.parametrize(
     ("medium", "address"),
     [
