@@ -133,8 +133,10 @@ class Templates:
             TemplateFault: there is no such template, or it fails.
         """
         source = self._brands.find(brand)
+        environment = self._environment(source, language)
         context = {
-            **variables,
+            # Who invites gives texts whatever names they like, and none may stand for what templates call.
+            **{name: value for name, value in variables.items() if name not in environment.globals},
             "brand": source.brand,
             "footer": source.brand.footer_in(language.tag),
             "palette": Palette.of(source.brand.colour),
@@ -144,7 +146,7 @@ class Templates:
             "language": language,
         }
         try:
-            return self._environment(source, language).get_template(template).render(context)
+            return environment.get_template(template).render(context)
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             # The text of the error may quote a value, so only its kind is told.
             raise TemplateFault(f"template {template}: {type(error).__name__}") from None

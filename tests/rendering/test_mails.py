@@ -10,6 +10,7 @@ import pytest
 from identity_server.domain.ports import Mail
 from identity_server.rendering.faults import TemplateFault
 from identity_server.rendering.headers import BadRecipient, parse_sender
+from identity_server.rendering.mails import SAMPLES
 from tests.rendering.kit import make_mail, make_mails
 
 
@@ -150,6 +151,18 @@ def test_a_long_message_id_stays_whole() -> None:
     mail = make_mail()
     object.__setattr__(mail, "message_id", "<" + "m" * 120 + "@id.example.org>")
     assert mail.message_id.encode() in render(mail).as_bytes()
+
+
+@pytest.mark.parametrize("name", ["gettext", "ngettext", "_", "range", "self"])
+def test_a_text_of_an_invite_may_have_any_name(name: str) -> None:
+    """Templates call some of these; what stands in for one would keep the mail, and not the invite, from its owner."""
+    mail = Mail(
+        template="invite",
+        to="alice@example.org",
+        message_id="<m1@id.example.org>",
+        variables={**SAMPLES["invite"], name: "chosen by whoever invites"},
+    )
+    assert "invited you" in body(render(mail), "plain")
 
 
 def test_an_unknown_mail_is_a_fault() -> None:
