@@ -54,6 +54,10 @@ class FakeRandomness:
         return bytes([self.byte]) * length
 
 
+def nothing() -> None:
+    """What happens where a test doesn't say otherwise."""
+
+
 class DnsServer(asyncio.DatagramProtocol):
     """Answers from its records; names it doesn't have don't exist."""
 
@@ -62,6 +66,7 @@ class DnsServer(asyncio.DatagramProtocol):
         self.ttl = 300
         self.failing: set[str] = set()
         self.silent: set[str] = set()
+        self.on_silence: Callable[[], None] = nothing
         self.queries: Counter[tuple[str, str]] = Counter()
         self.transport: asyncio.DatagramTransport | None = None
 
@@ -78,6 +83,7 @@ class DnsServer(asyncio.DatagramProtocol):
         kind = dns.rdatatype.to_text(question.rdtype)
         self.queries[name, kind] += 1
         if name in self.silent:
+            self.on_silence()
             return
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
@@ -220,10 +226,15 @@ class Internet:
         self.stack.push_async_callback(_stop, listener, None)
         return listener.sockets[0].getsockname()[1], accepted
 
-    async def silent_listener(self) -> int:
+    async def silent_listener(self, *, on_connection: Callable[[], None] = nothing) -> int:
         """A port that takes connections and never says a word."""
         held: list[asyncio.StreamWriter] = []
-        listener = await asyncio.start_server(lambda _, writer: held.append(writer), PUBLIC, 0)
+
+        def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            held.append(writer)
+            on_connection()
+
+        listener = await asyncio.start_server(hold, PUBLIC, 0)
         self.stack.push_async_callback(_stop, listener, None)
 
         def hang_up() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 import trustme
@@ -29,9 +30,12 @@ from tests.outbound.support import (
     http,
     http_json,
 )
+from tests.support.loop_time import pass_on_loop
 
 HS = parse_server_name("hs.test")
-IMPATIENT = FederationLimits(total_seconds=0.5, well_known_seconds=0.2)
+LIMITS = FederationLimits(total_seconds=600, well_known_seconds=200)
+# Longer than for .well-known and, of what is left after that, than for a connection; but not all that is left.
+WHILE_IT_CONNECTS = 280
 SET_UP = Callable[[Internet], Awaitable[TlsServer | int]]
 
 
@@ -55,6 +59,7 @@ async def name_servers_fail(internet: Internet) -> int:
 
 async def name_servers_are_silent(internet: Internet) -> int:
     internet.dns.silent |= {"hs.test", "_matrix-fed._tcp.hs.test"}
+    internet.dns.on_silence = partial(pass_on_loop, LIMITS.total_seconds)
     return 1
 
 
@@ -76,8 +81,7 @@ async def nothing_listens(internet: Internet) -> int:
 
 async def never_speaks(internet: Internet) -> int:
     internet.dns.add("hs.test", "A", PUBLIC)
-    port: int = await internet.silent_listener()
-    return port
+    return await internet.silent_listener(on_connection=partial(pass_on_loop, WHILE_IT_CONNECTS))
 
 
 async def unknown_authority(internet: Internet) -> TlsServer:
@@ -97,7 +101,8 @@ async def silent_answer(internet: Internet) -> TlsServer:
     server = await works(internet)
 
     async def silence(_: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(10)
+        pass_on_loop(LIMITS.total_seconds)
+        await asyncio.Event().wait()
 
     server.on(USERINFO, silence)
     return server
@@ -119,14 +124,14 @@ FAILURES: list[tuple[SET_UP, HomeserverStep, str, str]] = [
     (no_such_name, FIND, NOWHERE, "DNS lookup of hs.test: there is no such name"),
     (private_address, FIND, NOWHERE, "does not connect to addresses of this kind"),
     (name_servers_fail, FIND, "DNS lookup of _matrix-fed._tcp.hs.test: no name server gave a usable answer", ""),
-    (name_servers_are_silent, FIND, "looking for it by .well-known and DNS: not done within 0.5 s", ""),
+    (name_servers_are_silent, FIND, "looking for it by .well-known and DNS: not done within 600 s", ""),
     (unusable_srv, FIND, "the SRV record names no usable target", ""),
     (nothing_listens, CONNECT, "no connection: connection refused", ""),
     (never_speaks, CONNECT, "no connection: timed out", ""),
     (unknown_authority, CERTIFICATE, "the certificate was not accepted: unable to get local issuer certificate", ""),
     (certificate_of_another, CERTIFICATE, "Hostname mismatch, certificate is not valid for 'hs.test'", ""),
     (expired_certificate, CERTIFICATE, "the certificate was not accepted: certificate has expired", ""),
-    (silent_answer, ANSWER, "asking hs.test port {port}: not done within 0.5 s", ""),
+    (silent_answer, ANSWER, "asking hs.test port {port}: not done within 600 s", ""),
     (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"), ANSWER, "body is incomplete", ""),
     (answering(b"220 mail.hs.test ESMTP\r\n\r\n"), ANSWER, "the answer is not HTTP", ""),
     (answering(http(502)), STATUS, "it answered with HTTP status 502", ""),
@@ -144,7 +149,7 @@ FAILURES: list[tuple[SET_UP, HomeserverStep, str, str]] = [
 
 def federation_to(internet: Internet, place: TlsServer | int) -> Federation:
     port = place if isinstance(place, int) else place.port
-    return internet.federation(ports=Ports(https=port, federation=port), limits=IMPATIENT)
+    return internet.federation(ports=Ports(https=port, federation=port), limits=LIMITS)
 
 
 async def failure(federation: Federation, name: ServerName = HS) -> HomeserverFailed:
@@ -183,7 +188,7 @@ async def test_well_known_that_is_not_followed_is_said_with_what_failed_then(int
     error = await failure(federation_to(internet, server))
     assert isinstance(error, HomeserverMisbehaved)
     port, _ = await internet.tcp_listener("127.77.0.2")
-    federation = internet.federation(ports=Ports(https=server.port, federation=port), limits=IMPATIENT)
+    federation = internet.federation(ports=Ports(https=server.port, federation=port), limits=LIMITS)
     error = await failure(federation)
     assert isinstance(error, HomeserverUnreachable)
     assert "connection refused (no delegation by .well-known: it is not JSON)" in error.message
@@ -198,7 +203,7 @@ async def test_callers_do_not_learn_which_names_there_are_inside(internet: Inter
     internet.dns.add("redirected.test", "A", PUBLIC)
     web = await internet.tls_server("redirected.test")
     web.on(WELL_KNOWN, http_json({"m.server": "secret-host.corp.test"}))
-    federation = internet.federation(ports=Ports(https=web.port, federation=8448), limits=IMPATIENT)
+    federation = internet.federation(ports=Ports(https=web.port, federation=8448), limits=LIMITS)
     told, known = set(), set()
     for name in ("absent.test", "inside.test", "mail-only.test", "srv.test", "redirected.test"):
         error = await failure(federation, parse_server_name(name))

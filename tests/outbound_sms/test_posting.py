@@ -21,6 +21,7 @@ from identity_server.domain.ports import (
 )
 from identity_server.outbound.sms import AccountProblem, Poster, PostLimits, require_accepted
 from tests.outbound_sms.kit import MESSAGE, FixedClock, Vendor, cut, endless, failure_of, open_vendor, silent
+from tests.support.loop_time import pass_on_loop
 
 
 class Plain:
@@ -104,9 +105,12 @@ async def test_a_lost_connection_leaves_it_unknown(plain: Plain, vendor: Vendor)
 
 
 async def test_no_answer_in_time_leaves_it_unknown() -> None:
-    # Without TLS the connection is there at once.
-    async with open_vendor(None) as vendor, hasty(connect_seconds=0.9, total_seconds=1) as poster:
-        vendor.reply = silent
+    async def reply(request: web.Request) -> web.StreamResponse:
+        pass_on_loop(60)
+        return await silent(request)
+
+    async with open_vendor(None) as vendor, hasty(connect_seconds=30, total_seconds=60) as poster:
+        vendor.reply = reply
         error = await failure_of(Plain(poster, vendor.base))
     assert isinstance(error, DeliveryUnknown)
     assert str(error) == "plain: no answer in time"

@@ -18,6 +18,7 @@ from identity_server.server import door as module
 from identity_server.server.board import Board
 from identity_server.server.door import Door, Load
 from identity_server.server.listeners import open_socket
+from tests.support.loop_time import pass_on_loop
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -160,16 +161,19 @@ async def test_worker_that_takes_none_any_more_is_not_waited_for(monkeypatch: py
 async def test_farewell_is_said_in_an_answer_and_then_to_those_who_are_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_FAREWELL_SECONDS", 0.5)
+    monkeypatch.setattr(module, "_FAREWELL_SECONDS", 3 * 10.0)
+    monkeypatch.setattr(module, "_POLL_SECONDS", 10.0)
     async with house() as home:
         busy, silent = await home.connect(), await home.connect()
         for client in (busy, silent):
             assert "Connection" not in await client.ask()
         farewell = asyncio.create_task(home.door.say_farewell())
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)
         assert "Connection: close" in await busy.ask()
         assert await busy.is_cut_off()
-        await farewell
+        while not farewell.done():
+            pass_on_loop(10.0)
+            await asyncio.sleep(0)
         assert home.door.connections == 1
         await home.door.close()
         assert await silent.is_cut_off()
