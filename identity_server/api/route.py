@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
 from typing import Any, Final, TypeVar, get_type_hints
 
 from aiohttp import web
@@ -123,11 +124,7 @@ class Route:
     @property
     def takes(self) -> type[WireModel] | None:
         """What the handler is given beside the request."""
-        names = list(inspect.signature(self.handler).parameters)[1:]
-        if not names:
-            return None
-        model: type[WireModel] = get_type_hints(self.handler)[names[0]]
-        return model
+        return _second_parameter(self.handler)
 
     @property
     def gives(self) -> Any:
@@ -139,6 +136,16 @@ class Route:
         """What else the handler may end in."""
         found: Outcomes = vars(self.handler).get(_OUTCOMES, Outcomes())
         return found
+
+
+@cache
+def _second_parameter(handler: Handler) -> type[WireModel] | None:
+    """Looked up once for each handler: what is written there has to be evaluated first."""
+    names = list(inspect.signature(handler).parameters)[1:]
+    if not names:
+        return None
+    model: type[WireModel] = get_type_hints(handler)[names[0]]
+    return model
 
 
 ROUTE: web.RequestKey[Route] = web.RequestKey("route", Route)

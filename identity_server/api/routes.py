@@ -188,5 +188,6 @@ def client_routes(versions: V1Switches) -> tuple[Route, ...]:
 def add_routes(app: web.Application, routes: tuple[Route, ...]) -> None:
     """Put every row behind its guard."""
     for route in routes:
+        handler = guarded(route)
         for method in route.methods:
-            app.router.add_route(method, route.path, guarded(route))
+            app.router.add_route(method, route.path, handler)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -1112,6 +1113,7 @@ class Config:
         return self.email.hostname or split_server_name(self.general.server_name)[0]
 
 
+@cache
 def all_sections() -> tuple[Section, ...]:
     """Every section and its keys, in the order of the documentation."""
     return (
