@@ -51,11 +51,14 @@ docs: $(VENV)/.dev ## The documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Every odd input to every endpoint, every page in Chromium, every command, the specification's document, the real
-# Sydent, processes that are killed under load, the benchmark: slower.
+# Sydent, processes that are killed under load, the benchmark: slower. Of the other folders, the files that start processes
+# to see what is in them, or bring every schema there ever was to the newest one. Whatever is in none of these is in `fast`,
+# where every behaviour is touched once: a test of hundreds of milliseconds for each of many cases belongs here.
 THOROUGH := tests/api tests/bench tests/browser tests/clients tests/commands tests/contract tests/doctor tests/packaging \
-  tests/sydent tests/is_tester tests/processes
+  tests/sydent tests/is_tester tests/processes \
+  tests/storage/test_migrations.py tests/storage/test_without_orm.py tests/server/test_what_is_loaded.py
 
-fast: tests-need ## The tests to run while working, in about a minute
+fast: tests-need ## The tests to run while working, in a minute at most
 	$(BIN)/python -m pytest -n auto -m "not e2e" --ignore=tests/fire $(THOROUGH:%=--ignore=%)
 
 thorough: tests-need ## Every odd input, the specification document, the real Sydent

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, settings
 
 from identity_server.storage.database import Database
 from tests.support import canaries, postgresql
@@ -39,8 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hear what is logged, and start the PostgreSQL server of this run; its workers know it by a variable that they inherit."""
+    """Hear what is logged, have properties wait, and start the PostgreSQL server of this run; its workers know it by a variable that they inherit."""
     canaries.listen()
+    # That a busy machine is slow is no failure of a property.
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
     if config.getoption("--engine") == "postgresql" and not hasattr(config, "workerinput"):
         server = postgresql.PostgresqlServer()
         config.add_cleanup(server.remove)

@@ -85,7 +85,7 @@ def ours(document: ini.Document) -> dict[str, dict[str, str | None]]:
     return found
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@settings(max_examples=400, derandomize=True, database=None)
 @given(st.lists(LINES, max_size=14))
 def test_reads_as_configparser_does(lines: list[str]) -> None:
     text = "\n".join(lines)

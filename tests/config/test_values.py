@@ -177,7 +177,7 @@ def test_every_default_can_be_read(key: Key) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@settings(max_examples=30, derandomize=True, database=None)
 @given(text=st.one_of(st.text(max_size=40), st.text(alphabet="0123456789abc:/[]{}%@.,= \n-+", max_size=40)))
 def test_no_text_makes_a_reader_stumble(key: Key, text: str) -> None:
     said = ""

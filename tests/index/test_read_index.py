@@ -324,9 +324,7 @@ STEPS = st.lists(
 )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(steps=STEPS)
 def test_equals_the_associations_after_any_story(
     steps: list[tuple[str, int, int]], tmp_path_factory: pytest.TempPathFactory

@@ -4,7 +4,7 @@ import socket
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from identity_server.outbound.addresses import _SPECIAL_PURPOSE, AddressRefused, AddressScreen
@@ -104,7 +104,6 @@ def test_whitelisting_an_ipv6_loopback() -> None:
     assert AddressScreen(whitelist=[ip_network("::1/128")]).permits(ip_address("::1"))
 
 
-@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_whatever_python_calls_private_or_multicast_is_refused(address: IPv4Address) -> None:
     if address.is_private or address.is_multicast or address.is_reserved:

@@ -8,7 +8,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from identity_server.rendering.headers import header_text, mail_policy, one_line
@@ -69,7 +69,6 @@ def head(content: bytes) -> bytes:
     return content.partition(b"\r\nMIME-Version:")[0]
 
 
-@settings(deadline=None)
 @given(subject=LONG, name=ODD)
 @example(subject="🦊" * 900, name='Bob "the", <builder>')
 @example(subject="a " * 450, name="=?utf-8?q?Bob?=")
@@ -92,7 +91,6 @@ def test_headers_are_those_that_the_library_would_write(subject: str, name: str)
     assert max(map(len, content.splitlines())) <= 998
 
 
-@settings(deadline=None)
 @given(text=LONG, html=LONG)
 @example(text=".\n..\n--=_\n", html="--=_" + "0" * 32 + "--\n")
 @example(text="0" * 74 + " \n" + "0" * 75 + " ", html=" ")

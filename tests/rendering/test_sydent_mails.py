@@ -298,7 +298,7 @@ def test_no_value_adds_a_header_a_line_or_a_part(tmp_path: Path, form: str, evil
         assert len(content.splitlines()) == len(parts(harmless)[kind].splitlines())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(value=st.text(alphabet=st.sampled_from('a=?utf-8qb\r\n:;<>@,"()\\ .-_0DA%{}é\u2028')))
 def test_whatever_the_value_the_shape_stays(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     root = tmp_path_factory.mktemp("shop")
