@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from aiohttp import web
@@ -26,7 +26,7 @@ async def show_document(request: web.Request) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _served(versions: V1Switches, base_url: str) -> dict[str, Any]:
-    """Read when somebody asks for the first time: most servers are never asked."""
+    """Read when somebody asks for the first time: most servers are never asked. It is large, and written once for all answers."""
     document: dict[str, Any] = orjson.loads(WRITTEN.read_bytes())
     enabled = _enabled(versions)
     paths = {
@@ -34,7 +34,8 @@ def _served(versions: V1Switches, base_url: str) -> dict[str, Any]:
         for path, methods in document["paths"].items()
         if (kept := {method: row for method, row in methods.items() if _is_answered(row, enabled)})
     }
-    return {**document, "servers": [{"url": base_url}], "paths": paths}
+    # What is JSON already needs no more to be done to it.
+    return cast("dict[str, Any]", orjson.dumps({**document, "servers": [{"url": base_url}], "paths": paths}))
 
 
 def _is_answered(operation: dict[str, Any], enabled: frozenset[str]) -> bool:

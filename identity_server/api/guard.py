@@ -22,7 +22,7 @@ _MAX_TOKEN = 512
 def guarded(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The row's handler behind the row's demands."""
     handler, takes, is_page = route.handler, route.takes, route.answers is Answers.PAGE
-    needs_token = route.access not in {Access.OPEN, Access.HOMESERVER, Access.INTERNAL}
+    needs_token, max_body = route.needs_token, route.max_body
     read_body = read_form if is_page else read_json
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -44,7 +44,7 @@ def guarded(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespons
         elif route.method == "GET":
             answer = await handler(request, read_query(request, takes))
         else:
-            answer = await handler(request, await read_body(request, takes))
+            answer = await handler(request, await read_body(request, takes, max_body=max_body))
         if not is_page:
             return JsonAnswer(answer)
         assert isinstance(answer, web.StreamResponse), "a page is a response"

@@ -27,6 +27,9 @@ _SMALL = 16 * 1024
 class JsonAnswer(web.StreamResponse):
     """Written in one piece, when it is known to whom.
 
+    Args:
+        body: what is to be written. Bytes are JSON already: all answers that are made of them share them, read or not.
+
     Attributes:
         request_id: what the request is called.
     """
@@ -35,7 +38,7 @@ class JsonAnswer(web.StreamResponse):
 
     def __init__(self, body: object) -> None:
         # Without the parent's: all that it makes ready is what isn't needed here.
-        self._content = orjson.dumps(body)
+        self._content = body if type(body) is bytes else orjson.dumps(body)
         self.request_id = ""
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter:

@@ -34,6 +34,12 @@ UNREAD_SECONDS: Final = 30
 
 _UNREAD_LETS_GO_SECONDS = 0.5
 """After so long, a connection whose answer isn't read may be ended for the sake of another."""
+_UNREAD_BODY: Final = 32 * 1024
+"""What is taken of a body that nobody reads yet: twice this many bytes, and what came with them at once. So a body of the
+largest ordinary size is there as a whole when it is asked for, as most lookups are."""
+_WAIT_IN_LINE: Final = 2
+"""How many requests may wait behind the one that is being answered before no more is taken from their connection. Hardly any
+client sends one before it has its answer, and each may have a body."""
 _FEW = 64
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 """For SO_LINGER: on, for no time."""
@@ -53,6 +59,9 @@ class _Protocol(RequestHandler):
         self._silence_timer: asyncio.TimerHandle | None = None
         self._newest_body: StreamReader = EMPTY_PAYLOAD
         self._unread_since: float | None = None
+        # Without these, 32 wait, and take reading up again when 16 are left.
+        self._max_msg_queue_size = _WAIT_IN_LINE
+        self._msg_queue_resume_size = _WAIT_IN_LINE // 2
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -193,6 +202,7 @@ class Runner(web.AppRunner):
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=shutdown_timeout,
+            read_bufsize=_UNREAD_BODY,
             # api/requests.py decompresses, within the limit of the endpoint and after the guard: done here,
             # it would be done for anyone, and go on for as long as someone sends.
             auto_decompress=False,

@@ -38,19 +38,19 @@ _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 Wire = TypeVar("Wire", bound="WireModel")
 
 
-async def read_json(request: web.Request, model: type[Wire]) -> Wire:
-    """The JSON object in the body, whatever its Content-Type says.
+async def read_json(request: web.Request, model: type[Wire], *, max_body: int) -> Wire:
+    """The JSON object in the body, of so many bytes at most, whatever its Content-Type says.
 
     Raises:
         BodyTooLarge, BodyTooSlow, BodyIncomplete, NotJson, BadJson, MissingParameters, InvalidParameter: as they say.
     """
-    request[CONTENT] = content = await _read_json_object(request, model)
+    request[CONTENT] = content = await _read_json_object(request, model, max_body)
     return _validate(model, content)
 
 
-async def _read_json_object(request: web.Request, model: type[WireModel]) -> dict[str, Any]:
+async def _read_json_object(request: web.Request, model: type[WireModel], max_body: int) -> dict[str, Any]:
     """The object in the body, or what stands for it on v1; of a name that stands twice the last counts."""
-    body = await _read_body(request, request[ROUTE].max_body)
+    body = await _read_body(request, max_body)
     if request[ROUTE].reads is Reads.ANYTHING and not _says_json(request, body):
         return _loose_parameters(request, body)
     try:
@@ -77,13 +77,13 @@ def _loose_parameters(request: web.Request, body: bytes) -> dict[str, Any]:
     return {**request.query, **form}
 
 
-async def read_form(request: web.Request, model: type[Wire]) -> Wire:
-    """The fields of a form that a page of ours has posted.
+async def read_form(request: web.Request, model: type[Wire], *, max_body: int) -> Wire:
+    """The fields of a form that a page of ours has posted, of so many bytes at most.
 
     Raises:
         BodyTooLarge, BodyTooSlow, BodyIncomplete, MissingParameters, InvalidParameter: as they say.
     """
-    body = await _read_body(request, request[ROUTE].max_body)
+    body = await _read_body(request, max_body)
     try:
         fields = parse_form(body)
     except ValueError:

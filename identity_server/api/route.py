@@ -29,6 +29,9 @@ AnyHandler = TypeVar("AnyHandler", bound=Handler)
 BadLink = Callable[[web.Request, int], Page]
 
 _KIB = 1024
+_ORDINARY_BODY: Final = 64 * _KIB
+_STRANGERS_BODY: Final = 16 * _KIB
+"""Whoever needs no token for it can have thousands of bodies half sent at a time."""
 _HTML: Final = ("text/html",)
 
 
@@ -47,6 +50,9 @@ class Access(Enum):
     """Whoever shows an access token and has accepted the terms in force."""
     INTERNAL = auto()
     """The operator's own systems, on a listener of their own; by a secret where one is set."""
+
+
+_NEED_NO_TOKEN: Final = frozenset({Access.OPEN, Access.HOMESERVER, Access.INTERNAL})
 
 
 class Reads(Enum):
@@ -100,7 +106,7 @@ class Route:
     """One row.
 
     Attributes:
-        max_body: the largest body that is read, in bytes.
+        own_limit: the largest body that is read, in bytes, where the rule isn't good for this row.
         answers_head: for GET, whether HEAD is answered as well; not where asking changes something.
         bad_link: for pages, what is shown to who has followed a link that is wrong or old; by default the page that
             suits links in validation mails.
@@ -112,7 +118,7 @@ class Route:
     access: Access
     answers: Answers = Answers.JSON
     reads: Reads = Reads.JSON
-    max_body: int = 64 * _KIB
+    own_limit: int | None = None
     answers_head: bool = True
     bad_link: BadLink | None = None
 
@@ -120,6 +126,16 @@ class Route:
     def methods(self) -> tuple[str, ...]:
         """The methods that lead to the handler."""
         return ("GET", "HEAD") if self.method == "GET" and self.answers_head else (self.method,)
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether nothing is read of whoever shows no access token."""
+        return self.access not in _NEED_NO_TOKEN
+
+    @property
+    def max_body(self) -> int:
+        """The largest body that is read, in bytes."""
+        return self.own_limit or (_ORDINARY_BODY if self.needs_token else _STRANGERS_BODY)
 
     @property
     def takes(self) -> type[WireModel] | None:

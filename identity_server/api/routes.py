@@ -53,7 +53,7 @@ ROUTES: Final = (
     Route("GET", f"{_V2}/pubkey/ephemeral/isvalid", pubkey.is_valid_ephemeral, OPEN),
     Route("GET", f"{_V2}/pubkey/{{key_id}}", pubkey.get_key, OPEN),
     Route("GET", f"{_V2}/hash_details", lookup.hash_details, TERMS),
-    Route("POST", f"{_V2}/lookup", lookup.lookup, TERMS, max_body=_LOOKUP_BODY),
+    Route("POST", f"{_V2}/lookup", lookup.lookup, TERMS, own_limit=_LOOKUP_BODY),
     Route("POST", f"{_V2}/validate/email/requestToken", validate.request_email_token, TERMS),
     Route("POST", f"{_V2}/validate/email/submitToken", validate.submit_email_token, TERMS),
     # The link in a mail carries no token; session id, client secret and mail token are the proof.
@@ -82,13 +82,13 @@ ROUTES: Final = (
     Route("GET", f"{_V2}/3pid/getValidated3pid", threepid.get_validated_threepid, TERMS),
     Route("POST", f"{_V2}/3pid/bind", threepid.bind, TERMS),
     # Homeservers unbind without an account: by a session of the address's owner, or by their signature.
-    Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, Access.HOMESERVER, max_body=_SIGNED_BODY),
+    Route("POST", f"{_V2}/3pid/unbind", threepid.unbind, Access.HOMESERVER, own_limit=_SIGNED_BODY),
     Route("POST", f"{_V2}/store-invite", invitations.store_invite, TERMS),
     Route("POST", f"{_V2}/sign-ed25519", invitations.sign, TERMS),
     # Not in the specification. To see and to hide what is about oneself takes no consent to new terms.
     Route("GET", visibility.VISIBILITY_PATH, visibility.list_own, ACCOUNT),
     Route("PUT", visibility.VISIBILITY_PATH, visibility.change, ACCOUNT),
-    Route("POST", erasure.ERASE_PATH, erasure.erase, Access.HOMESERVER, max_body=_SIGNED_BODY),
+    Route("POST", erasure.ERASE_PATH, erasure.erase, Access.HOMESERVER, own_limit=_SIGNED_BODY),
     # Pages for people, below the prefix that every proxy already forwards.
     Route("GET", validate.CONFIRM_PATH, validate.show_confirm_page, OPEN, Answers.PAGE),
     Route("POST", validate.CONFIRM_PATH, validate.confirm, OPEN, Answers.PAGE),
@@ -158,7 +158,7 @@ V1_ACCESS: Final = (
         bad_link=bad_phone_link,
     ),
     Route("GET", f"{_V1}/3pid/getValidated3pid", threepid.get_validated_threepid, OPEN),
-    Route("POST", f"{_V1}/3pid/unbind", threepid.unbind, Access.HOMESERVER, max_body=_SIGNED_BODY),
+    Route("POST", f"{_V1}/3pid/unbind", threepid.unbind, Access.HOMESERVER, own_limit=_SIGNED_BODY),
     Route("POST", f"{_V1}/store-invite", invitations.store_invite, OPEN, reads=Reads.ANYTHING),
 )
 
@@ -166,7 +166,7 @@ V1_ASSOCIATIONS: Final = (Route("POST", f"{_V1}/3pid/bind", threepid.bind, OPEN,
 
 V1_LOOKUP: Final = (
     Route("GET", f"{_V1}/lookup", v1.lookup, OPEN),
-    Route("POST", f"{_V1}/bulk_lookup", v1.bulk_lookup, OPEN, max_body=_LOOKUP_BODY),
+    Route("POST", f"{_V1}/bulk_lookup", v1.bulk_lookup, OPEN, own_limit=_LOOKUP_BODY),
 )
 
 INTERNAL_ROUTES: Final = (

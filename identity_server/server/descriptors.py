@@ -11,7 +11,7 @@ from typing import Final
 
 MOST_CONNECTIONS: Final = 2048
 """So many a worker has at its door at a time. Each may be about to send the largest body that a stranger may send: that
-is 300 MB in all, and whoever waits makes room for whoever comes."""
+is 80 MB in all, and whoever waits makes room for whoever comes."""
 
 RESERVED: Final = 256
 """For everything that isn't a client's connection."""

@@ -28,12 +28,14 @@ class Attack:
         begins: what it sends at once.
         drips: what it sends then, again and again; nothing if that is empty.
         reads: whether it takes what it is answered.
+        may_take: how many bytes of the server's memory each may take. Half as much is what was measured.
     """
 
     name: str
     begins: bytes = b""
     drips: bytes = b""
     reads: bool = True
+    may_take: int = 64 * 1024
 
 
 class Crowd:
