@@ -23,10 +23,24 @@ _ADDRESS_CHARACTER = r"[^\s@<>\"'(),;:=]"
 _NAME_CHARACTER = r"[^\s@<>\"'(),;:=&?#/]"
 # As it stands in URLs, also in those within others, in escaped text, and as keyboards of East Asia write it.
 _AT = re.compile(r"%(?:25)*40|\\u0040|\\x40|&#(?:64|x40);|\uff20", re.IGNORECASE)
+_LABELS = r"[\w-]++(?:\.[\w-]++)++"
+_WORD_CHARACTER = r"[^\s@<>\"'(),;:=&?#/%\\]"
+# An address within another, as mail systems write to whom a mail that has bounced was sent. What stands before a plain `=`
+# is the name of a field; in these it is a list's own address, with the person's behind it.
+_BOUNCED = (
+    rf"(?<!{_WORD_CHARACTER})(?:SRS[01][=+-](?:{_WORD_CHARACTER}|=){{1,200}}+"
+    rf"|(?=[^\s@<>\"'(),;:=&?#/%\\+-]*+[+-]){_WORD_CHARACTER}++={_LABELS}(?=@))"
+)
 # Tried where a word begins and nowhere else, so that a long text takes time in proportion to its length.
 _EMAIL = re.compile(
-    rf"(?:(?<!{_ADDRESS_CHARACTER}){_ADDRESS_CHARACTER}++|\"[^\"\n]{{1,64}}\")"
-    rf"@(?:\[[^\]\s]{{1,64}}\]|{_NAME_CHARACTER}+[.\u3002\uff0e]{_NAME_CHARACTER}+)"
+    rf"(?:{_BOUNCED}|(?<!{_ADDRESS_CHARACTER}){_ADDRESS_CHARACTER}++|\"[^\"\n]{{1,64}}\")"
+    # As quoted-printable writes the @, only before what can but be a name: there are numbers that begin like this.
+    rf"(?:@(?:\[[^\]\s]{{1,64}}\]|{_NAME_CHARACTER}+[.\u3002\uff0e]{_NAME_CHARACTER}+)|=40{_LABELS}(?<=[A-Za-z]{{2}}))"
+)
+# At a host without a dot. So are other things written: a URL's user, a version, a Matrix ID behind what was escaped.
+_LOCAL_EMAIL = re.compile(
+    rf"(://[^\s/?#@]*+@)|(?:(?<!{_WORD_CHARACTER})(?<![/%\\]){_WORD_CHARACTER}++|\"[^\"\n]{{1,64}}\")"
+    r"@(?!v?\d)[^\W_][\w-]*+(?![@%]|[.:]\w)"
 )
 # As people write them: what begins with + has 7 digits and more, what begins with 0 has 9.
 _PHONE = re.compile(
@@ -234,4 +248,5 @@ def _redacted(value: Any, *, is_ours: bool) -> Any:
 def redact_text(text: str) -> str:
     """The text without addresses, however they are written, and without tokens; Matrix IDs stay."""
     text = _EMAIL.sub("<address>", _AT.sub("@", text))
+    text = _LOCAL_EMAIL.sub(lambda found: found[1] or "<address>", text)
     return _OPAQUE.sub("<redacted>", _NAMED.sub(r"\1\2<redacted>", _PHONE.sub("<number>", text)))
