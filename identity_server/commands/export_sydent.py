@@ -45,5 +45,10 @@ async def _export(out: Path, config: Config) -> ExportReport:
     async with open_storage(config) as storage:
         signing_key = find_signing_key(key_sources(config))
         assert signing_key is not None, "opening the database has made sure that there is one"
-        exporter = Exporter(database=storage.database, clock=storage.clock, signing_key=signing_key)
+        exporter = Exporter(
+            database=storage.database,
+            clock=storage.clock,
+            randomness=storage.randomness,
+            signing_key=signing_key,
+        )
         return await exporter.run(out)

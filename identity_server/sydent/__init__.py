@@ -5,6 +5,7 @@
     bindings.py    of all that Sydent says about an address, the newest
     importing.py   rows of Sydent become rows here
     exporting.py   rows here become a database that Sydent opens
+    naming.py      by which name an import remembers how far it has come in which database
     report.py      what became of every row
     progress.py    how far it has come
 

@@ -1,6 +1,9 @@
 """Rows here become a database that Sydent opens, so that a move can be undone.
 
 The rule: the file is complete or it isn't there. It holds addresses in clear text, as Sydent needs them.
+
+Its rows are numbered anew, so it has a number of its own, by which an import knows it again: what was written here
+isn't new then, and all that Sydent has added since is.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +23,11 @@ from unpaddedbase64 import encode_base64
 from identity_server.domain.association import Association
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.hashing import encode_digest, hash_threepid
-from identity_server.domain.ports import Clock
+from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.signing import SigningKey
 from identity_server.storage.database import Database, Transaction
+from identity_server.sydent.bindings import GLOBAL, LOCAL
+from identity_server.sydent.naming import name_of_export, new_export_number
 from identity_server.sydent.reading import NEWEST_SCHEMA
 
 T = TypeVar("T")
@@ -102,10 +108,11 @@ class Exporter:
         signing_key: signs each binding, as Sydent keeps them signed.
     """
 
-    def __init__(self, *, database: Database, clock: Clock, signing_key: SigningKey) -> None:
+    def __init__(self, *, database: Database, clock: Clock, randomness: Randomness, signing_key: SigningKey) -> None:
         self._database = database
         self._signing_key = signing_key
         self._now_ms = clock.now_ms()
+        self._number = new_export_number(randomness)
 
     async def run(self, out: Path) -> ExportReport:
         """Write everything that Sydent has a place for to a new file, for its owner's eyes only.
@@ -126,6 +133,7 @@ class Exporter:
     async def _write(self, connection: sqlite3.Connection) -> ExportReport:
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {NEWEST_SCHEMA}")
+        connection.execute(f"PRAGMA application_id = {self._number}")
         connection.execute("BEGIN")
         bindings, hidden = await self._bindings(connection, await self._pepper(connection))
         report = ExportReport(
@@ -137,11 +145,22 @@ class Exporter:
             ephemeral_keys=await self._ephemeral_keys(connection),
         )
         # Said before the file is there, lest it ever be there without having been said.
-        await self._database.transaction(
-            lambda tx: tx.audit.add(AuditEvent.EXPORTED_TO_SYDENT, now_ms=self._now_ms, count=report.bindings)
-        )
+        await self._database.transaction(partial(self._note, report))
         connection.execute("COMMIT")
         return report
+
+    async def _note(self, report: ExportReport, tx: Transaction) -> None:
+        """Enter it into the journal, and which rows need not be imported if Sydent's file ever comes back."""
+        await tx.audit.add(AuditEvent.EXPORTED_TO_SYDENT, now_ms=self._now_ms, count=report.bindings)
+        for table, written in (
+            ("accounts", report.accounts),
+            ("accepted_terms_urls", report.accepted_urls),
+            ("ephemeral_public_keys", report.ephemeral_keys),
+            ("invite_tokens", report.invites),
+            (LOCAL, report.bindings),
+            (GLOBAL, report.bindings),
+        ):
+            await tx.imports.set_mark(name_of_export(self._number), table, written, now_ms=self._now_ms)
 
     async def _pepper(self, connection: sqlite3.Connection) -> str | None:
         """The newest one. Without any, Sydent makes one and hashes anew."""

@@ -9,7 +9,6 @@ that runs meanwhile waits for no more than one batch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -50,6 +49,7 @@ from identity_server.storage.imports import Mark, NewAccount
 from identity_server.storage.sealing import Sealer, token_digest
 from identity_server.sydent.addresses import NotAnAddress, UnknownMedium, canonical
 from identity_server.sydent.bindings import GLOBAL, LOCAL, Candidate, NewestBindings
+from identity_server.sydent.naming import name_of
 from identity_server.sydent.progress import Progress
 from identity_server.sydent.reading import (
     AcceptedUrl,
@@ -169,7 +169,7 @@ class Importer:
         self._now_ms = clock.now_ms()
         self._report = ImportReport(dry_run=dry_run)
         self._marks: dict[str, Mark] = {}
-        self._marks_name = _name_of(source)
+        self._marks_name = name_of(source)
 
     async def run(self) -> ImportReport:
         """Move everything that can be moved; returns what became of every row.
@@ -732,15 +732,6 @@ def _session_of(row: Session, mailed: list[SessionToken], *, now_ms: int) -> tup
         validated_at_ms=row.mtime if row.validated else None,
     )
     return session, secret
-
-
-def _name_of(source: SydentFile) -> str:
-    """Tells this database from another one whose rows have the same numbers.
-
-    Sydent numbers its bindings anew when it leaves schema 0.
-    """
-    era = "first" if source.version == 0 else "later"
-    return hashlib.sha256(f"sydent {era} {source.pepper()}".encode()).hexdigest()
 
 
 def _threepid(row: Binding | Invite | Session) -> Threepid:

@@ -224,6 +224,7 @@ class SydentFile:
 
     Attributes:
         version: its schema.
+        export_number: which export of this server's it was at first (`naming.py`); 0 if Sydent made it.
         path: where it is.
     """
 
@@ -234,6 +235,7 @@ class SydentFile:
         if not self._tables >= _MARKS_OF_SYDENT:
             raise SydentFileProblem(f"{path} is not a database of Sydent")
         self.version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        self.export_number: int = connection.execute("PRAGMA application_id").fetchone()[0]
         if self.version > NEWEST_SCHEMA:
             raise SydentFileProblem(
                 f"{path} has schema {self.version}; the newest that is known here is {NEWEST_SCHEMA}"

@@ -20,6 +20,7 @@ from identity_server.services.outbox import BIND_NOTICE
 from identity_server.storage.database import Database
 from identity_server.storage.key_ring import KeyRing, RootKey
 from identity_server.storage.sealing import Sealer
+from identity_server.sydent.exporting import Exporter
 from identity_server.sydent.importing import Importer
 from identity_server.sydent.progress import Silent
 from identity_server.sydent.reading import open_sydent
@@ -105,6 +106,14 @@ class OldSydent:
         )
         if version >= 3:
             self.add("hashing_metadata", id=0, lookup_pepper=PEPPER)
+
+    @classmethod
+    def going_on_with(cls, path: Path) -> OldSydent:
+        """Sydent again, on a database that was given back to it."""
+        sydent = cls.__new__(cls)
+        sydent.path = path
+        sydent.connection = sqlite3.connect(path, isolation_level=None)
+        return sydent
 
     def add(self, table: str, **values: Any) -> int:
         """Insert or replace a row, as Sydent does; returns its number."""
@@ -241,6 +250,14 @@ class Target:
                 progress=Silent(),
             )
             return await importer.run()
+
+    async def give_back(self, path: Path) -> OldSydent:
+        """Export, and let Sydent go on with that."""
+        exporter = Exporter(
+            database=self.database, clock=FakeClock(), randomness=self.randomness, signing_key=SIGNING_KEY
+        )
+        await exporter.run(path)
+        return OldSydent.going_on_with(path)
 
     async def notices(self) -> list[dict[str, Any]]:
         """What homeservers are to be told now."""
