@@ -24,14 +24,22 @@ from identity_server.wiring.settings import load_templates, sms_settings
 from identity_server.wiring.world import make_mail_transport, make_mails
 
 _MAIL, _TEXTS = "mail", "texts"
+_PASSING = "greylisting, or a limit of the relay: try again in some minutes, as the server does by itself"
 _REFERENCE_BYTES = 12
 
+# The first that fits is told. A 4xx is no fault of the set-up, and 530 is about the way in, not about the mail.
 _ABOUT_MAIL = {
     "AUTH: 535": "the relay refuses the login: look at `email.smtpusername` and `email.smtppassword`",
     "AUTH": "the relay takes no login this way: look at `email.tlsmode`, and at what the relay offers",
     "certificate not trusted": "its certificate must be for `email.smtphost`; of your own authority: `email.smtp_ca_file`",
     "STARTTLS": "the relay offers no STARTTLS on this port: look at `email.tlsmode` and `email.smtpport`",
+    "no TLS that both": "with `email.tlsmode = TLS` the port must speak TLS from the start (465, mostly); on 587: `STARTTLS`",
+    "its name has no address": "correct `email.smtphost`, or mend the name servers in resolv.conf",
+    "connect: no answer in time": "a firewall drops packets, or the port waits for TLS (465): `email.tlsmode = TLS`",
     "connect": "look at `email.smtphost` and `email.smtpport`, and whether the relay is up and reachable from here",
+    "MAIL: 530": "the relay wants a login or TLS first: `email.smtpusername`, `email.tlsmode`",
+    "MAIL: 4": _PASSING,
+    "RCPT: 4": _PASSING,
     "MAIL": "the relay doesn't let you send as `email.from`",
     "RCPT": "the relay doesn't take mail for that address from here",
 }

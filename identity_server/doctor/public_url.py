@@ -143,15 +143,14 @@ async def examine_published_terms(patient: Patient) -> list[Finding]:
             for text in policy.values()
             if isinstance(text, dict) and isinstance(text.get("url"), str)
         }
+        statuses = {url: (await patient.visit(URL(url), follow=True)).status for url in sorted(urls)}
         unreadable = [
-            url for url in sorted(urls) if (await patient.visit(URL(url), follow=True)).status != HTTPStatus.OK
+            f"{url} can't be opened: {status}" for url, status in statuses.items() if status != HTTPStatus.OK
         ]
     except HttpsFailure as error:
         return [fault("terms", "they can't be read", cause=str(error), fix=advice_for(str(error)))]
     if unreadable:
-        return [
-            fault("terms", f"{unreadable[0]} can't be opened", fix="correct the URL in the terms, or what serves it")
-        ]
+        return [fault("terms", unreadable[0], fix="correct the URL in the terms, or what serves it")]
     if not urls:
         return [
             note("terms", "nobody has to accept any", fix="set `terms.path`: contrib has none, terms/ has examples")

@@ -13,10 +13,11 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import aiosmtplib
 
@@ -264,6 +265,14 @@ class _Connection:
             raise DeliveryPostponed(f"{step}: {_reason(error)}") from None
 
 
+_WORDS: Final[Mapping[type[Exception], str]] = {
+    ssl.SSLError: "no TLS that both sides speak",
+    TimeoutError: "no answer in time",
+    socket.gaierror: "its name has no address",
+    ConnectionRefusedError: "connection refused",
+}
+
+
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file is not None:
@@ -275,12 +284,9 @@ def _reason(error: Exception) -> str:
     """What failed, in words that can't hold an address: the kind of error, with the certificate's fault."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted ({error.verify_message})"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, socket.gaierror):
-        return "its name has no address"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
+    for kind, words in _WORDS.items():
+        if isinstance(error, kind):
+            return words
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError | OSError) and cause is not error:
         return _reason(cause)

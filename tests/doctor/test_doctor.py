@@ -275,10 +275,28 @@ async def test_relay_that_does_not_listen(clinic: Clinic) -> None:
     assert "whether the relay is up" in fault
 
 
-async def test_relay_that_refuses_the_mail(clinic: Clinic) -> None:
-    clinic.relay.answers["RCPT"] = "550 go away"
+async def test_relay_that_does_not_speak_tls_at_once(clinic: Clinic) -> None:
+    clinic.changed["email/email.tlsmode"] = "TLS"
+    [fault] = faults_of(await clinic.examine())
+    assert "no TLS that both sides speak" in fault
+    assert "on 587: `STARTTLS`" in fault
+
+
+@pytest.mark.parametrize(
+    ("step", "answer", "advice"),
+    [
+        ("MAIL", "530 5.7.0 Authentication required", "wants a login or TLS first"),
+        ("MAIL", "550 5.7.1 not yours", "doesn't let you send as `email.from`"),
+        ("MAIL", "421 4.7.0 too many", "try again"),
+        ("RCPT", "451 4.7.1 greylisted", "try again"),
+        ("RCPT", "550 go away", "doesn't take mail for that address"),
+    ],
+)
+async def test_relay_that_does_not_take_the_mail(clinic: Clinic, step: str, answer: str, advice: str) -> None:
+    clinic.relay.answers[step] = answer
     [fault] = faults_of(await clinic.examine("--mail-to", "operator@example.org"))
-    assert "RCPT: 550" in fault
+    assert f"{step}: {answer[:3]}" in fault
+    assert advice in fault
 
 
 async def test_missing_root_key(clinic: Clinic) -> None:
@@ -334,7 +352,7 @@ async def test_terms_that_cannot_be_opened(clinic: Clinic) -> None:
     policy = {"version": "1", "en": {"name": "Privacy", "url": f"{clinic.base}/nowhere"}}
     clinic.identity.on(f"{_V2}/terms", http_json({"policies": {"privacy": policy}}))
     [fault] = faults_of(await clinic.examine())
-    assert f"{clinic.base}/nowhere can't be opened" in fault
+    assert f"{clinic.base}/nowhere can't be opened: 404" in fault
 
 
 async def test_clock_that_is_wrong(clinic: Clinic) -> None:

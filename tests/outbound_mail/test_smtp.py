@@ -321,6 +321,13 @@ async def test_nobody_listens() -> None:
     assert str(error) == "connect: connection refused"
 
 
+async def test_a_relay_that_does_not_speak_tls_at_once_postpones() -> None:
+    async with conversation(b"220 hi") as port:
+        error = await failure(transport(relay_at(port, tls=TlsMode.IMPLICIT)))
+    assert isinstance(error, DeliveryPostponed)
+    assert str(error) == "connect: no TLS that both sides speak"
+
+
 async def test_a_relay_without_an_address_postpones(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
