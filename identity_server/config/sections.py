@@ -658,7 +658,9 @@ class Email:
         new=True,
         sydent_default="no limit",
         breaks="Tests that validate one address over and over: raise it for them.",
-        doc="""How many validation mails one address gets in a day, whoever asks.""",
+        doc="""How many validation mails one address gets in a day, whoever asks. One mailbox gets as many mails, invites
+        and notices included and whatever stands behind a `+` or between dots; one account causes no more than half of
+        them.""",
     )
     ratelimit_address_per_account_and_day: int = key(
         "email.ratelimit_address.per_account_and_day",

@@ -21,6 +21,7 @@ LIMITS: Final = (
     "homeserver budget",
     "key fetches",
     "mailbox",
+    "mailbox by sender",
     "mails to address",
     "network budget",
     "open sessions",

@@ -29,7 +29,7 @@ from identity_server.storage.remains import Cleared
 _log = structlog.get_logger(__name__)
 
 LIMITS_OF_USERS = frozenset({"bind", "validation mail", "visibility"})
-LIMITS_OF_MAILBOXES = frozenset({"mailbox", "visit mail"})
+LIMITS_OF_MAILBOXES = frozenset({"mailbox", "mailbox by sender", "visit mail"})
 LIMITS_OF_NUMBERS = frozenset({"text message", "wrong code", "wrong visit code"})
 LIMITS_OF_OTHERS: Mapping[str, str] = {
     "erasures": "a network",
@@ -43,8 +43,8 @@ LIMITS_OF_OTHERS: Mapping[str, str] = {
 """Limits by whom they count, and those that count nobody. A test fails for one that isn't among them."""
 
 WITH_PLACES = frozenset({"visit mail", "wrong code", "wrong visit code"})
-WHEREVER_FROM = frozenset({"visit mail"})
-"""Limits of mailboxes that also count each network by itself."""
+WHEREVER_FROM = frozenset({"mailbox by sender", "visit mail"})
+"""Limits of mailboxes that count each account or network by itself."""
 _PLACES = [str(place) for place in range(32)]
 """More than any limit has."""
 _USERS_AT_ONCE = 100

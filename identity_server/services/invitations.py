@@ -91,6 +91,7 @@ class InvitePolicy:
         blocked_keywords: casefolded words that no invite may hold.
         per_sender: how many mails an account may cause; shared with validation mails.
         per_mailbox: how many mails one mailbox takes, whoever causes them; shared with validation mails.
+        share_of_mailbox: what of that one account may use up; shared with its validation mails.
     """
 
     obfuscation: Obfuscation
@@ -99,6 +100,7 @@ class InvitePolicy:
     blocked_keywords: tuple[str, ...]
     per_sender: RateLimit
     per_mailbox: RateLimit
+    share_of_mailbox: RateLimit
 
 
 class Invitations:
@@ -179,6 +181,9 @@ class Invitations:
             if await tx.refusals.find(threepid) is not None:
                 return None
             mailbox = mailbox_of(threepid.address)
+            await tx.rate_limits.take(
+                "mailbox by sender", mailbox, self._policy.share_of_mailbox, now_ms=now_ms, asked_from=caller
+            )
             await tx.rate_limits.take("mailbox", mailbox, self._policy.per_mailbox, now_ms=now_ms)
             valid_until_ms = now_ms + EPHEMERAL_KEY_LIFETIME_MS
             await tx.ephemeral_keys.add(invite.public_key, now_ms=now_ms, valid_until_ms=valid_until_ms)

@@ -58,6 +58,7 @@ class ValidationLimits:
         per_address_and_sender: to one address, by one account, in 24 h.
         per_address: to one address, by all accounts, in 24 h.
         per_mailbox: to one mailbox under all its addresses (`name+anything@host`); shared with invites and notices.
+        share_of_mailbox: what of that one account may use up; shared with its invites.
         open_sessions: sessions of one account that are neither over nor validated.
     """
 
@@ -65,6 +66,7 @@ class ValidationLimits:
     per_address_and_sender: int
     per_address: int
     per_mailbox: RateLimit
+    share_of_mailbox: RateLimit
     open_sessions: int = OPEN_SESSIONS
 
 
@@ -215,7 +217,11 @@ class Validation:
         await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
         if await tx.refusals.find(threepid) is not None:
             return False
-        await tx.rate_limits.take("mailbox", mailbox_of(threepid.address), limits.per_mailbox, now_ms=now_ms)
+        mailbox = mailbox_of(threepid.address)
+        await tx.rate_limits.take(
+            "mailbox by sender", mailbox, limits.share_of_mailbox, now_ms=now_ms, asked_from=sender
+        )
+        await tx.rate_limits.take("mailbox", mailbox, limits.per_mailbox, now_ms=now_ms)
         return True
 
     def _verification_mail(

@@ -17,7 +17,7 @@ from identity_server.domain.holdings import Holdings
 from identity_server.domain.identifiers import Medium, Threepid, canonical_email
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import message_id, opaque, row_id
-from identity_server.domain.rate_limits import RateLimit, mailbox_of
+from identity_server.domain.rate_limits import mailbox_of
 from identity_server.domain.visit import Visit
 from identity_server.services.associations import Associations
 from identity_server.services.client_limits import ClientLimits
@@ -43,16 +43,16 @@ class VisitLink(Protocol):
 class VisitLimits:
     """How many mails strangers may cause by asking.
 
+    They aren't counted with the others that a mailbox gets: who has had too many of these must still be able to ask to
+    be left alone, and whoever asks here too often locks nobody out elsewhere.
+
     Attributes:
         per_mailbox_and_day: to one mailbox, whoever asks.
         per_mailbox_network_and_day: to one mailbox, asked for from one network.
-        of_mailbox: the share of what a mailbox gets of every kind of mail in a day that these may use up; counted
-            with the others, and less than all, so that whoever asks here too often locks nobody out elsewhere.
     """
 
     per_mailbox_and_day: int
     per_mailbox_network_and_day: int
-    of_mailbox: RateLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,6 @@ class Visits:
         await tx.rate_limits.take_place(
             "visit mail", mailbox, places=limits.per_mailbox_and_day, window_ms=DAY_MS, now_ms=now_ms
         )
-        await tx.rate_limits.take("mailbox", mailbox, limits.of_mailbox, now_ms=now_ms)
 
     def _mail(self, request: MailRequest, visit: Visit, token: str) -> Mail:
         return Mail(

@@ -31,13 +31,30 @@ class RateLimits:
         self._connection = connection
         self._sealer = sealer
 
-    async def take(self, name: str, caller: str, limit: RateLimit, *, now_ms: int, cost: int = 1) -> None:
+    async def take(
+        self,
+        name: str,
+        caller: str,
+        limit: RateLimit,
+        *,
+        now_ms: int,
+        cost: int = 1,
+        asked_from: str | None = None,
+    ) -> None:
         """Use one call of the caller's allowance, or what counts for several.
+
+        Args:
+            name: of the limit.
+            caller: whom it counts.
+            limit: how often.
+            now_ms: the time.
+            cost: for how many calls it counts.
+            asked_from: as for `take_place`.
 
         Raises:
             RateLimited: it is used up.
         """
-        digests = self._sealer.digests(_PURPOSE, name, caller)
+        digests = self._digests(name, caller, asked_from=asked_from)
         row = (await self._connection.execute(_FIND, {"digests": digests})).one_or_none()
         allowed, value = limit.take(None if row is None else row.whole_again_at_ms, now_ms=now_ms, cost=cost)
         if not allowed:
@@ -58,12 +75,12 @@ class RateLimits:
             places: how many the caller has.
             window_ms: how long a place is taken.
             now_ms: the time.
-            asked_from: the caller has as many for each of these, such as a network. `forget` finds them all the same.
+            asked_from: the caller has as many for each of these, such as a network. `forget_wherever` finds them.
 
         Raises:
             RateLimited: all are in use.
         """
-        digests = [self._digests(name, caller, place, asked_from) for place in range(places)]
+        digests = [self._digests(name, caller, str(place), asked_from=asked_from) for place in range(places)]
         newest_of = {each: of_place[0] for of_place in digests for each in of_place}
         rows = await self._connection.execute(_FIND, {"digests": list(newest_of)})
         taken = {newest_of[row.key_digest]: row for row in rows}
@@ -87,10 +104,10 @@ class RateLimits:
         else:
             await self._connection.execute(_REPLACE, {"of_digest": before} | values)
 
-    def _digests(self, name: str, caller: str, place: int, asked_from: str | None) -> Sequence[bytes]:
+    def _digests(self, name: str, caller: str, *place: str, asked_from: str | None) -> Sequence[bytes]:
         if asked_from is None:
-            return self._sealer.digests(_PURPOSE, name, caller, str(place))
-        whole = self._sealer.digests(_PURPOSE, name, caller, str(place), asked_from)
+            return self._sealer.digests(_PURPOSE, name, caller, *place)
+        whole = self._sealer.digests(_PURPOSE, name, caller, *place, asked_from)
         return [
             found[:_FOUND_BY] + each[_FOUND_BY:] for found, each in zip(self._found(name, caller), whole, strict=True)
         ]
@@ -100,7 +117,7 @@ class RateLimits:
         return self._sealer.digests(_PURPOSE, name, caller, _ANYWHERE)
 
     async def forget_wherever(self, name: str, caller: str) -> int:
-        """Forget a limit of this caller with places, wherever it was asked from; returns how many places there were."""
+        """Forget a limit of this caller, wherever it was asked from; returns how many rows there were."""
         forgotten = 0
         for found in self._found(name, caller):
             first = found[:_FOUND_BY]

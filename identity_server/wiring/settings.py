@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from identity_server.api.app_keys import HttpSettings, V1Switches
@@ -37,6 +36,7 @@ from identity_server.storage.postgresql import PostgresqlSettings
 
 _BODY_TIMEOUT_SECONDS = 15.0
 _VISITS_TO_MAILBOX_FROM_NETWORK = 3
+_MOST_VISITS_TO_MAILBOX = 20
 
 
 def key_sources(config: Config) -> KeySources:
@@ -107,6 +107,7 @@ def validation_limits(config: Config) -> ValidationLimits:
         per_address_and_sender=config.email.ratelimit_address_per_account_and_day,
         per_address=config.email.ratelimit_address_per_day,
         per_mailbox=per_mailbox(config),
+        share_of_mailbox=share_of_mailbox(config),
     )
 
 
@@ -115,13 +116,18 @@ def per_mailbox(config: Config) -> RateLimit:
     return RateLimit(burst=per_day, interval_ms=DAY_MS // per_day)
 
 
+def share_of_mailbox(config: Config) -> RateLimit:
+    """What one account may cause of that, so that a stranger leaves something to others."""
+    half = max(config.email.ratelimit_address_per_day // 2, 1)
+    return RateLimit(burst=half, interval_ms=DAY_MS // half)
+
+
 def visit_limits(config: Config) -> VisitLimits:
-    per_day = config.email.ratelimit_address_per_day
-    a_quarter = max(per_day // 4, 1)
+    a_quarter = max(config.email.ratelimit_address_per_day // 4, 1)
     return VisitLimits(
-        per_mailbox_and_day=a_quarter,
+        # Each has a row of its own.
+        per_mailbox_and_day=min(a_quarter, _MOST_VISITS_TO_MAILBOX),
         per_mailbox_network_and_day=min(a_quarter, _VISITS_TO_MAILBOX_FROM_NETWORK),
-        of_mailbox=replace(per_mailbox(config), burst=max(per_day // 2, 1)),
     )
 
 
@@ -156,6 +162,7 @@ def invite_policy(config: Config) -> InvitePolicy:
         blocked_keywords=tuple(word.casefold() for word in email.third_party_invite_keyword_blocklist),
         per_sender=RateLimit.per_second(burst=email.ratelimit_sender_burst, rate_hz=email.ratelimit_sender_rate_hz),
         per_mailbox=per_mailbox(config),
+        share_of_mailbox=share_of_mailbox(config),
     )
 
 

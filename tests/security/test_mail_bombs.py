@@ -8,6 +8,7 @@ import pytest
 
 from identity_server.domain.ports import DeliveryRefused
 from identity_server.domain.rate_limits import mailbox_of
+from tests.flows.test_invites import invite
 from tests.support.harness import Harness, User, running
 
 GENEROUS = {"EMAIL__EMAIL_RATELIMIT_SENDER_BURST": "1000"}
@@ -28,6 +29,22 @@ async def mails_from_strangers(server: Harness, addresses: list[str]) -> int:
 async def test_subaddresses_of_one_mailbox_share_its_limit(tmp_path: Path, pattern: str) -> None:
     async with running(tmp_path, settings=GENEROUS) as server:
         assert await mails_from_strangers(server, [pattern.format(number) for number in range(30)]) == PER_DAY
+
+
+@pytest.mark.parametrize("pattern", ["victim@example.com", "v.i.c.t.i.m+{}@example.com"])
+async def test_one_stranger_leaves_half_of_a_mailbox_to_others(tmp_path: Path, pattern: str) -> None:
+    async with running(tmp_path, settings=GENEROUS) as server:
+        stranger = await server.register("@stranger:example.org")
+        for number in range(30):
+            address = pattern.format(number)
+            reply = await server.request_token(stranger, address, secret=f"s{number}")
+            if reply.status == 429:
+                reply = await invite(server, stranger, address)
+            assert (reply.status, reply.errcode) in {(200, None), (429, "M_LIMIT_EXCEEDED")}
+        assert len(server.mail.sent) == PER_DAY // 2
+        for number in range(PER_DAY // 2):
+            owner = await server.register(f"@victim{number}:example.org")
+            assert (await server.request_token(owner, "victim@example.com")).status == 200
 
 
 async def test_the_mailbox_recovers(tmp_path: Path) -> None:
