@@ -96,6 +96,7 @@ async def open_system(
         stack.push_async_callback(index.close)
         await index.start()
         bind_notices = BindNotices(
+            database=database,
             homeservers=ports.homeservers,
             clock=ports.clock,
             randomness=ports.randomness,

@@ -14,14 +14,14 @@ import structlog
 from identity_server.domain.association import Association
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.durations import HOUR_MS, MINUTE_MS
-from identity_server.domain.identifiers import ServerName, UserId, server_of
+from identity_server.domain.identifiers import Medium, ServerName, Threepid, UserId, server_of
 from identity_server.domain.invite import Invite
-from identity_server.domain.ports import Clock, Homeservers, Randomness
+from identity_server.domain.ports import Clock, DeliveryRefused, Homeservers, Randomness
 from identity_server.domain.random_values import row_id
 from identity_server.domain.retention import BIND_NOTICE_LIFETIME_MS
 from identity_server.domain.signing import SigningKey
 from identity_server.services.outbox import BIND_NOTICE
-from identity_server.storage.database import Transaction
+from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
 _log = structlog.get_logger(__name__)
@@ -121,7 +121,7 @@ class NoticeWriter:
 
 
 class BindNotices(NoticeWriter):
-    """Writes notices, sends them, and clears up after them.
+    """Writes notices, sends them while what they tell of is true, and clears up after them.
 
     Args:
         keep_delivered_invites: leave invites until they expire, even though their homeserver knows of them.
@@ -130,6 +130,7 @@ class BindNotices(NoticeWriter):
     def __init__(
         self,
         *,
+        database: Database,
         homeservers: Homeservers,
         clock: Clock,
         randomness: Randomness,
@@ -137,6 +138,7 @@ class BindNotices(NoticeWriter):
         keep_delivered_invites: bool,
     ) -> None:
         super().__init__(randomness=randomness, signing_key=signing_key)
+        self._database = database
         self._homeservers = homeservers
         self._clock = clock
         self._keep_delivered_invites = keep_delivered_invites
@@ -145,8 +147,12 @@ class BindNotices(NoticeWriter):
         """Deliver a notice; at least once.
 
         Raises:
-            DeliveryRefused, DeliveryPostponed: as the homeserver answers.
+            DeliveryRefused: the address isn't bound to this Matrix ID any more; or as the homeserver answers.
+            DeliveryPostponed: as the homeserver answers.
         """
+        bound = await self._database.read(lambda tx: tx.associations.find(_address_in(job)))
+        if not _tells_of(job, bound):
+            raise DeliveryRefused("there is no such binding any more")
         await self._homeservers.notify_bind(ServerName(job.payload["server_name"]), job.payload["body"])
 
     async def delivered(self, tx: Transaction, job: Job) -> None:
@@ -155,14 +161,32 @@ class BindNotices(NoticeWriter):
             await tx.invites.remove(job.payload["invites"])
 
     async def given_up(self, tx: Transaction, job: Job) -> None:
-        """The homeserver will never know: its invites wait again, and the operator can see it."""
-        server_name = ServerName(job.payload["server_name"])
-        _log.error("bind_notice.given_up", server_name=server_name, invites=len(job.payload["invites"]))
+        """The homeserver will never know: its invites wait again, and the operator can see it.
+
+        Of a binding that is no more, it needn't know: the invites go to whoever has the address now.
+        """
+        now_ms = self._clock.now_ms()
         await tx.invites.release(job.payload["invites"])
-        await tx.audit.add(AuditEvent.NOTICE_GIVEN_UP, now_ms=self._clock.now_ms(), server_name=server_name)
+        bound = await tx.associations.find(_address_in(job))
+        if _tells_of(job, bound):
+            server_name = ServerName(job.payload["server_name"])
+            _log.error("bind_notice.given_up", server_name=server_name, invites=len(job.payload["invites"]))
+            await tx.audit.add(AuditEvent.NOTICE_GIVEN_UP, now_ms=now_ms, server_name=server_name)
+        elif bound is not None:
+            await self.add_overdue(tx, bound, now_ms=now_ms)
 
     def pause_ms(self, attempts: int) -> int:
         """One minute, doubling up to six hours, and up to a fifth more so that they don't all come at once."""
         pause_ms = min(MINUTE_MS << min(attempts, _JITTER_BITS), _LONGEST_PAUSE_MS)
         share = int.from_bytes(self._randomness.token_bytes(_JITTER_BITS // 8), "big")
         return pause_ms + pause_ms * share // (5 << _JITTER_BITS)
+
+
+def _address_in(job: Job) -> Threepid:
+    body = job.payload["body"]
+    return Threepid(Medium(body["medium"]), body["address"])
+
+
+def _tells_of(job: Job, bound: Association | None) -> bool:
+    """Whether a notice is about what its address is bound to now."""
+    return bound is not None and bound.user_id == job.payload["body"]["mxid"]

@@ -14,7 +14,7 @@ from unpaddedbase64 import decode_base64
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
 from identity_server.services.invite_desk import InviteDesk
-from tests.support.harness import Harness, Reply, User, running
+from tests.support.harness import SECRET, Harness, Reply, User, running
 
 CAROL = "carol@example.com"
 ROOM = "!v248rXnoDomainInRoomVersion12"
@@ -189,6 +189,41 @@ async def test_notice_given_up_leaves_the_invites_waiting(
         await server.bound(bob, CAROL, secret="again")
         await settle(server)
         assert len(notices.delivered[-1][1]["invites"]) == 1
+
+
+async def test_nobody_is_told_of_a_binding_that_is_no_more(server: Harness, alice: User, bob: User) -> None:
+    await invite(server, alice)
+    server.homeservers.notices.answers.append(DeliveryPostponed("HTTP status 503"))
+    sid = await server.bound(bob, CAROL)
+    body = {"mxid": bob.user_id, "threepid": {"medium": "email", "address": CAROL}}
+    assert (await server.post("3pid/unbind", {**body, "sid": sid, "client_secret": SECRET})).status == 200
+    server.clock.advance(minutes=3)
+    await settle(server)
+    assert server.homeservers.notices.delivered == []
+    assert server.count("jobs") == 0
+    await server.bound(alice, CAROL, secret="another")
+    await settle(server)
+    ((_, association),) = server.homeservers.notices.delivered
+    assert [each["mxid"] for each in association["invites"]] == [alice.user_id], "the invite has waited again"
+
+
+async def test_invites_of_a_notice_that_is_not_true_any_more_go_to_the_owner(
+    server: Harness, alice: User, bob: User
+) -> None:
+    await invite(server, alice)
+    server.homeservers.notices.answers.append(DeliveryPostponed("HTTP status 503"))
+    await server.bound(bob, CAROL)
+    await server.bound(alice, CAROL, secret="another")
+    await settle(server)
+    ((_, first),) = server.homeservers.notices.delivered
+    assert "invites" not in first, "they were with the notice to another homeserver"
+    server.clock.advance(minutes=3)
+    await settle(server)
+    _, (_, second) = server.homeservers.notices.delivered
+    assert [each["mxid"] for each in second["invites"]] == [alice.user_id]
+    assert server.count("jobs") == server.count("invites") == 0
+    audit = await server.system.database.read(lambda tx: tx.audit.list(AuditEvent.NOTICE_GIVEN_UP))
+    assert audit == []
 
 
 async def test_dead_homeserver_delays_no_other(server: Harness, alice: User, bob: User) -> None:

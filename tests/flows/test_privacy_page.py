@@ -347,6 +347,18 @@ async def test_invites_of_a_refused_address_are_gone_with_their_keys_and_mails(s
     assert server.count("jobs") == 0
 
 
+async def test_homeserver_that_was_down_hears_nothing_of_a_refused_address(server: Harness, alice: User) -> None:
+    bob = await server.register("@bob:elsewhere.example")
+    await invite(server, bob, EMAIL)
+    server.homeservers.notices.answers.append(DeliveryPostponed("HTTP status 503"))
+    await server.bound(alice, EMAIL)
+    await press(server, "refuse", await token_for(server))
+    server.clock.advance(hours=1)
+    await settle(server)
+    assert server.homeservers.notices.delivered == []
+    assert server.count("jobs") == server.count("invites") == 0
+
+
 async def test_waiting_mails_of_others_go_on(server: Harness, alice: User) -> None:
     server.mail.answers.append(DeliveryPostponed("connect: refused"))
     await invite(server, alice, "carol@example.com")
