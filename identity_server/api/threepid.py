@@ -48,8 +48,9 @@ from identity_server.domain.identifiers import (
     UserId,
     canonical_email,
 )
+from identity_server.domain.phone import MAX_MSISDN
 
-_MSISDN = re.compile(r"[0-9]{1,15}")
+_MSISDN = re.compile(rf"[0-9]{{1,{MAX_MSISDN}}}")
 
 
 class SessionProof(WireModel):

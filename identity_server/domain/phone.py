@@ -7,11 +7,15 @@ The rule: a number exists past the edge of the program only as the digits of its
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import phonenumbers
 
 from identity_server.domain.errors import InvalidAddress
 from identity_server.domain.identifiers import Medium, Threepid
+
+MAX_MSISDN: Final = 15
+"""How many digits a number has at most that can be dialled from abroad (E.164, section 6.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,13 @@ def parse_phone_number(number: str, country: str = "") -> PhoneNumber:
     if parsed.extension:
         # A message would reach the main number, which isn't what was asked for.
         raise InvalidAddress("A phone number with an extension cannot be validated.")
-    if phonenumbers.is_possible_number_with_reason(parsed) != phonenumbers.ValidationResult.IS_POSSIBLE:
+    msisdn = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164).removeprefix("+")
+    is_possible = phonenumbers.is_possible_number_with_reason(parsed) == phonenumbers.ValidationResult.IS_POSSIBLE
+    # Of some countries the library knows longer ones, which are dialled within them only.
+    if not is_possible or len(msisdn) > MAX_MSISDN:
         raise InvalidAddress("This is not a valid phone number.")
     return PhoneNumber(
-        msisdn=phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164).removeprefix("+"),
+        msisdn=msisdn,
         international=phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL),
         calling_code=str(parsed.country_code),
     )

@@ -52,6 +52,8 @@ def test_countries_may_share_a_calling_code() -> None:
         ("07700900123\n", "GB"),
         ("\x0007700900123", "GB"),
         ("1" * 16, "GB"),
+        # Within Germany there are numbers of 15 digits; with the country's code they are none.
+        ("+49" + "1" * 14, ""),
         ("1" * 1000, "GB"),
     ],
 )
