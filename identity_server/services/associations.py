@@ -286,15 +286,20 @@ class Associations:
         about = (bound.threepid, bound.user_id)
         await tx.audit.add(AuditEvent.VISIBILITY_CHANGED, now_ms=now_ms, about=about)
 
-    async def list_live(self, threepids: Sequence[Threepid], *, client_network: str) -> list[Association]:
+    async def list_live(self, threepids: Sequence[Threepid], *, client_network: str, asked: int) -> list[Association]:
         """The associations of these addresses that hold now and that everyone may see, for lookups in plain text (v1).
 
         Nobody says who asks, so it is the network that is charged, and for every address each time.
 
+        Args:
+            threepids: the addresses.
+            client_network: from where they are asked for.
+            asked: for how many; what can't be an address costs as much as others.
+
         Raises:
             RateLimited: this network has looked up enough for today.
         """
-        await self._lookup_budgets.charge_network(client_network, max(len(threepids), 1))
+        await self._lookup_budgets.charge_network(client_network, max(asked, 1))
         now_ms = self._clock.now_ms()
 
         async def use_case(tx: Transaction) -> list[Association]:

@@ -164,3 +164,11 @@ async def test_network_is_charged_for_every_address_it_asks_for(tmp_path: Path) 
         assert (await server.get(f"{V1}/lookup", params=one)).status == 429
         server.clock.advance(days=1)
         assert (await server.post(f"{V1}/bulk_lookup", {"threepids": threepids})).status == 200
+
+
+async def test_what_cannot_be_an_address_costs_as_much(tmp_path: Path) -> None:
+    """It takes the longest to find out, and would otherwise be free."""
+    async with running(tmp_path, settings={**EVERYTHING, "LOOKUP__BUDGET_NETWORK_PER_DAY": "5"}) as server:
+        threepids = [["email", "no address"]] * 5
+        assert (await server.post(f"{V1}/bulk_lookup", {"threepids": threepids})).json == {"threepids": []}
+        assert (await server.post(f"{V1}/bulk_lookup", {"threepids": threepids})).status == 429
