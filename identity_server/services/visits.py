@@ -277,6 +277,8 @@ class Visits:
             notices = await change(tx, threepid)
             return visit, await self._holdings(tx, threepid), notices
 
+        # Anybody may come with a token that they made up, and isn't let among those who write.
+        await self.find(token)
         visit, holdings, notices = await self._database.transaction(use_case, bulk=True)
         for notice in notices:
             self._outbox.start(notice)

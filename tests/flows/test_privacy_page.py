@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -162,6 +163,25 @@ async def test_link_that_a_scanner_follows_changes_nothing(server: Harness, alic
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
     assert "form-action 'self'" in reply.headers["Content-Security-Policy"]
     assert "Set-Cookie" not in reply.headers
+
+
+async def test_made_up_token_waits_for_nobody_who_writes(server: Harness) -> None:
+    """Else whoever sends many keeps those who write from sharing a commit."""
+    writes, is_done = asyncio.Event(), asyncio.Event()
+
+    async def write_for_long(_tx: Transaction) -> None:
+        writes.set()
+        await is_done.wait()
+
+    writing = asyncio.create_task(server.system.database.transaction(write_for_long, bulk=True))
+    await writes.wait()
+    try:
+        async with asyncio.timeout(20):
+            replies = [await press(server, button, "A" * 43) for button in ("remove", "refuse", "allow")]
+    finally:
+        is_done.set()
+        await writing
+    assert [reply.status for reply in replies] == [400] * 3
 
 
 async def test_link_is_good_for_an_hour_and_for_nothing_else(server: Harness, alice: User) -> None:
