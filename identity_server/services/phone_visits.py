@@ -109,7 +109,8 @@ class PhoneVisits:
         """Open a visit, and text its code to the number: whether anything is held about it or not.
 
         Commits that the limits are used; then the visit and the text as a job, which is started and not waited for.
-        Where a limit of the number, its country or the day is used up, nothing is sent, and the answer is the same.
+        Where a limit of the number, its country or the day is used up, nothing is sent, and the answer is the same: to
+        this, and to whatever code is entered.
 
         Raises:
             InvalidAddress: the number can't be a phone number, or lacks its country code.
@@ -127,8 +128,9 @@ class PhoneVisits:
             may_send = await self._database.transaction(
                 lambda tx: self._admit(tx, number, request.client_network, per_day)
             )
-        if may_send:
-            self._outbox.start(await self._write(request, number, token))
+        job = await self._write(request, number, token, is_sent=may_send)
+        if job is not None:
+            self._outbox.start(job)
         return TextedVisit(token=token, number=number.international)
 
     async def _admit(self, tx: Transaction, number: PhoneNumber, network: str, per_day: RateLimit) -> bool:
@@ -142,7 +144,7 @@ class PhoneVisits:
             return False
         return True
 
-    async def _write(self, request: TextRequest, number: PhoneNumber, token: str) -> Job:
+    async def _write(self, request: TextRequest, number: PhoneNumber, token: str, *, is_sent: bool) -> Job | None:
         code = decimal_code(self._randomness, self._rules.code_digits)
         code_hash = await self._codes.hash(_owner(token), code)
         template = self._texts.visit(request.languages, request.brand)
@@ -151,8 +153,10 @@ class PhoneVisits:
         now_ms = self._clock.now_ms()
         visit = Visit.by_text(number.threepid, code_hash=code_hash, now_ms=now_ms)
 
-        async def use_case(tx: Transaction) -> Job:
+        async def use_case(tx: Transaction) -> Job | None:
             await tx.visits.add(visit, token)
+            if not is_sent:
+                return None
             return await tx.jobs.add_claimed(
                 row_id(self._randomness),
                 SMS,

@@ -681,6 +681,16 @@ async def test_code_is_tried_five_times_within_ten_minutes(server: Harness) -> N
     assert (await press(server, "code", "A" * 43, code="123456")).status == 400
 
 
+async def test_wrong_code_does_not_tell_how_many_texts_a_number_has_had(server: Harness) -> None:
+    replies: list[Reply] = []
+    while len(replies) == len(server.sms.sent):
+        token = token_in(await ask_by_phone(server))
+        replies.append(await press(server, "code", token, code=wrong_code(server)))
+    assert len(replies) == 3, "half of what a number gets at once is sent"
+    assert {reply.status for reply in replies} == {400}
+    assert all("This code is wrong." in text_of(reply) for reply in replies)
+
+
 async def test_code_of_one_visit_opens_no_other(server: Harness) -> None:
     first = token_in(await ask_by_phone(server))
     first_code = server.sms.last_code
