@@ -23,4 +23,13 @@ STANDARD_HEADERS: Final = CIMultiDictProxy(
     )
 )
 
-JSON_HEADERS: Final = CIMultiDictProxy(CIMultiDict({**STANDARD_HEADERS, "Content-Type": "application/json"}))
+JSON_HEADERS: Final = CIMultiDictProxy(
+    CIMultiDict(
+        {
+            **STANDARD_HEADERS,
+            "Content-Type": "application/json",
+            # Some hold an address, and are answers to a GET whose query alone shows that it may be told.
+            "Cache-Control": "no-store",
+        }
+    )
+)

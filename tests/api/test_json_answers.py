@@ -40,12 +40,14 @@ async def test_a_connection_lasts_as_long_as_is_said(
 async def test_everything_that_an_answer_says_of_itself(server: Harness) -> None:
     headers = (await exchange(server, head("GET", V2))).only.headers
     assert parsedate_to_datetime(headers["Date"]).tzinfo is not None
-    assert {name: headers[name] for name in ("Content-Type", "Content-Length", "Server")} == {
+    assert {name: headers[name] for name in ("Cache-Control", "Content-Type", "Content-Length", "Server")} == {
+        "Cache-Control": "no-store",
         "Content-Type": "application/json",
         "Content-Length": "2",
         "Server": "matrix-identity-server",
     }
-    assert headers.keys() == {*CORS, "Content-Type", "Content-Length", "Server", "X-Request-ID", "Date"}
+    ours = {"Cache-Control", "Content-Type", "Content-Length", "Server", "X-Request-ID", "Date"}
+    assert headers.keys() == {*CORS, *ours}
 
 
 @pytest.mark.parametrize("path", [f"{V2}/account", f"{V2}/%61ccount", f"{V2}/account?", f"{V2}/account?x=1"])
