@@ -21,6 +21,8 @@ _MAX_LINE = 900
 # Controls, format characters (bidi, zero width), lone surrogates, line and paragraph separators.
 _BREAKING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _ENCODED_WORD = "=?"
+# What relays may take for the way to another address, as Postfix does by default: `somebody%elsewhere@here`.
+_ROUTES = re.compile(r"[%!]")
 # The end of a header: a line end that no folded line follows.
 _HEADER_END = re.compile(rb"\r\n(?![ \t]+[^ \t\r\n])|\r(?!\n)|(?<!\r)\n")
 _REMEMBERED = 256
@@ -59,7 +61,7 @@ def mail_address(display_name: str, value: str) -> Address:
     Raises:
         BadRecipient: it isn't one.
     """
-    if _ENCODED_WORD in value:
+    if _ENCODED_WORD in value or _ROUTES.search(value):
         # It would be decoded where it is written, and be another address there, or several headers.
         raise BadRecipient
     try:

@@ -138,6 +138,8 @@ def test_addresses_beyond_ascii_and_long_ones_stay_whole(address: str, header: s
     [
         *("", "a", "a@b@c.example", "A <a@b.example>", "a@b.example, c@d.example", "a@b.example\r\nBcc: x@y.example"),
         # An address by its grammar, which readers would decode: as another one, or as another header.
+        # Some relays would take these to x.example.
+        *("bob%x.example@b.example", "x.example!bob@b.example"),
         *("=?utf-8?q?bob?=@b.example", "=?utf-8?q?=0d=0abcc:_x=40y.example?=@b.example"),
     ],
 )
