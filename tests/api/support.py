@@ -13,7 +13,7 @@ import orjson
 
 from identity_server.api.route import Access, Answers, Route
 from identity_server.api.routes import ROUTES
-from tests.support.databases import table_names
+from tests.support.databases import read_tables
 from tests.support.harness import Harness, Reply, User
 
 V2 = "/_matrix/identity/v2"
@@ -129,11 +129,6 @@ def is_page(route: Route) -> bool:
     return route.answers is Answers.PAGE
 
 
-def tables(server: Harness) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything that the database holds."""
-    return {name: server.rows(f'SELECT * FROM "{name}"') for name in table_names(server.config.db.file)}
-
-
 @contextmanager
 def nothing_stored(server: Harness, *, is_counted: bool = False) -> Iterator[None]:
     """Whatever is asked in the block leaves every table as it is, and sends no mail.
@@ -143,9 +138,9 @@ def nothing_stored(server: Harness, *, is_counted: bool = False) -> Iterator[Non
         is_counted: whether having asked counts for a limit.
     """
     ignored = {"rate_limits"} if is_counted else set()
-    before, sent = tables(server), len(server.mail.sent)
+    before, sent = read_tables(server.config.db.file), len(server.mail.sent)
     yield
-    after = tables(server)
+    after = read_tables(server.config.db.file)
     assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} <= ignored
     assert len(server.mail.sent) == sent
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,8 @@ async def open_database(
 
 def read_rows(file: Path, query: str) -> list[tuple[Any, ...]]:
     """What a test's database holds, read from outside."""
-    if not on_postgresql():
-        with sqlite3.connect(file) as connection:
-            return connection.execute(query).fetchall()
-    return postgresql.in_a_thread(postgresql.fetch(_folder(), str(url_for(file).database), query))
+    (rows,) = _read_each(file, [query])
+    return rows
 
 
 def table_names(file: Path) -> list[str]:
@@ -108,9 +106,22 @@ def table_names(file: Path) -> list[str]:
     return [name for (name,) in read_rows(file, query)]
 
 
+def read_tables(file: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    names = table_names(file)
+    return dict(zip(names, _read_each(file, [f'SELECT * FROM "{name}"' for name in names]), strict=True))
+
+
 def read_everything(file: Path) -> list[tuple[Any, ...]]:
     """Every row of every table, with the table's name before it."""
-    return [(name, *row) for name in table_names(file) for row in read_rows(file, f"SELECT * FROM {name}")]
+    return [(name, *row) for name, rows in read_tables(file).items() for row in rows]
+
+
+def _read_each(file: Path, queries: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+    if on_postgresql():
+        return postgresql.in_a_thread(postgresql.fetch_each(_folder(), str(url_for(file).database), queries))
+    with closing(sqlite3.connect(file)) as connection:
+        return [connection.execute(query).fetchall() for query in queries]
 
 
 def written_to(file: Path) -> bytes:

@@ -204,9 +204,15 @@ async def execute(folder: Path, database: str, statements: Sequence[str]) -> Non
 
 async def fetch(folder: Path, database: str, query: str) -> list[tuple[Any, ...]]:
     """What a query finds."""
+    (rows,) = await fetch_each(folder, database, [query])
+    return rows
+
+
+async def fetch_each(folder: Path, database: str, queries: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+    """What each query finds, all over one connection: a connection costs far more than a query."""
     connection = await connect(folder, database)
     try:
-        return [tuple(row) for row in await connection.fetch(query)]
+        return [[tuple(row) for row in await connection.fetch(query)] for query in queries]
     finally:
         await connection.close()
 
