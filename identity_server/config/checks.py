@@ -95,7 +95,8 @@ class Checker:
             for attribute, key in section.keys.items():
                 path = getattr(values, attribute)
                 if isinstance(path, Path) and (obstacle := _obstacle(path)):
-                    self._error(section.name, key.name, f"this user can't look there: {obstacle}.")
+                    where = "there" if path.is_absolute() else f"for {path} in {Path.cwd()}"
+                    self._error(section.name, key.name, f"this user can't look {where}: {obstacle}.")
                     closed = True
         if closed:
             self._report.raise_errors()

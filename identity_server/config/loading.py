@@ -78,13 +78,13 @@ def _locate(path: Path | None, environ: Mapping[str, str], report: Report) -> _P
         return _beside(path, path)
     if named := environ.get("SYDENT_CONF"):
         file = Path(named)
-        if file.exists():
+        if _may_be_there(file):
             return _beside(file, file)
         # Sydent's container names a file that its first start creates; we start without it, and create none.
         origin = Origin(variable="SYDENT_CONF")
         report.unknown(Problem(f"{named} doesn't exist: starting with the defaults.", origin=origin))
         return _beside(None, file)
-    if Path("sydent.conf").exists():
+    if _may_be_there(Path("sydent.conf")):
         return _beside(Path("sydent.conf"), Path("sydent.conf"))
     in_data = {
         ("db", "db.file"): "data/db/identity_server.db",
@@ -92,6 +92,14 @@ def _locate(path: Path | None, environ: Mapping[str, str], report: Report) -> _P
         ("general", "pidfile.path"): "",
     }
     return _Place(None, in_data)
+
+
+def _may_be_there(file: Path) -> bool:
+    """Whether the file exists, or can't be looked for (a closed folder): reading it then says why."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
 
 
 def _beside(file: Path | None, conf: Path) -> _Place:

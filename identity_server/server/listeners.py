@@ -60,7 +60,8 @@ def _bound(address: str, port: int) -> socket.socket:
     try:
         listener = open_socket(address, port)
     except OSError as error:
-        raise CannotListen(f"cannot listen on {address} port {port}: {error.strerror}") from None
+        reason = str(error.strerror).partition(" (while")[0]  # what follows repeats the address
+        raise CannotListen(f"cannot listen on {address} port {port}: {reason}") from None
     # Of several workers that are woken by one connection, all but one find nothing to accept.
     listener.setblocking(False)  # noqa: FBT003 - its only form
     return listener

@@ -181,9 +181,11 @@ def test_paths_that_cannot_even_be_looked_for_are_told(refused: Refuser) -> None
         + section("email", f"email.template = {unthinkable}")
     )
     assert [problem.partition("] ")[2] for problem in problems] == [
-        "templates.path: this user can't look there: File name too long.",
-        "email.template: this user can't look there: File name too long.",
+        f"templates.path: this user can't look for {unthinkable}/res in {Path.cwd()}: File name too long.",
+        f"email.template: this user can't look for {unthinkable} in {Path.cwd()}: File name too long.",
     ]
+    (problem,) = refused(section("email", f"email.template = /{unthinkable}"))
+    assert problem.partition("] ")[2] == "email.template: this user can't look there: File name too long."
 
 
 def test_templates_that_sydent_wrote_into_the_file_itself_are_not_missed(given: Loader, tmp_path: Path) -> None:

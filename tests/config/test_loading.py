@@ -218,6 +218,9 @@ def test_a_named_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> Non
         read(tmp_path / "absent.conf", {})
     with pytest.raises(ConfigError, match="a directory, not a file"):
         read(None, {"SYDENT_CONF": str(tmp_path)})
+    # Most often a folder is closed to this user, as root's is to whom `runuser` runs a command as.
+    with pytest.raises(ConfigError, match="can't be read: File name too long"):
+        read(None, {"SYDENT_CONF": "x" * 300})
     (tmp_path / "latin.conf").write_bytes(b"[general]\n# caf\xe9\n")
     with pytest.raises(ConfigError, match="not UTF-8 text"):
         read(tmp_path / "latin.conf", {})

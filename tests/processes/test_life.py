@@ -28,7 +28,7 @@ def ends_with(server: Server, sentence: str) -> None:
 
 def test_taken_port_is_a_sentence(server: Server) -> None:
     with socket.create_server(("127.0.0.1", server.port)):
-        ends_with(server, f"error: cannot listen on 127.0.0.1 port {server.port}: Address already in use")
+        ends_with(server, f"error: cannot listen on 127.0.0.1 port {server.port}: Address already in use\n")
 
 
 def test_missing_key_is_a_sentence(server: Server) -> None:
