@@ -37,7 +37,12 @@ run: $(VENV)/.run ## Start a server on SQLite in ./data, for a first look
 	IDENTITY_SERVER__EMAIL__EMAIL_FROM="Identity server <noreply@localhost>" \
 	$(BIN)/python -m identity_server serve
 
-demo: $(VENV)/.dev ## Watch the whole story, from registration to unbinding
+# What the demo's sample homeserver and mail catcher need.
+$(VENV)/.demo: requirements-demo.lock $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-demo.lock
+	touch $@
+
+demo: $(VENV)/.demo ## Watch the whole story, from registration to unbinding
 	$(BIN)/python -m identity_server demo
 
 check: $(VENV)/.dev docs ## Format, lint, types, and whether every link in the documentation leads somewhere
@@ -111,6 +116,8 @@ lock: ## Rewrite the lock files from pyproject.toml
 	  --no-header --python-version 3.11 -c requirements.lock -o requirements-dev.lock
 	uv pip compile pyproject.toml --extra sentry --extra opentelemetry --universal --generate-hashes \
 	  --no-header --python-version 3.11 -c requirements-dev.lock -o requirements-reporting.lock
+	uv pip compile pyproject.toml --extra demo --universal --generate-hashes --no-header --python-version 3.11 \
+	  -c requirements-dev.lock -o requirements-demo.lock
 
 clean: ## Remove everything that was installed or built here
 	rm -rf $(VENV) .venv-* tests/e2e/node_modules dist build .mypy_cache .ruff_cache

@@ -52,6 +52,6 @@ def _welcome(config: Config) -> str:
                tells the whole story, from registering to being found by e-mail,
                with a server and a sample homeserver of its own
 
-  For a server of your own: docs/configuration.md, and sydent.conf.example to begin with.
+  For a server of your own: docs/operating.md.
   Stop this one with Ctrl-C.
 """

@@ -125,7 +125,7 @@ class Narrator:
         self.facts(
             {
                 "make run": "starts a server to try things on",
-                "identity-server --help": "shows what else there is",
+                "make": "shows what else there is",
                 "docs/": "says how to run one for real",
             }
         )
