@@ -15,7 +15,10 @@ _ADVICE = (
     ),
     (
         "unable to get local issuer",
-        "serve the whole chain (fullchain.pem, not cert.pem); if it is whole, this machine doesn't know its authority",
+        (
+            "serve the whole chain (fullchain.pem, not cert.pem); if it is whole, this machine doesn't know its authority: a"
+            " homeserver's can be named in `federation.ca_file`"
+        ),
     ),
     ("no tls that both sides", "an HTTPS port was expected there: look at the port, and at the proxy's TLS settings"),
     ("dns lookup", "add an A or AAAA record for the name, or correct the name"),

@@ -34,6 +34,7 @@ _NOTHING: Parameters = {}
 _OUT_OF_ORDER = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 )
+_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
 def is_busy(error: BaseException | None) -> bool:
@@ -45,6 +46,11 @@ def is_busy(error: BaseException | None) -> bool:
 def is_out_of_order(error: BaseException | None) -> bool:
     """Whether the file can't be used at present: the disk is full, fails, or can't be written."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _OUT_OF_ORDER
+
+
+def is_damaged(error: BaseException | None) -> bool:
+    """Whether the file is none of SQLite's, or not as SQLite has written it."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGED
 
 
 def open_connection(database: str, **options: Any) -> DriverConnection:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.storage.database import make_private_file
 from identity_server.storage.outside import outside_transactions
-from identity_server.storage.sqlite import BUSY_SECONDS, is_busy, is_out_of_order
+from identity_server.storage.sqlite import BUSY_SECONDS, is_busy, is_damaged, is_out_of_order
 
 _PATIENCE_SECONDS: Final = 1800.0
 _POLL_SECONDS: Final = 0.1
@@ -97,6 +97,11 @@ def what_to_do_about_file(error: DBAPIError) -> str | None:
         return (
             f"somebody else has kept the database locked for {BUSY_SECONDS:.0f} seconds: nothing was changed. Look for a server"
             " that still runs, a backup, or an open sqlite3, and try again"
+        )
+    if is_damaged(error.orig):
+        return (
+            f"db.file names no database of SQLite's, or a damaged one ({error.orig}): nothing was changed. Restore a copy, and"
+            " keep the damaged file until that is done"
         )
     if is_out_of_order(error.orig):
         name = getattr(error.orig, "sqlite_errorname", "")

@@ -340,6 +340,13 @@ async def test_newer_schema(clinic: Clinic) -> None:
     assert "a newer version of the server" in fault
 
 
+async def test_damaged_database(clinic: Clinic) -> None:
+    (clinic.folder / "db/identity.db").write_bytes(b"not a database" * 1000)
+    [fault] = faults_of(await clinic.examine())
+    assert "no database of SQLite's, or a damaged one (file is not a database)" in fault
+    assert "Restore a copy" in fault
+
+
 async def test_broken_terms(clinic: Clinic) -> None:
     terms = clinic.folder / "terms.yaml"
     terms.write_text("master_version: 1\ndocs: [\n")

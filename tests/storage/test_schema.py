@@ -140,6 +140,25 @@ async def test_who_is_in_the_way_of_an_upgrade_is_told_in_words(
     assert read_rows(file, "SELECT * FROM accounts") == [("@alice:example.org", 1, None, None)]
 
 
+@pytest.mark.sqlite(reason="PostgreSQL looks after its files itself")
+@pytest.mark.parametrize("damage", ["another file", "zeros in its midst"])
+async def test_file_that_is_damaged_is_told_in_words(tmp_path: Path, damage: str) -> None:
+    file = await _populate(tmp_path)
+    with file.open("r+b") as opened:
+        if damage == "another file":
+            opened.write(b"-- a dump, not a database\n" * 200)
+        else:
+            # The page that says which tables there are; the header before it stays.
+            opened.seek(100)
+            opened.write(bytes(3000))
+    damaged = file.read_bytes()
+    engine = engine_at(tmp_path)
+    with pytest.raises(SchemaProblem, match=r"a damaged one \(.*nothing was changed"):
+        await Schema(engine).upgrade(now_ms=START_MS)
+    await engine.dispose()
+    assert file.read_bytes() == damaged
+
+
 @pytest.mark.sqlite(reason="PostgreSQL is copied by its own tools")
 async def test_copy_without_room_stops_the_upgrade_and_leaves_nothing(tmp_path: Path) -> None:
     file = await _populate(tmp_path)
