@@ -23,7 +23,8 @@ class Difference:
         ours: the default here, as written in the file (empty for differences of meaning).
         sydent: what Sydent does without the key (empty for differences of meaning).
         breaks: who notices, and what to do about it.
-        applies: whether this configuration is concerned: for a default, the key isn't given; for a meaning, it is.
+        applies: whether this configuration is concerned: for a default, the key isn't given; for a meaning, it is, and is
+            neither empty nor off, as most are that Sydent has written into the file by itself.
     """
 
     kind: Literal["default", "meaning"]
@@ -44,13 +45,14 @@ def differences(config: Config | None = None) -> tuple[Difference, ...]:
     return tuple(
         row
         for section in all_sections()
-        for key in section.keys.values()
-        for row in _rows(section.name, key, None if config is None else (section.name, key.name) in config.given)
+        for attribute, key in section.keys.items()
+        for row in _rows(section.name, attribute, key, config)
     )
 
 
-def _rows(section: str, key: Key, given: bool | None) -> list[Difference]:  # noqa: FBT001 - one private caller
+def _rows(section: str, attribute: str, key: Key, config: Config | None) -> list[Difference]:
     rows = []
+    given = config is not None and (section, key.name) in config.given
     if key.sydent_default is not None:
         rows.append(
             Difference(
@@ -60,10 +62,11 @@ def _rows(section: str, key: Key, given: bool | None) -> list[Difference]:  # no
                 key.default,
                 key.sydent_default,
                 " ".join(key.breaks.split()),
-                given is not True,
+                not given,
             )
         )
     if key.reads_differently:
         meaning = " ".join(key.reads_differently.split())
-        rows.append(Difference("meaning", section, key.name, "", "", meaning, given is not False))
+        says_something = given and bool(getattr(getattr(config, section), attribute))
+        rows.append(Difference("meaning", section, key.name, "", "", meaning, config is None or says_something))
     return rows

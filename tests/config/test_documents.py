@@ -155,6 +155,15 @@ def test_differences_say_whom_they_concern(given: Loader) -> None:
     assert not applies["meaning", "obey_x_forwarded_for"]
 
 
+def test_what_sydent_wrote_into_the_file_by_itself_concerns_nobody(given: Loader) -> None:
+    config = given(
+        "[general]\nip.blacklist =\nhomeserver_allow_list =\n"
+        "[http]\nreplication.https.certfile =\nobey_x_forwarded_for = false\nfederation.verifycerts = true\n"
+    )
+    told = {row.key for row in differences(config) if row.kind == "meaning" and row.applies}
+    assert told == {"federation.verifycerts"}
+
+
 @pytest.mark.parametrize("name", ["example", "reference"])
 def test_the_command_writes_the_documents(name: str) -> None:
     output = io.StringIO()
