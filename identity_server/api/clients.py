@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import structlog
 from aiohttp import web
 
 from identity_server.domain.networks import client_network
+
+_log = structlog.get_logger(__name__)
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MAX_HOPS = 32
@@ -17,11 +20,31 @@ _MAX_HOPS = 32
 _WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
 
 
+class Silence:
+    """Says in the log, once in each process, that a proxy doesn't say for whom it asks: nobody could see it otherwise."""
+
+    __slots__ = ("_is_known",)
+
+    def __init__(self) -> None:
+        self._is_known = False
+
+    def noted(self) -> None:
+        """A request came from a trusted proxy, without a word about its client."""
+        if not self._is_known:
+            self._is_known = True
+            _log.warning(
+                "proxy.names_no_client",
+                consequence="all who come through it share the limits of one client",
+                advice="have it send X-Forwarded-For; a request of your own that went past it is no cause for concern",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
     """Networks whose X-Forwarded-For is believed."""
 
     networks: tuple[IpNetwork, ...] = ()
+    silence: Silence = field(default_factory=Silence, compare=False, repr=False)
 
     def trusts(self, address: str) -> bool:
         """Whether this is a proxy of ours; text that is no address never is."""
@@ -51,7 +74,10 @@ def _without_port(hop: str) -> str:
 
 def address_of(request: web.Request, proxies: TrustedProxies) -> str:
     """The client's own address, or "" where there is none (a unix socket)."""
-    return proxies.client_address(request.remote or "", request.headers.getall("X-Forwarded-For", []))
+    peer, forwarded_for = request.remote or "", request.headers.getall("X-Forwarded-For", [])
+    if not forwarded_for and proxies.trusts(peer):
+        proxies.silence.noted()
+    return proxies.client_address(peer, forwarded_for)
 
 
 def network_of(request: web.Request, proxies: TrustedProxies) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 
 from identity_server.api.clients import TrustedProxies
 from identity_server.domain.networks import client_network
 from tests.api.support import assert_refused
-from tests.support.harness import Harness, running
+from tests.support.harness import ALICE, Harness, running
 
 PROXIES = TrustedProxies(tuple(ipaddress.ip_network(each) for each in ("10.0.0.0/8", "127.0.0.1/32", "fd00::/8")))
 CLIENT = "203.0.113.7"
@@ -97,3 +98,18 @@ async def test_limits_count_the_peer_where_no_proxy_is_trusted(tmp_path: Path) -
     async with running(tmp_path) as server:
         statuses = [await registered(server, f"198.51.{number}.1", number) for number in range(31)]
         assert statuses == [200] * 30 + [429]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "headers", "times"),
+    [("127.0.0.1", {}, 1), ("127.0.0.1", {"X-Forwarded-For": CLIENT}, 0), ("", {}, 0)],
+)
+async def test_proxy_that_names_no_client_is_told_of_once(
+    tmp_path: Path, trusted: str, headers: dict[str, str], times: int
+) -> None:
+    async with running(tmp_path, settings={"HTTP__TRUSTED_PROXIES": trusted}) as server:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(3):
+                body = {"matrix_server_name": "example.org", "access_token": server.homeservers.issue(ALICE)}
+                assert (await server.post("account/register", body, headers=headers)).status == 200
+    assert sum(each["event"] == "proxy.names_no_client" for each in logs) == times
