@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,34 @@ def test_document_is_valid() -> None:
 def test_types_are_right(client: Path, tmp_path: Path) -> None:
     command = (_TOOLS / "mypy", "--strict", "--config-file=", "--cache-dir", tmp_path)
     checked(*command, client / "matrix_identity_client", _STORY, MYPYPATH=str(client))
+
+
+def example_in(readme: Path) -> str:
+    """The program that the client's README shows."""
+    [program] = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
+    return str(program)
+
+
+def test_types_in_the_readme_are_right(client: Path, tmp_path: Path) -> None:
+    example = tmp_path / "example.py"
+    example.write_text(example_in(client / "README.md"))
+    command = (_TOOLS / "mypy", "--strict", "--config-file=", "--cache-dir", tmp_path / "cache")
+    checked(*command, example, MYPYPATH=str(client))
+
+
+async def test_readme_says_what_works(client: Path, tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        program = example_in(client / "README.md")
+        for shown, ours in (
+            ("https://id.example.org", server.base),
+            ("OPENID_TOKEN", server.homeservers.issue(ALICE)),
+        ):
+            assert shown in program
+            program = program.replace(shown, ours)
+
+        told = await asyncio.to_thread(checked, _TOOLS / "python", "-c", program, PYTHONPATH=str(client))
+
+    assert told == f"{ALICE}\n"
 
 
 async def test_finds_somebody(client: Path, tmp_path: Path) -> None:
