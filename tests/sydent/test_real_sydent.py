@@ -193,12 +193,15 @@ def test_second_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_the_move_can_be_undone(tmp_path: Path) -> None:
-    """What is exported is opened by the real Sydent, which answers from it, and goes on from it."""
+    """What is exported is opened by the real Sydent, which answers from it, and goes on from it; and so can be undone."""
     operator = Operator(tmp_path)
     operator.sydent(
         ("account", ALICE, 5000, "m1", _ALICES_TOKEN),
         ("agree", ALICE, [_TERMS_URL]),
         ("bind", "email", "alice@example.com", ALICE),
+        # So that Sydent has numbered more rows than are given back to it.
+        ("bind", "email", "gone@example.com", ALICE),
+        ("unbind", "email", "gone@example.com", ALICE),
         ("invite", "carol@example.com", "!room", BOB, _INVITE_TOKEN, _EPHEMERAL_KEY),
     )
     operator.point_at(operator.our_db)
@@ -219,6 +222,10 @@ def test_the_move_can_be_undone(tmp_path: Path) -> None:
     [association] = operator.sydent(("bind", "email", "carol@example.com", BOB))
     assert [each["token"] for each in association["invites"]] == [_INVITE_TOKEN]
     _same_in_both(operator.sydent_db, back)
+
+    operator.point_at(operator.our_db)
+    tables = json.loads(operator.command("import-sydent", back, "--json").stdout)["tables"]
+    assert tables["local_threepid_associations"]["moved"] == 1
 
 
 def test_conf_that_sydent_has_rewritten_is_understood(tmp_path: Path) -> None:
