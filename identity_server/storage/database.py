@@ -74,7 +74,8 @@ _SETTLING_MS = 120_000
 _OTHER_NODES_SECONDS = 1.0
 _RUNS = 4
 # PostgreSQL takes neighbours in an index for the same row, so in small tables strangers get in each other's way.
-_RUNS_AMONG_MANY_WRITERS = 10
+_RUNS_AMONG_MANY_WRITERS = 20
+_OFTEN = 4
 _PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.1
 
@@ -179,6 +180,7 @@ class Database:
         self._transaction_seconds: float | None = None if self._one_writer else TRANSACTION_SECONDS
         self._runs = _RUNS if self._one_writer else _RUNS_AMONG_MANY_WRITERS
         self._turn = asyncio.Lock()
+        self._often_lost: set[asyncio.Task[Any] | None] = set()
         self._data_version = _SqliteDataVersion(engine.url) if engine.dialect.name == "sqlite" else None
 
     def follow(self, follower: Callable[[], Awaitable[None]]) -> None:
@@ -189,8 +191,8 @@ class Database:
         """Run a use case that writes; commits when it returns, rolls back when it raises.
 
         Once started it runs to its end even if the caller is cancelled, so that nothing is left half done.
-        A lost race (serialization failure, deadlock, busy database) runs it again: up to three times, or nine where
-        there is more than one writer.
+        A lost race (serialization failure, deadlock, busy database) runs it again: up to three times, or nineteen
+        where there is more than one writer.
 
         Args:
             use_case: has no effect but on the database.
@@ -274,6 +276,7 @@ class Database:
         task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._often_lost.discard)
         return await asyncio.shield(task)
 
     async def _run(self, use_case: Callable[[Transaction], Awaitable[T]], kind: _Kind, *, inline: bool) -> T:
@@ -286,8 +289,9 @@ class Database:
                     return await self._sqlite.write(self._while_keys_hold(use_case), inline=inline)
                 if self._sqlite:
                     return await self._sqlite.read(use_case, inline=inline)
-                # Only those queue that have lost a race, so that they don't lose it to each other again.
-                async with self._turn if kind.writes and run > 1 else nullcontext():
+                # Those queue that have lost a race, so that they don't lose it to each other again; and everybody, so that
+                # those don't lose it for good to whoever comes next.
+                async with self._turn if kind is _WRITES and (run > 1 or self._often_lost) else nullcontext():
                     return await self._on_postgresql(use_case, kind)
             except TransactionLost as error:
                 reason = error
@@ -299,6 +303,8 @@ class Database:
                 reason = error.orig
             except (OSError, PoolTimeout) as error:
                 raise self._away(error) from error
+            if run == _OFTEN:
+                self._often_lost.add(asyncio.current_task())
             self.activity.reruns += 1
             _log.info("transaction.rerun", run=run, reason=type(reason).__name__)
             await asyncio.sleep(min(_PAUSE_SECONDS * 2**run, _LONGEST_PAUSE_SECONDS))

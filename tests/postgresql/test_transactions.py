@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -111,7 +112,7 @@ async def test_row_that_is_there_every_time_is_no_lost_race(database: Database) 
 
     with pytest.raises(IntegrityError):
         await database.transaction(use_case)
-    assert runs == 10
+    assert runs == 20
 
 
 async def test_write_skew_is_noticed(database: Database, other: Database) -> None:
@@ -137,6 +138,37 @@ async def test_write_skew_is_noticed(database: Database, other: Database) -> Non
 
     await asyncio.gather(database.transaction(taking(ALICE)), other.transaction(taking(BOB)))  # type: ignore[arg-type]
     assert refused == 1
+
+
+async def test_long_one_has_its_turn_among_short_ones_without_end(database: Database) -> None:
+    ended = asyncio.Event()
+    runs = 0
+
+    async def everything(tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        await execute(tx, "SELECT count(*) FROM accounts")
+        await asyncio.sleep(0.1)
+        await tx.accounts.add_if_new(ALICE, now_ms=START_MS)
+
+    async def others(number: int) -> None:
+        while not ended.is_set():
+            await database.transaction(partial(short, number))
+
+    async def short(number: int, tx: Transaction) -> None:
+        user_id = UserId(f"@someone{number}:example.org")
+        await execute(tx, "SELECT count(*) FROM accounts")
+        await execute(tx, f"DELETE FROM accounts WHERE user_id = '{user_id}'")
+        await tx.accounts.add_if_new(user_id, now_ms=START_MS)
+
+    crowd = [asyncio.create_task(others(number)) for number in range(2)]
+    try:
+        await database.transaction(everything)
+    finally:
+        ended.set()
+        await asyncio.gather(*crowd)
+    # It loses to them until they wait for it.
+    assert 2 < runs <= 7
 
 
 # --- claims ---------------------------------------------------------------------------------
