@@ -114,6 +114,10 @@ pidfile.path = {server.folder}/identity.pid
 db.file = {server.database}
 [crypto]
 key_dir = {server.folder}/keys
+[http]
+clientapi.http.bind_address = 127.0.0.1
+clientapi.http.port = {server.base.rpartition(":")[2]}
+client_http_base = {server.base}
 """)
     return Installation(server)
 
