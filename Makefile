@@ -57,11 +57,12 @@ docs: $(VENV)/.dev ## The documentation as a site, in build/site
 
 # Every odd input to every endpoint, every page in Chromium, every command, the specification's document, the real
 # Sydent, processes that are killed under load, the benchmark: slower. Of the other folders, the files that start processes
-# to see what is in them, or bring every schema there ever was to the newest one. Whatever is in none of these is in `fast`,
+# to see what is in them, bring every schema there ever was to the newest one, or put a server under load. Whatever is in none of these is in `fast`,
 # where every behaviour is touched once: a test of hundreds of milliseconds for each of many cases belongs here.
 THOROUGH := tests/api tests/bench tests/browser tests/clients tests/commands tests/contract tests/doctor tests/packaging \
   tests/sydent tests/is_tester tests/processes \
-  tests/storage/test_migrations.py tests/storage/test_without_orm.py tests/server/test_what_is_loaded.py
+  tests/storage/test_migrations.py tests/storage/test_without_orm.py tests/server/test_what_is_loaded.py \
+  tests/flows/test_root_key_under_load.py
 
 fast: tests-need ## The tests to run while working, in a minute at most
 	$(BIN)/python -m pytest -n auto -m "not e2e" --ignore=tests/fire $(THOROUGH:%=--ignore=%)
