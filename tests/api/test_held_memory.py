@@ -6,6 +6,7 @@ On the loop that workers run on: what it keeps of an answer is its own affair.
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import tracemalloc
 from collections.abc import Callable, Coroutine
@@ -61,11 +62,12 @@ async def _held_for(server: Harness, sent: bytes) -> float:
 
 
 async def _settled() -> int:
-    """What is held when it has stopped growing."""
+    """What is held when it has stopped growing; nobody holds garbage."""
     held, was = tracemalloc.get_traced_memory()[0], -1
     while held > was:
         was = held
         await asyncio.sleep(0.1)
+        gc.collect()
         held = tracemalloc.get_traced_memory()[0]
     return held
 
