@@ -93,7 +93,8 @@ class Schema:
         status = await self.status()
         self._refuse_newer(status)
         if not status.up_to_date:
-            raise SchemaProblem("the database has an older schema: run `identity-server db upgrade` first")
+            found = "the database is empty" if status.current is None else "the database has an older schema"
+            raise SchemaProblem(f"{found}: run `identity-server db upgrade` first, with the same -c FILE")
 
     async def upgrade(self, *, now_ms: int) -> SchemaStatus:
         """Bring the database to the expected schema; a populated SQLite file is copied first.

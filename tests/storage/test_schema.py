@@ -94,13 +94,20 @@ async def _populate(tmp_path: Path) -> Path:
     return file
 
 
+async def test_an_empty_database_is_not_called_an_older_one(tmp_path: Path) -> None:
+    engine = engine_at(tmp_path)
+    with pytest.raises(SchemaProblem, match="the database is empty: run `identity-server db upgrade` first"):
+        await Schema(engine).require_current()
+    await engine.dispose()
+
+
 async def test_upgrade_keeps_the_data(tmp_path: Path) -> None:
     file = await _populate(tmp_path)
     scripts = await with_next_migration(tmp_path)
     engine = engine_at(tmp_path)
     schema = Schema(engine, scripts=scripts)
     assert not (await schema.status()).up_to_date
-    with pytest.raises(SchemaProblem, match="db upgrade"):
+    with pytest.raises(SchemaProblem, match="older schema: run `identity-server db upgrade` first"):
         await schema.require_current()
     await schema.upgrade(now_ms=START_MS)
     await schema.require_current()
