@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from identity_server.config import Config
 from identity_server.doctor.findings import Finding, fault, fine, note, skipped, warning
 from identity_server.doctor.patient import Patient
 from identity_server.rendering.faults import BrandingProblems
@@ -11,6 +12,8 @@ from identity_server.rendering.policies import PolicyProblems
 from identity_server.wiring.settings import configured_policies, load_templates
 
 _TOLERATED_MS = 30_000
+_PLACEHOLDERS = ("[OPERATOR", "[OPÉRATEUR", "[OPERADOR")
+"""How the examples in `terms/` begin what is to be filled in, in their languages."""
 
 
 async def examine_settings(patient: Patient) -> list[Finding]:
@@ -19,16 +22,31 @@ async def examine_settings(patient: Patient) -> list[Finding]:
     findings = [warning("configuration", str(each)) for each in config.warnings]
     if not findings:
         findings = [fine("configuration", str(config.path or "no file: built-in defaults"))]
-    try:
-        configured_policies(config)
-    except PolicyProblems as error:
-        findings += [fault("terms", str(each), fix="correct the file that is named") for each in error.problems]
+    findings += _terms(config)
     try:
         load_templates(config)
     except BrandingProblems as error:
         findings += [fault("templates", str(each), fix="correct the file that is named") for each in error.problems]
     findings.append(_v1(patient))
     return findings
+
+
+def _terms(config: Config) -> list[Finding]:
+    try:
+        documents = configured_policies(config).documents
+    except PolicyProblems as error:
+        return [fault("terms", str(each), fix="correct the file that is named") for each in error.problems]
+    unfinished = [f"{each.id} ({each.language})" for each in documents if any(map(each.html.count, _PLACEHOLDERS))]
+    if not unfinished:
+        return []
+    return [
+        warning(
+            "terms",
+            f"not filled in yet: {', '.join(unfinished)}",
+            cause="these are examples with gaps, [OPERATOR: …], and everybody is asked to accept them as they are",
+            fix="fill the gaps in the files of `terms.path`, and remove the languages that you don't want",
+        )
+    ]
 
 
 def _v1(patient: Patient) -> Finding:
@@ -60,7 +78,9 @@ async def examine_clock(patient: Patient) -> list[Finding]:
     own = {patient.config.general.server_name, urlsplit(patient.config.public_base_url).hostname}
     others = {host: ahead_ms for host, ahead_ms in patient.clocks.items() if host not in own}
     if not others:
-        return [skipped("clock", "--homeserver or --client-domain gives a clock to compare with")]
+        return [
+            skipped("clock", "a server named by --homeserver or --client-domain has to answer to compare with it")
+        ]
     host, ahead_ms = min(others.items(), key=lambda each: abs(each[1]))
     if abs(ahead_ms) <= _TOLERATED_MS:
         return [fine("clock", f"agrees with that of {host}")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shutil
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from tests.outbound.support import PUBLIC, USERINFO, Internet, TlsServer, http, 
 from tests.outbound_mail.test_smtp import Relay, shut
 from tests.support.rotation import interrupted, rotation_of
 
+REPOSITORY = Path(__file__).parents[2]
 _V2 = "/_matrix/identity/v2"
 _CLIENT_FILE = "/.well-known/matrix/client"
 _CORS = {"Access_Control_Allow_Origin": "*"}
@@ -353,6 +356,20 @@ async def test_broken_terms(clinic: Clinic) -> None:
     clinic.changed["general/terms.path"] = str(terms)
     [fault] = faults_of(await clinic.examine())
     assert str(terms) in fault
+
+
+async def test_example_terms_that_nobody_has_filled_in(clinic: Clinic) -> None:
+    terms = clinic.folder / "terms"
+    shutil.copytree(REPOSITORY / "terms", terms)
+    clinic.changed["general/terms.path"] = str(terms)
+    examples = [each["what"] for each in (await clinic.examine())["terms"] if each["verdict"] == "warning"]
+    assert len(examples) == 1
+    for policy in ("privacy_policy", "terms_of_service"):
+        for language in ("de", "en", "es", "fr"):
+            assert f"{policy} ({language})" in examples[0]
+    for file in terms.iterdir():
+        file.write_text(re.sub(r"\[[A-ZÉ]+\W", "(", file.read_text()))
+    assert not [each for each in (await clinic.examine())["terms"] if each["verdict"] == "warning"]
 
 
 async def test_terms_that_cannot_be_opened(clinic: Clinic) -> None:
