@@ -95,6 +95,7 @@ async def _populate(tmp_path: Path) -> Path:
 
 
 async def test_an_empty_database_is_not_called_an_older_one(tmp_path: Path) -> None:
+    await put_empty(tmp_path / "identity.db")
     engine = engine_at(tmp_path)
     with pytest.raises(SchemaProblem, match="the database is empty: run `identity-server db upgrade` first"):
         await Schema(engine).require_current()
