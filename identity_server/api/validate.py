@@ -64,9 +64,10 @@ class Confirmation(WireModel):
     lang: _Language = ""
 
 
-def confirm_link(base_url: str, token: str) -> str:
-    """The link in our own mails: one opaque token and nothing else."""
-    return f"{base_url}{CONFIRM_PATH}?{urlencode({'token': token})}"
+def confirm_link(base_url: str, token: str, *, brand: str | None) -> str:
+    """The link in our own mails: one opaque token, and the mail's brand if that isn't the default."""
+    query = {"token": token, **({"brand": brand} if brand else {})}
+    return f"{base_url}{CONFIRM_PATH}?{urlencode(query)}"
 
 
 def submit_link(base_url: str, sid: str, client_secret: str, token: str) -> str:

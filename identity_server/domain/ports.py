@@ -106,6 +106,9 @@ class MailTemplates(Protocol):
     def exists(self, template: str, brand: str | None) -> bool:
         """Whether a brand has this mail: one whose templates are Sydent's has only the mails that Sydent sends."""
 
+    def brand_in_links(self, brand: str | None) -> str | None:
+        """The name by which a link asks for a brand; None if there is no such brand, or it is the default."""
+
     def shows(self, template: str, brand: str | None, name: str) -> bool:
         """Whether a brand's template in Sydent's form may show this variable; False where ours is used."""
 

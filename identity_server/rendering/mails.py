@@ -173,6 +173,10 @@ class Mails:
         """Whether a brand has this mail: one whose templates are Sydent's has only the mails that Sydent sends."""
         return self._templates.has_mail(template, brand)
 
+    def brand_in_links(self, brand: str | None) -> str | None:
+        """The name by which a link asks for a brand; None if there is no such brand, or it is the default."""
+        return self._templates.brand_in_links(brand)
+
     def shows(self, template: str, brand: str | None, name: str) -> bool:
         """Whether a brand's template in Sydent's form may show this value; ours show what `SAMPLES` says."""
         raw = self._templates.sydent.mail(template, brand)

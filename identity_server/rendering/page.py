@@ -121,12 +121,16 @@ class PageMaker:
         chosen = self._templates.languages.find(reader.lang)
         return chosen or self._templates.language_for(parse_accept_language(reader.accept_language), reader.brand)
 
+    def within_brand(self, url: str, brand: str | None) -> str:
+        """A link or the target of a form, made to ask for the brand that its reader has asked for."""
+        return _with(url, self._templates.asking_for(brand))
+
     def _switch(self, here: str | None, brand: str | None) -> list[Link]:
         if here is None:
             return []
         languages = self._templates.languages.all
         return [
-            Link(each.name, each.tag, _with(here, [*self._templates.asking_for(brand), ("lang", each.tag)]))
+            Link(each.name, each.tag, _with(self.within_brand(here, brand), [("lang", each.tag)]))
             for each in languages
         ]
 

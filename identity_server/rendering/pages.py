@@ -78,7 +78,7 @@ class Pages:
         Args:
             reader: who reads it.
             here: the address of this page, token included.
-            action: where the button POSTs `token` and `lang` to.
+            action: where the button POSTs `token` and `lang` to, in the reader's brand.
             token: the token of the mailed link.
             address: the address to be confirmed.
             user_id: the Matrix ID that asked, or None where none did (v1).
@@ -92,7 +92,7 @@ class Pages:
             here=here,
             form_targets=("'self'", *((next_origin,) if next_origin else ())),
             variables={
-                "action": action,
+                "action": self._maker.within_brand(action, reader.brand),
                 "token": token,
                 "address": address,
                 "user_id": user_id,

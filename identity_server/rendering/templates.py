@@ -111,8 +111,14 @@ class Templates:
         )
 
     def asking_for(self, brand: str | None) -> list[tuple[str, str]]:
-        """The parameters by which a link asks for a brand; none if there is no such brand."""
-        return [("brand", brand)] if brand is not None and brand in self._brands.named else []
+        """The parameters by which a link asks for a brand; none if there is no such brand, or it is the default."""
+        name = self.brand_in_links(brand)
+        return [] if name is None else [("brand", name)]
+
+    def brand_in_links(self, brand: str | None) -> str | None:
+        """The name by which a link asks for a brand; None if there is no such brand, or it is the default."""
+        is_default = brand is None or self._brands.find(brand) is self._brands.default
+        return None if is_default else brand
 
     def has_mail(self, template: str, brand: str | None) -> bool:
         """Whether a brand has a mail of this name; one whose mails are Sydent's has only those that Sydent sends."""

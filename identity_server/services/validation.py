@@ -107,7 +107,7 @@ class Validation:
 
     Args:
         mails_repeats: whether a request whose `send_attempt` isn't higher than before is mailed again nevertheless.
-        confirm_link: makes the link of our own mails from a token.
+        confirm_link: makes the link of our own mails from a token and the brand to ask for, None for the default.
         submit_link: makes the link of mails in Sydent's form from a session, its client secret and a token.
         mail_templates: says which of the two a mail shows.
         message_id_domain: what stands behind the @ of a Message-ID.
@@ -122,7 +122,7 @@ class Validation:
         randomness: Randomness,
         limits: ValidationLimits,
         mails_repeats: bool,
-        confirm_link: Callable[[str], str],
+        confirm_link: Callable[[str, str | None], str],
         submit_link: Callable[[SessionId, ClientSecret, str], str],
         mail_templates: MailTemplates,
         message_id_domain: str,
@@ -243,7 +243,7 @@ class Validation:
                 "address": threepid.address,
                 "user_id": requested_by or "",
                 "token": token,
-                "confirm_url": self._confirm_link(token),
+                "confirm_url": self._confirm_link(token, self._mail_templates.brand_in_links(request.brand)),
                 "expires_at_ms": str(expires_at_ms),
                 **self._shown_by_sydents_templates(request, sid, token),
             },

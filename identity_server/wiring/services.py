@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from identity_server.api.privacy import visit_link
 from identity_server.api.validate import confirm_link, submit_link
 from identity_server.config import Config
@@ -204,7 +202,7 @@ def make_services(
             randomness=randomness,
             limits=validation_limits(config),
             mails_repeats=config.email.mail_repeats,
-            confirm_link=lambda token: confirm_link(config.public_base_url, token),
+            confirm_link=lambda token, brand: confirm_link(config.public_base_url, token, brand=brand),
             submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
             mail_templates=mails,
             message_id_domain=config.mail_host,
@@ -217,7 +215,9 @@ def make_services(
             associations=associations,
             limits=visit_limits(config),
             network_limits=visitors,
-            link=partial(visit_link, config.public_base_url),
+            link=lambda token, lang, brand: visit_link(
+                config.public_base_url, token, lang=lang, brand=mails.brand_in_links(brand)
+            ),
             message_id_domain=config.mail_host,
         ),
         vital_signs=VitalSigns(database=database, clock=clock),

@@ -246,3 +246,15 @@ async def test_a_broken_file_stops_the_start_and_is_named(tmp_path: Path) -> Non
     with pytest.raises(BrandingProblems, match=r"verify_response_template\.html, line 2"):
         async with shop(tmp_path, {"verify_response_template.html": "<p>\n100%"}):
             pass
+
+
+async def test_the_link_of_a_brand_from_sydent_stays_the_specifications(tmp_path: Path) -> None:
+    brand = tmp_path / "res" / "shop"
+    brand.mkdir(parents=True)
+    (brand / "verification_template.eml.j2").write_text(VERIFICATION)
+    async with running(tmp_path, settings={"GENERAL__TEMPLATES_PATH": str(brand.parent)}) as server:
+        alice = await server.register()
+        body = {"client_secret": SECRET, "email": "alice@example.com", "send_attempt": 1}
+        assert (await server.post("validate/email/requestToken?brand=shop", body, as_=alice)).status == 200
+        link = urlsplit(only(server).variables["link"])
+        assert parse_qs(link.query).keys() == {"token", "client_secret", "sid"}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 import pytest
+import pytest_asyncio
 
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
-from tests.support.harness import ALICE, SECRET, Harness, User, running
+from tests.support.harness import ALICE, SECRET, Harness, Reply, User, running
 
 
 async def validated_threepid(server: Harness, user: User, sid: str, secret: str = SECRET) -> tuple[int, object]:
@@ -318,3 +322,70 @@ async def test_next_link_to_a_host_that_is_not_listed_is_named_instead(tmp_path:
             assert reply.status == status
             assert (reply.headers.get("Location") == link) is (status == 303)
         assert b"bad.example" in reply.body
+
+
+# --- brands -------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def branded(tmp_path: Path) -> AsyncIterator[Harness]:
+    """A server with a brand beside its default one, which is called `ours`."""
+    for name, title in (("ours", "Ours"), ("shop", "The Shop")):
+        (tmp_path / "res" / name).mkdir(parents=True)
+        (tmp_path / "res" / name / "brand.toml").write_text(f'name = "{title}"')
+    settings = {"GENERAL__TEMPLATES_PATH": str(tmp_path / "res"), "GENERAL__BRAND_DEFAULT": "ours"}
+    async with running(tmp_path, settings=settings) as server:
+        yield server
+
+
+async def mailed_link(server: Harness, brand: str | None, *, secret: str = SECRET) -> str:
+    """The path and query of the link in a mail that was asked for in a brand."""
+    body = {"client_secret": secret, "email": "alice@example.com", "send_attempt": 1}
+    query = "" if brand is None else f"?{urlencode({'brand': brand})}"
+    assert (await server.post(f"validate/email/requestToken{query}", body, as_=await server.register())).status == 200
+    link = urlsplit(server.mail.sent[-1].variables["confirm_url"])
+    return f"{link.path}?{link.query}"
+
+
+def dress_of(reply: Reply) -> str:
+    """The brand that a page shows."""
+    found = re.search(r"<title>.+ [^\w\s] (.+)</title>", reply.body.decode())
+    assert found is not None
+    return found[1]
+
+
+async def test_the_brand_of_a_mail_is_kept_to_the_end(branded: Harness) -> None:
+    link = await mailed_link(branded, "shop")
+    assert link == f"{CONFIRM}?token={branded.mail.last_token}&brand=shop"
+    page = await branded.get(link, headers={"Accept-Language": "en"})
+    assert (page.status, dress_of(page)) == (200, "The Shop")
+    urls = re.findall(r'(?:href|action)="([^"]+)"', page.body.decode())
+    assert [url for url in urls if "brand=shop" not in url] == []
+    (button,) = re.findall(r'action="([^"]+)"', page.body.decode())
+    done = await branded.post(
+        f"{CONFIRM.rpartition('/')[0]}/{button}", data={"token": branded.mail.last_token, "lang": "en"}
+    )
+    assert (done.status, dress_of(done)) == (200, "The Shop")
+    assert b"is confirmed" in done.body
+    wrong = await branded.get(f"{CONFIRM}?token=wrong&brand=shop")
+    assert (wrong.status, dress_of(wrong)) == (400, "The Shop")
+
+
+@pytest.mark.parametrize("brand", [None, "ours", "nobody", 'no"body&x=y'])
+async def test_a_mail_in_the_default_brand_has_a_link_without_one(branded: Harness, brand: str | None) -> None:
+    link = await mailed_link(branded, brand)
+    assert link == f"{CONFIRM}?token={branded.mail.last_token}"
+    assert dress_of(await branded.get(link)) == "Ours"
+
+
+@pytest.mark.parametrize("query", ["", "&brand=nobody", "&brand=", "&brand=../shop"])
+async def test_a_link_without_a_brand_of_ours_leads_to_the_default_one(branded: Harness, query: str) -> None:
+    """Those of mails that were sent before links had brands, or before a brand was given up."""
+    link = (await mailed_link(branded, "shop")).removesuffix("&brand=shop") + query
+    page = await branded.get(link)
+    assert (page.status, dress_of(page)) == (200, "Ours")
+    assert "brand=" not in page.body.decode()
+    done = await branded.post(
+        CONFIRM + query.replace("&", "?"), data={"token": branded.mail.last_token, "lang": "en"}
+    )
+    assert (done.status, dress_of(done)) == (200, "Ours")
