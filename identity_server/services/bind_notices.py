@@ -6,7 +6,8 @@ has been delivered.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import structlog
@@ -94,9 +95,13 @@ class NoticeWriter:
 
     def without_senders(self, payload: Mapping[str, Any], senders: Container[UserId]) -> dict[str, Any]:
         """A notice that waits, without the invites that any of these has sent."""
+        invites = payload["body"].get("invites", ())
+        return self._with([each["sender"] not in senders for each in invites], payload)
+
+    def _with(self, which: Sequence[bool], payload: Mapping[str, Any]) -> dict[str, Any]:
+        """A notice that waits, with those of its invites that are to stay in it."""
         unsigned = {name: value for name, value in payload["body"].items() if name not in {"signatures", "invites"}}
-        invites = zip(payload["invites"], payload["body"].get("invites", ()), strict=True)
-        kept = [(invite_id, invite) for invite_id, invite in invites if invite["sender"] not in senders]
+        kept = list(compress(zip(payload["invites"], payload["body"].get("invites", ()), strict=True), which))
         if kept:
             unsigned["invites"] = [invite for _, invite in kept]
         return {
@@ -144,16 +149,24 @@ class BindNotices(NoticeWriter):
         self._keep_delivered_invites = keep_delivered_invites
 
     async def send(self, job: Job) -> None:
-        """Deliver a notice; at least once.
+        """Deliver a notice; at least once. Invites that have been revoked, or are over, aren't in it any more.
 
         Raises:
             DeliveryRefused: the address isn't bound to this Matrix ID any more; or as the homeserver answers.
             DeliveryPostponed: as the homeserver answers.
         """
-        bound = await self._database.read(lambda tx: tx.associations.find(_address_in(job)))
+        payload = job.payload
+
+        async def use_case(tx: Transaction) -> tuple[Association | None, set[int]]:
+            invites = payload["invites"]
+            return await tx.associations.find(_address_in(job)), await tx.invites.among(invites) if invites else set()
+
+        bound, stored = await self._database.read(use_case)
         if not _tells_of(job, bound):
             raise DeliveryRefused("there is no such binding any more")
-        await self._homeservers.notify_bind(ServerName(job.payload["server_name"]), job.payload["body"])
+        if len(stored) < len(payload["invites"]):
+            payload = self._with([each in stored for each in payload["invites"]], payload)
+        await self._homeservers.notify_bind(ServerName(payload["server_name"]), payload["body"])
 
     async def delivered(self, tx: Transaction, job: Job) -> None:
         """The homeserver knows: its invites have done their work."""

@@ -110,6 +110,10 @@ class Invites:
         )
         return [self._from_row(row) for row in rows]
 
+    async def among(self, ids: Collection[int]) -> set[int]:
+        """Those of these ids that an invite has still."""
+        return set((await self._connection.execute(select(invites.c.id).where(invites.c.id.in_(ids)))).scalars())
+
     async def take(self, threepid: Threepid, *, now_ms: int) -> list[Invite]:
         """The waiting invites of an address, which from now on belong to the binding that takes them."""
         which = {"blinds": self._sealer.blinds(threepid), "now_ms": now_ms}

@@ -38,6 +38,12 @@ async def settle(server: Harness) -> None:
     await server.system.runner.run_until_idle()
 
 
+def desk(server: Harness) -> InviteDesk:
+    """What the operator's commands use."""
+    mails = server.system.services.invitations._mails
+    return InviteDesk(database=server.system.database, clock=server.clock, mails=mails)
+
+
 def verify(message: dict[str, Any], public_key: str) -> None:
     key = signedjson.key.decode_verify_key_bytes("ed25519:0", decode_base64(public_key))
     signedjson.sign.verify_signed_json(message, "id.example.org", key)
@@ -195,6 +201,7 @@ async def test_nobody_is_told_of_a_binding_that_is_no_more(server: Harness, alic
     await invite(server, alice)
     server.homeservers.notices.answers.append(DeliveryPostponed("HTTP status 503"))
     sid = await server.bound(bob, CAROL)
+    await settle(server)
     body = {"mxid": bob.user_id, "threepid": {"medium": "email", "address": CAROL}}
     assert (await server.post("3pid/unbind", {**body, "sid": sid, "client_secret": SECRET})).status == 200
     server.clock.advance(minutes=3)
@@ -213,6 +220,7 @@ async def test_invites_of_a_notice_that_is_not_true_any_more_go_to_the_owner(
     await invite(server, alice)
     server.homeservers.notices.answers.append(DeliveryPostponed("HTTP status 503"))
     await server.bound(bob, CAROL)
+    await settle(server)
     await server.bound(alice, CAROL, secret="another")
     await settle(server)
     ((_, first),) = server.homeservers.notices.delivered
@@ -224,6 +232,24 @@ async def test_invites_of_a_notice_that_is_not_true_any_more_go_to_the_owner(
     assert server.count("jobs") == server.count("invites") == 0
     audit = await server.system.database.read(lambda tx: tx.audit.list(AuditEvent.NOTICE_GIVEN_UP))
     assert audit == []
+
+
+async def test_homeserver_that_was_down_hears_nothing_of_a_revoked_invite(
+    server: Harness, alice: User, bob: User
+) -> None:
+    for room in ("!kept", "!revoked"):
+        await invite(server, alice, room_id=room)
+    server.homeservers.notices.answers.append(DeliveryPostponed("HTTP status 503"))
+    await server.bound(bob, CAROL)
+    await settle(server)
+    ((revoked, _),) = [each for each in await desk(server).list(limit=9) if each[0].room_id == "!revoked"]
+    assert await desk(server).revoke(revoked.id)
+    server.clock.advance(minutes=3)
+    await settle(server)
+    ((_, association),) = server.homeservers.notices.delivered
+    assert [each["room_id"] for each in association["invites"]] == ["!kept"]
+    verify(dict(association), (await server.get("pubkey/ed25519:0")).json["public_key"])
+    assert server.count("invites") == 0
 
 
 async def test_dead_homeserver_delays_no_other(server: Harness, alice: User, bob: User) -> None:
@@ -342,9 +368,7 @@ async def test_signing_for_an_invite(server: Harness, alice: User, bob: User) ->
 
 async def test_operator_revokes_and_resends(server: Harness, alice: User, bob: User) -> None:
     key = (await invite(server, alice)).json["public_keys"][1]["public_key"]
-    storage = server.system
-    mails = storage.services.invitations._mails
-    invitations = InviteDesk(database=storage.database, clock=server.clock, mails=mails)
+    invitations = desk(server)
     ((stored, taken),) = await invitations.list(limit=10)
     assert (stored.sender, taken) == (alice.user_id, False)
     assert await invitations.resend(stored.id)

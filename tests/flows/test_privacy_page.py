@@ -372,6 +372,7 @@ async def test_homeserver_that_was_down_hears_nothing_of_a_refused_address(serve
     await invite(server, bob, EMAIL)
     server.homeservers.notices.answers.append(DeliveryPostponed("HTTP status 503"))
     await server.bound(alice, EMAIL)
+    await settle(server)
     await press(server, "refuse", await token_for(server))
     server.clock.advance(hours=1)
     await settle(server)
