@@ -13,6 +13,7 @@ from aiohttp import web
 from identity_server.api.app_keys import METRICS, PAGES, REQUEST_IDS, REQUEST_LOG, SERVICES, SETTINGS, HttpSettings
 from identity_server.api.request_ids import RequestIds
 from identity_server.api.request_log import RequestLog
+from identity_server.api.requests import UNFINISHED, UnfinishedBodies
 from identity_server.api.route import Route
 from identity_server.api.routes import INTERNAL_ROUTES, add_routes, client_routes
 from identity_server.config import Config
@@ -176,7 +177,7 @@ def build_app(
     """An application; api/protocol.py runs it, and stands around it for what every answer has."""
     app = web.Application()
     app[SERVICES], app[PAGES], app[SETTINGS] = services, pages, settings
-    app[METRICS] = metrics
+    app[METRICS], app[UNFINISHED] = metrics, UnfinishedBodies()
     app[REQUEST_IDS] = RequestIds(
         randomness=ports.randomness,
         header=settings.request_id_header,

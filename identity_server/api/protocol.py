@@ -32,6 +32,8 @@ FIRST_REQUEST_SECONDS: Final = 30
 UNREAD_SECONDS: Final = 30
 """How long an answer may wait for whoever asked to read it."""
 
+_MOST_UNREAD: Final = 32 * 1024 * 1024
+"""How many bytes of answers may wait for whoever asked to read them, on all connections of a worker."""
 _UNREAD_LETS_GO_SECONDS = 0.5
 """After so long, a connection whose answer isn't read may be ended for the sake of another."""
 _UNREAD_BODY: Final = 32 * 1024
@@ -70,7 +72,19 @@ class _Protocol(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._silence_timer is not None:
             self._silence_timer.cancel()
+        if self._manager is not None:
+            cast("_Server", self._manager).forget_unread(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.transport is not None:
+            cast("_Server", self._manager).note_unread(self, self.transport)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._manager is not None:
+            cast("_Server", self._manager).forget_unread(self)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -147,6 +161,9 @@ class _Server(Server):
         super().__init__(*args, **kwargs)
         self._idlest: list[_Protocol] = []
         self._ended: set[RequestHandler] = set()
+        # The first ones have waited for the longest.
+        self._unread: dict[_Protocol, int] = {}
+        self._unread_bytes = 0
 
     def __call__(self) -> RequestHandler:
         return _Protocol(self, loop=self._loop, **self._kwargs)
@@ -156,6 +173,21 @@ class _Server(Server):
         """How many connections there are, without those that were ended and are about to go."""
         self._ended &= self._connections.keys()
         return len(self._connections) - len(self._ended)
+
+    def note_unread(self, connection: _Protocol, transport: asyncio.Transport) -> None:
+        """An answer waits to be read. If all of them are too much, those that have waited for the longest are given up."""
+        self.forget_unread(connection)
+        self._unread[connection] = size = transport.get_write_buffer_size()
+        self._unread_bytes += size
+        while self._unread_bytes > _MOST_UNREAD and len(self._unread) > 1:
+            first = next(iter(self._unread))
+            self.forget_unread(first)
+            _drop(self._connections[first])
+            self._ended.add(first)
+
+    def forget_unread(self, connection: _Protocol) -> None:
+        """It has been read, or never will be."""
+        self._unread_bytes -= self._unread.pop(connection, 0)
 
     def end_unread(self) -> None:
         """End the connections whose other side reads nothing, as aiohttp waits for it for ever."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
@@ -32,10 +32,41 @@ CONTENT: web.RequestKey[dict[str, Any]] = web.RequestKey("content", dict)
 """The JSON object in the body as it came, for whoever needs all of it to check a signature."""
 
 _MAX_FORM_FIELDS = 20
+_MOST_UNFINISHED: Final = 64 * 1024 * 1024
 _ZLIB_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 """Tells zlib to find out by itself which of the two forms it has."""
 Wire = TypeVar("Wire", bound="WireModel")
+
+
+class UnfinishedBodies:
+    """What is there of bodies that aren't there as a whole, on all connections of a worker.
+
+    If all of it is too much, time is up for those that have taken the longest: so somebody with a thousand large ones gets no
+    more memory than somebody with a few, and keeps nobody out.
+    """
+
+    def __init__(self) -> None:
+        # The first ones have begun first.
+        self._sizes: dict[asyncio.Timeout, int] = {}
+        self._sum = 0
+
+    def add(self, time: asyncio.Timeout, size: int) -> None:
+        """More has come of the body that has this time."""
+        self._sizes[time] = self._sizes.get(time, 0) + size
+        self._sum += size
+        while self._sum > _MOST_UNFINISHED and len(self._sizes) > 1:
+            first = next(iter(self._sizes))
+            self.forget(first)
+            if not first.expired():
+                first.reschedule(0)
+
+    def forget(self, time: asyncio.Timeout) -> None:
+        """It is there as a whole, or never will be."""
+        self._sum -= self._sizes.pop(time, 0)
+
+
+UNFINISHED: web.AppKey[UnfinishedBodies] = web.AppKey("unfinished", UnfinishedBodies)
 
 
 async def read_json(request: web.Request, model: type[Wire], *, max_body: int) -> Wire:
@@ -143,13 +174,17 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
 
 
 async def _wait_for_body(request: web.Request, limit: int) -> bytes:
-    body = bytearray()
+    body, unfinished = bytearray(), request.app[UNFINISHED]
     try:
-        async with asyncio.timeout(request.app[SETTINGS].body_timeout_seconds):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > limit:
-                    raise BodyTooLarge
+        async with asyncio.timeout(request.app[SETTINGS].body_timeout_seconds) as time:
+            try:
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > limit:
+                        raise BodyTooLarge
+                    unfinished.add(time, len(chunk))
+            finally:
+                unfinished.forget(time)
     except TimeoutError:
         raise BodyTooSlow from None
     except (ClientPayloadError, HttpProcessingError, web.RequestPayloadError, ConnectionError):

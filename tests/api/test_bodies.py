@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import zlib
@@ -276,6 +277,24 @@ async def test_a_body_in_drips_is_not_waited_for_either(impatient: Harness) -> N
     drips = (b"1\r\n \r\n" for _ in range(10))
     answers = await exchange(impatient, head("POST", f"{V2}/terms", *lines), *drips)
     assert_refused(answers.only, 408, "M_UNKNOWN")
+
+
+async def test_time_is_up_for_the_oldest_of_unfinished_bodies_that_are_too_much(
+    server: Harness, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("identity_server.api.requests._MOST_UNFINISHED", 100_000)
+    body = padded("terms", 50_000)
+    lines = [f"Authorization: Bearer {alice.token}", f"Content-Length: {len(body)}"]
+    for _ in range(2):
+        answers = []
+        for _ in range(3):
+            asked = exchange(server, head("POST", f"{V2}/terms", *lines) + body[:40_000], 0.3, body[40_000:])
+            answers.append(asyncio.create_task(asked))
+            await asyncio.sleep(0.05)
+        first, *others = await asyncio.gather(*answers)
+        assert_refused(first.only, 408, "M_UNKNOWN")
+        # What was given up or is over counts no more.
+        assert [answer.only.status for answer in others] == [200, 200]
 
 
 async def test_who_hangs_up_in_the_middle_is_no_fault_of_ours(server: Harness, alice: User) -> None:

@@ -59,6 +59,11 @@ class Client:
         self.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n" * times)
         await asyncio.sleep(0.05)
 
+    async def read(self, size: int) -> None:
+        """Read so many bytes after all."""
+        cast("asyncio.Transport", self._writer.transport).resume_reading()
+        await asyncio.wait_for(self._reader.readexactly(size), 10)
+
     def close(self) -> None:
         self._writer.close()
 
@@ -242,6 +247,28 @@ async def test_answers_that_nobody_reads_are_given_up(monkeypatch: pytest.Monkey
         await asyncio.sleep(0.05)
         assert home.door.connections == 1
         await other.ask()
+
+
+async def test_the_oldest_answers_that_nobody_reads_are_given_up_when_they_are_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "_MOST_UNREAD", 100_000)
+    async with house() as home:
+        for _ in range(5):
+            await (await home.connect()).ask_and_read_nothing(times=50)
+        # More than half of it waits for each.
+        assert home.door.connections == 1
+        assert (await (await home.connect()).ask()).startswith("HTTP/1.1 200")
+
+
+async def test_answers_that_were_read_after_all_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_MOST_UNREAD", 100_000)
+    async with house() as home:
+        slow, other = await home.connect(), await home.connect()
+        await slow.ask_and_read_nothing(times=10)
+        await slow.read(10 * 1_000_000)
+        await other.ask_and_read_nothing(times=50)
+        assert home.door.connections == 2
 
 
 class Exhausted:
