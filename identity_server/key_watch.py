@@ -16,7 +16,7 @@ import structlog
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.ports import Clock
 from identity_server.key_files import KeyProblem, KeySources, find_root_keys, where_expected
-from identity_server.storage.database import Engine
+from identity_server.storage.engine import Engine
 from identity_server.storage.key_ring import KeyRing
 from identity_server.storage.sealing import LiveKeys
 from identity_server.storage.server_keys import NEXT_ROOT, Holdout, KeyState, put_holdout, read_key_state

@@ -12,7 +12,7 @@ from pathlib import Path
 from identity_server.doctor.findings import Finding, fault, fine, note, warning
 from identity_server.doctor.patient import Patient
 from identity_server.key_files import KeyProblem, KeySources, load_keys
-from identity_server.storage.database import CannotWrite
+from identity_server.storage.engine import CannotWrite
 from identity_server.storage.key_ring import RootKey
 from identity_server.storage.schema import Schema, SchemaProblem, SchemaStatus
 from identity_server.storage.server_keys import FORMER_ROOT, NEXT_ROOT, KeyState, read_key_state

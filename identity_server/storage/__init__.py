@@ -4,6 +4,7 @@ The whole of it:
 
     database.py             transaction(), read(), claim(): a use case with all repositories
     connection.py           what repositories run their statements on
+    engine.py               where it is, and the settings that this server relies on
     tables.py               every table                schema.py          migrations at start
     bulk.py                 many rows at once          activity.py        what a process has done with it
     notifications.py        what other machines hear of a commit

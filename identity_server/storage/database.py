@@ -6,20 +6,16 @@ The rule: a use case has no effect outside its transaction, so that losing a rac
 from __future__ import annotations
 
 import asyncio
-import os
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import event, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.domain.errors import Unavailable
 from identity_server.storage.accounts import AccessTokens, Accounts
@@ -42,12 +38,10 @@ from identity_server.storage.peppers import Peppers
 from identity_server.storage.postgresql import (
     LONGEST_TRANSACTION_SECONDS,
     TRANSACTION_SECONDS,
-    PostgresqlSettings,
     begin_with_limits,
     is_away,
     is_broken_constraint,
     is_lost_race,
-    make_postgresql_engine,
 )
 from identity_server.storage.rate_limits import RateLimits
 from identity_server.storage.refusals import Refusals
@@ -55,19 +49,14 @@ from identity_server.storage.remains import Remains
 from identity_server.storage.resealing import Resealing
 from identity_server.storage.sealing import NO_OTHER_KEYS, KeyGuard, LiveKeys, Sealer
 from identity_server.storage.server_keys import ServerKeys
-from identity_server.storage.sqlite import BUSY_SECONDS, is_busy, is_out_of_order, open_connection
+from identity_server.storage.sqlite import BUSY_SECONDS, DataVersion, is_busy, is_out_of_order
 from identity_server.storage.sqlite_transactions import SqliteTransactions, TransactionLost
 from identity_server.storage.stamps import Stamps, Subject
 from identity_server.storage.validation_sessions import ValidationSessions
 from identity_server.storage.visits import Visits
 
 T = TypeVar("T")
-Engine = AsyncEngine
-"""For those who pass one on."""
 _log = structlog.get_logger(__name__)
-
-IN_MEMORY = URL.create("sqlite+aiosqlite")
-"""A database that is gone with its engine."""
 
 _SETTLING_MS = 120_000
 """Twice as long as a transaction may take, and a minute for clocks that differ."""
@@ -181,7 +170,7 @@ class Database:
         self._runs = _RUNS if self._one_writer else _RUNS_AMONG_MANY_WRITERS
         self._turn = asyncio.Lock()
         self._often_lost: set[asyncio.Task[Any] | None] = set()
-        self._data_version = _SqliteDataVersion(engine.url) if engine.dialect.name == "sqlite" else None
+        self._data_version = DataVersion(engine.url.database) if self._one_writer else None
 
     def follow(self, follower: Callable[[], Awaitable[None]]) -> None:
         """Have `follower` awaited after every commit that changes what lookups answer."""
@@ -361,91 +350,3 @@ class Database:
 
 def _worth_another_run(error: DBAPIError) -> bool:
     return is_lost_race(error) or is_busy(error.orig)
-
-
-class CannotWrite(Exception):
-    """A file of the database is out of reach; the text names it."""
-
-
-def database_url(*, url: str | None, file: Path, password: str | None = None) -> URL:
-    """Where the database is: `db.url` when given, else SQLite in `db.file`."""
-    if not url:
-        return URL.create("sqlite+aiosqlite", database=str(file))
-    return make_url(url) if password is None else make_url(url).set(password=password)
-
-
-def make_engine(url: URL, settings: PostgresqlSettings | None = None) -> AsyncEngine:
-    """An engine with the durability and privacy settings that this server relies on.
-
-    A SQLite file that doesn't exist is made, because SQLite itself would let everyone on the machine read it.
-
-    Raises:
-        CannotWrite: the SQLite file can't be written, or made.
-        OSError: a file that is named in the settings can't be read.
-    """
-    if url.get_backend_name() != "sqlite":
-        return make_postgresql_engine(url, settings or PostgresqlSettings())
-    if url.database and url.database != ":memory:":
-        make_private_file(Path(url.database))
-    engine = create_async_engine(url, hide_parameters=True, connect_args={"async_creator_fn": open_connection})
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return engine
-
-
-def make_private_file(file: Path) -> None:
-    """Make sure that a file exists; a new one, and a new folder for it, can be read by nobody else.
-
-    Addresses in it are sealed, Matrix IDs aren't. SQLite gives its WAL the mode of the database.
-
-    Raises:
-        CannotWrite: this user can't write it, or can't make it.
-    """
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise CannotWrite(
-            f"{file} can't be written: {error.strerror}. It must belong to the user that the server runs as, and so"
-            " must its directory."
-        ) from None
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # On Python 3.11 the driver would begin transactions by itself, too late and never IMMEDIATE.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        # Deleted addresses and tokens are overwritten, not merely forgotten.
-        "secure_delete = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Any) -> None:
-    if not connection.get_execution_options().get("no_begin"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-class _SqliteDataVersion:
-    """`PRAGMA data_version` on a connection of its own, opened when first asked."""
-
-    def __init__(self, url: URL) -> None:
-        self._path = url.database or ":memory:"
-        self._connection: sqlite3.Connection | None = None
-        self._seen = -1
-
-    def has_moved(self) -> bool:
-        if self._connection is None:
-            self._connection = sqlite3.connect(self._path, isolation_level=None)
-        before = self._seen
-        self._seen = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return self._seen != before
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None

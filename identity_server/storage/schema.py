@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.shipped import shipped
-from identity_server.storage.database import IN_MEMORY
+from identity_server.storage.engine import IN_MEMORY
 from identity_server.storage.outside import outside_transactions
 from identity_server.storage.postgresql import have_it_alone, what_to_do_about
 from identity_server.storage.sqlite_upgrade import StillUpgrading, alone_with, copy_aside, what_to_do_about_file

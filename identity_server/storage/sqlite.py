@@ -242,6 +242,29 @@ class SqliteConnection(Connection):
             raise _wrapped(sql, error) from error
 
 
+class DataVersion:
+    """Tells whether anybody else has committed: `PRAGMA data_version` on a connection of its own, opened when first asked."""
+
+    def __init__(self, file: str | None) -> None:
+        self._file = file or ":memory:"
+        self._connection: sqlite3.Connection | None = None
+        self._seen = -1
+
+    def has_moved(self) -> bool:
+        """Whether somebody has, since this was last asked."""
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._file, isolation_level=None)
+        before = self._seen
+        self._seen = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return self._seen != before
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 def _wrapped(sql: str, error: sqlite3.Error) -> BaseException:
     """As SQLAlchemy raises it, without the values."""
     return DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from identity_server.storage.database import make_private_file
+from identity_server.storage.engine import make_private_file
 from identity_server.storage.outside import outside_transactions
 from identity_server.storage.sqlite import BUSY_SECONDS, is_busy, is_damaged, is_out_of_order
 

@@ -10,7 +10,7 @@ from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.policies import PolicyProblems
 from identity_server.services.root_key import RotationGivenUp
 from identity_server.storage.copying import CopyRefused
-from identity_server.storage.database import CannotWrite
+from identity_server.storage.engine import CannotWrite
 from identity_server.storage.schema import SchemaProblem
 from identity_server.wiring.storage import IndexProblem
 

@@ -31,7 +31,8 @@ from identity_server.services.invite_mails import InviteMails, InviteStyle
 from identity_server.services.journal import Journal
 from identity_server.services.peppers import Peppers
 from identity_server.services.root_key import MakeNext, RootKeyRotation
-from identity_server.storage.database import IN_MEMORY, Database, Engine, database_url, make_engine
+from identity_server.storage.database import Database
+from identity_server.storage.engine import IN_MEMORY, Engine, database_url, make_engine
 from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
 from identity_server.storage.schema import Schema
 from identity_server.storage.sealing import LiveKeys

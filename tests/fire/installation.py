@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, insert, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from identity_server.storage.database import database_url, make_engine
+from identity_server.storage.engine import database_url, make_engine
 from identity_server.storage.schema import Schema
 from tests.e2e.processes import Program
 from tests.fire.stage import Engine, Server, postgresql_server

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from identity_server.domain.identifiers import UserId
-from identity_server.storage.database import Database, Transaction, make_engine
+from identity_server.storage.database import Database, Transaction
+from identity_server.storage.engine import make_engine
 from identity_server.storage.notifications import ACCOUNTS, LOOKUPS, CommitSignals
 from identity_server.storage.postgresql import PostgresqlSettings
 from tests.support import make

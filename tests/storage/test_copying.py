@@ -11,7 +11,7 @@ from sqlalchemy import Boolean, Column, Integer, LargeBinary, Table, insert, sel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.storage.copying import CopyRefused, copy_database
-from identity_server.storage.database import database_url, make_engine
+from identity_server.storage.engine import database_url, make_engine
 from identity_server.storage.schema import Schema
 from identity_server.storage.tables import metadata, peppers
 from tests.support.databases import PATIENT, put_empty, url_for

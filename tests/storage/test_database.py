@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.identifiers import UserId
-from identity_server.storage.database import Database, Transaction, database_url
+from identity_server.storage.database import Database, Transaction
 from identity_server.storage.sqlite import DriverConnection
 from tests.support import make
 from tests.support.databases import on_postgresql, open_database
@@ -152,25 +152,6 @@ async def test_commits_of_others_are_noticed_without_a_stamp(database: Database,
         await other.transaction(add_alice)
     assert database.committed_elsewhere()
     assert not database.committed_elsewhere()
-
-
-@pytest.mark.sqlite(reason="PRAGMAs")
-async def test_sqlite_is_durable_and_forgets_what_is_deleted(database: Database) -> None:
-    async def use_case(tx: Transaction) -> dict[str, object]:
-        names = ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
-        return {name: (await tx.accounts._connection.execute(text(f"PRAGMA {name}"))).scalar_one() for name in names}
-
-    assert await database.read(use_case) == {
-        "journal_mode": "wal",
-        "synchronous": 2,
-        "foreign_keys": 1,
-        "secure_delete": 1,
-    }
-
-
-def test_url_of_postgresql_is_taken_as_it_is() -> None:
-    url = database_url(url="postgresql+asyncpg://db.example/identity", file=Path("unused"))
-    assert url.get_backend_name() == "postgresql"
 
 
 @pytest.mark.sqlite(reason="its own errors")

@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from identity_server.storage.database import Database, database_url, make_engine
+from identity_server.storage.database import Database
+from identity_server.storage.engine import database_url, make_engine
 from identity_server.storage.key_ring import KeyRing, RootKey
 from identity_server.storage.postgresql import PostgresqlSettings
 from identity_server.storage.schema import Schema
