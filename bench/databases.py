@@ -20,7 +20,7 @@ from bench import world
 from identity_server.config import load
 from identity_server.domain.signing import SigningKey
 from identity_server.services.sweeping import in_batches
-from identity_server.wiring.storage import open_storage
+from identity_server.wiring.desks import open_storage
 
 REPOSITORY = Path(__file__).parents[1]
 SYDENT_PYTHON = REPOSITORY / ".venv-sydent" / "bin" / "python"

@@ -31,9 +31,9 @@ from identity_server.services.refusals import Refusals
 from identity_server.storage.database import Database
 from identity_server.wiring.index import make_index
 from identity_server.wiring.measuring import measure
-from identity_server.wiring.services import make_services
+from identity_server.wiring.services import make_peppers, make_services
 from identity_server.wiring.settings import http_settings, make_texts
-from identity_server.wiring.storage import make_peppers, open_database
+from identity_server.wiring.storage import open_database
 from identity_server.wiring.world import Ports
 from identity_server.workers.deliveries import job_kinds
 from identity_server.workers.other_nodes import follow_other_nodes

@@ -18,7 +18,7 @@ from identity_server.domain.audit import AuditEvent
 from identity_server.domain.audit_chain import HASH_BYTES
 from identity_server.services.audit_check import AuditCheck, Findings, KeptHead
 from identity_server.services.audit_desk import AuditDesk, Numbered
-from identity_server.wiring.storage import AuditTools, open_audit
+from identity_server.wiring.desks import AuditTools, open_audit
 
 T = TypeVar("T")
 _HASH = re.compile(rf"[0-9a-fA-F]{{{2 * HASH_BYTES}}}")

@@ -15,7 +15,7 @@ from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
 from identity_server.services.erasure import Erased, Erasure
 from identity_server.storage.remains import Cleared
-from identity_server.wiring.erasure import open_erasure
+from identity_server.wiring.desks import open_erasure
 
 F = TypeVar("F", bound=Callable[..., Any])
 _COPIES = "{}.before-upgrade-*"

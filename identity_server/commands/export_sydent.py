@@ -11,8 +11,8 @@ from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
 from identity_server.key_files import find_signing_key
 from identity_server.sydent.exporting import CannotExport, Exporter, ExportReport
+from identity_server.wiring.desks import open_storage
 from identity_server.wiring.settings import key_sources
-from identity_server.wiring.storage import open_storage
 
 
 @click.command("export-sydent")

@@ -24,8 +24,8 @@ from identity_server.sydent.importing import CannotImport, Importer, Tell, check
 from identity_server.sydent.progress import Progress, Silent
 from identity_server.sydent.reading import SydentFile, SydentFileProblem, open_sydent
 from identity_server.sydent.report import ImportReport
+from identity_server.wiring.desks import Storage, look_into_storage, open_storage
 from identity_server.wiring.settings import key_sources, terms_in_force
-from identity_server.wiring.storage import Storage, look_into_storage, open_storage
 
 
 @click.command("import-sydent")

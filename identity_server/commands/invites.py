@@ -13,7 +13,7 @@ from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.domain.durations import DAY_MS
 from identity_server.domain.invite import Obfuscation
 from identity_server.services.invite_desk import InviteDesk, KeyNotKept
-from identity_server.wiring.storage import open_invite_desk
+from identity_server.wiring.desks import open_invite_desk
 
 T = TypeVar("T")
 _HINT = Obfuscation(local_letters=1, domain_letters=3)

@@ -11,7 +11,7 @@ import click
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
 from identity_server.storage.jobs import Waiting
-from identity_server.wiring.storage import open_backlog
+from identity_server.wiring.desks import open_backlog
 
 _HEADINGS = ("KIND", "FOR", "JOBS", "CLAIMED", "TRIES", "SINCE", "NEXT TRY")
 

@@ -11,7 +11,7 @@ from identity_server.commands.context import conf_option, set_up, time_of, told_
 from identity_server.config import Config
 from identity_server.services.root_key import Standing
 from identity_server.storage.key_ring import key_id_of
-from identity_server.wiring.storage import open_rotation
+from identity_server.wiring.desks import open_rotation
 
 
 @click.group()

@@ -10,7 +10,7 @@ import click
 from identity_server.commands.context import conf_option, set_up, time_of, told_in_words
 from identity_server.config import Config
 from identity_server.domain.hashing import Pepper
-from identity_server.wiring.storage import open_peppers
+from identity_server.wiring.desks import open_peppers
 
 
 @click.group()

@@ -25,7 +25,7 @@ from identity_server.demo.narrator import Detail, Narrator
 from identity_server.demo.stage import Stage
 from identity_server.domain.hashing import encode_digest, hash_threepid
 from identity_server.domain.identifiers import Medium, Threepid
-from identity_server.wiring.storage import open_peppers
+from identity_server.wiring.desks import open_peppers
 
 ALICES_EMAIL = "alice@example.org"
 _CAROLS_EMAIL = "carol@example.org"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from identity_server.api.invitations import sign_link
 from identity_server.api.privacy import visit_link
 from identity_server.api.validate import confirm_link, submit_link
 from identity_server.config import Config
 from identity_server.domain.durations import DAY_MS, MINUTE_MS
 from identity_server.domain.hashing import Algorithm
-from identity_server.domain.ports import (
-    MailTemplates,
-)
+from identity_server.domain.ports import Clock, MailTemplates, Randomness
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.signing import SigningKey
 from identity_server.index.read_index import ReadIndex
@@ -17,12 +19,15 @@ from identity_server.rendering.texts import Texts
 from identity_server.services import Services
 from identity_server.services.accounts import Accounts
 from identity_server.services.associations import Associations
-from identity_server.services.bind_notices import BindNotices
+from identity_server.services.bind_notices import BindNotices, NoticeWriter
 from identity_server.services.client_limits import ClientLimits
+from identity_server.services.erasure import Erasure
 from identity_server.services.erasure_requests import ErasureRequests
 from identity_server.services.health import Health
 from identity_server.services.homeserver_requests import HomeserverRequests
 from identity_server.services.invitations import Invitations
+from identity_server.services.invite_mails import InviteMails, InviteStyle
+from identity_server.services.journal import Journal
 from identity_server.services.limits import Limits
 from identity_server.services.lookup import Lookup
 from identity_server.services.lookup_budgets import LookupBudgets
@@ -38,9 +43,9 @@ from identity_server.services.unaccepted_terms import UnacceptedTerms
 from identity_server.services.validation import Validation
 from identity_server.services.visits import Visits
 from identity_server.services.vital_signs import VitalSigns
+from identity_server.services.waiting_jobs import WaitingJobs
 from identity_server.storage.database import Database
 from identity_server.storage.sealing import LiveKeys
-from identity_server.wiring.erasure import make_erasure
 from identity_server.wiring.settings import (
     binding_rules,
     budget_rules,
@@ -55,7 +60,7 @@ from identity_server.wiring.settings import (
     visit_limits,
     visit_texts,
 )
-from identity_server.wiring.storage import make_code_hasher, make_invite_mails, make_journal
+from identity_server.wiring.storage import make_code_hasher
 from identity_server.wiring.world import Ports
 
 _REGISTRATIONS = RateLimit(burst=30, interval_ms=MINUTE_MS // 30)
@@ -66,6 +71,9 @@ _ERASURES = RateLimit(burst=20, interval_ms=MINUTE_MS // 20)
 _ERASURES_AT_ONCE = 2
 _VISITS = RateLimit(burst=10, interval_ms=6 * MINUTE_MS)
 _VISITS_AT_ONCE = 10
+
+SETTLING_SECONDS = 2.0
+"""Twice as long as any process takes a token for good that isn't any more."""
 
 
 def make_services(
@@ -231,5 +239,48 @@ def make_owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> Ow
         randomness=ports.randomness,
         templates=frozenset(name for name in wanted if mails.exists(name, None)),
         per_mailbox=per_mailbox(config),
+        message_id_domain=config.mail_host,
+    )
+
+
+def make_erasure(
+    database: Database, clock: Clock, notices: NoticeWriter, rewrite_index: Callable[[], Awaitable[None]]
+) -> Erasure:
+    return Erasure(
+        database=database,
+        clock=clock,
+        look_for_jobs=partial(WaitingJobs, database=database, clock=clock, notices=notices),
+        rewrite_index=rewrite_index,
+        settling_seconds=SETTLING_SECONDS,
+    )
+
+
+def make_journal(config: Config, clock: Clock, database: Database, signing_key: SigningKey) -> Journal:
+    keep_ms = config.audit.keep_days * DAY_MS
+    return Journal(database=database, clock=clock, signing_key=signing_key, keep_ms=keep_ms)
+
+
+def make_peppers(config: Config, clock: Clock, randomness: Randomness, database: Database) -> Peppers:
+    return Peppers(
+        database=database,
+        clock=clock,
+        randomness=randomness,
+        rotation_ms=config.lookup.pepper_rotation_days * DAY_MS,
+        grace_ms=config.lookup.pepper_grace_seconds * 1000,
+    )
+
+
+def make_invite_mails(config: Config, clock: Clock, randomness: Randomness) -> InviteMails:
+    style = InviteStyle(
+        web_client=config.email.default_web_client_location,
+        subject=config.email.invite_subject,
+        subject_space=config.email.invite_subject_space,
+        subject_is_set=("email", "email.invite.subject") in config.given,
+    )
+    return InviteMails(
+        clock=clock,
+        randomness=randomness,
+        style=style,
+        sign_link=lambda token, key: sign_link(config.public_base_url, token, key),
         message_id_domain=config.mail_host,
     )

@@ -24,9 +24,7 @@ from identity_server.outbound.counted_mail import CountedMail
 from identity_server.outbound.federation import Federation
 from identity_server.outbound.mail import ConsoleTransport, SmtpTransport
 from identity_server.outbound.origin_keys import PublishedKeys
-from identity_server.outbound.sms import (
-    build_sms_transport,
-)
+from identity_server.outbound.sms import build_sms_transport
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.templates import Templates

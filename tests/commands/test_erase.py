@@ -19,7 +19,7 @@ from identity_server.domain.terms import Acceptance
 from identity_server.index.building import INDEX_FILE
 from identity_server.outbound.system import SystemClock
 from identity_server.services import erasure as services_erasure
-from identity_server.wiring import erasure
+from identity_server.wiring import services as wiring_services
 from tests.flows.test_invites import invite, settle, verify
 from tests.flows.test_phone import request_code
 from tests.flows.test_privacy_page import PAGE, press, token_for
@@ -42,7 +42,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("IDENTITY_SERVER__GENERAL__SERVER_NAME", "id.example.org")
     monkeypatch.setenv("IDENTITY_SERVER__GENERAL__LOG_LEVEL", "WARNING")
-    monkeypatch.setattr(erasure, "SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr(wiring_services, "SETTLING_SECONDS", 0.05)
     fakes = Fakes()
     # The command line reads the real clock.
     fakes.clock.ms = SystemClock().now_ms()

@@ -21,7 +21,8 @@ from click.testing import CliRunner
 
 from identity_server.__main__ import main
 from identity_server.config import load
-from identity_server.wiring.storage import engine_for, open_storage
+from identity_server.wiring.desks import open_storage
+from identity_server.wiring.storage import engine_for
 from tests.outbound.support import PUBLIC, USERINFO, Internet, TlsServer, http, http_json, open_internet
 from tests.outbound_mail.test_smtp import Relay, shut
 from tests.support.rotation import interrupted, rotation_of

@@ -13,7 +13,7 @@ from identity_server.domain.identifiers import ClientSecret, UserId
 from identity_server.domain.ports import DeliveryPostponed
 from identity_server.services.validation import EmailRequest
 from identity_server.storage.database import Transaction
-from identity_server.wiring import erasure
+from identity_server.wiring import services as wiring_services
 from tests.flows.test_invites import invite, settle
 from tests.support.databases import read_everything
 from tests.support.harness import Harness, Reply, User
@@ -26,7 +26,7 @@ ADDRESS = "walter.kestrel@example.com"
 @pytest.fixture(autouse=True)
 def _settles_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before any server is made."""
-    monkeypatch.setattr(erasure, "SETTLING_SECONDS", 0.2)
+    monkeypatch.setattr(wiring_services, "SETTLING_SECONDS", 0.2)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from identity_server.wiring.storage import open_peppers
+from identity_server.wiring.desks import open_peppers
 from tests.support.harness import Harness, User, hashed, running
 
 

@@ -13,8 +13,8 @@ import pytest
 from identity_server.app import background_work
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.retention import SAVE_INDEX
-from identity_server.wiring import erasure
-from identity_server.wiring.erasure import open_erasure
+from identity_server.wiring import services as wiring_services
+from identity_server.wiring.desks import open_erasure
 from identity_server.workers.upkeep import schedule
 from tests.flows.test_phone import request_code, submit, wrong
 from tests.support.databases import read_rows
@@ -172,7 +172,7 @@ async def test_who_is_erased_on_one_node_goes_from_the_other_ones_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once from its answers, and from its file as soon as that is saved, which each node does every 20 minutes."""
-    monkeypatch.setattr(erasure, "SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr(wiring_services, "SETTLING_SECONDS", 0.05)
     async with working(tmp_path) as (one, other):
         alice, bob = await one.register("@walter.kestrel:example.org"), await one.register(BOB)
         await one.bound(alice, EMAIL)

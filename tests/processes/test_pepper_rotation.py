@@ -26,7 +26,7 @@ from aiohttp import ClientSession, ClientTimeout
 from identity_server.config import load
 from identity_server.domain.association import Association
 from identity_server.domain.identifiers import Medium, Threepid, UserId
-from identity_server.wiring.storage import open_storage
+from identity_server.wiring.desks import open_storage
 from tests.e2e.processes import reserve_port
 from tests.processes.conftest import REPOSITORY, TOKEN, Server
 from tests.support.harness import hashed

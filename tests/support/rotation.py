@@ -9,7 +9,8 @@ from time import perf_counter_ns
 
 from identity_server.config import Config
 from identity_server.services.root_key import RootKeyRotation
-from identity_server.wiring.storage import next_key_maker, open_database
+from identity_server.wiring.desks import next_key_maker
+from identity_server.wiring.storage import open_database
 from tests.support.fakes import FakeClock, FakeRandomness
 from tests.support.harness import Harness
 
