@@ -1,7 +1,8 @@
 """What an identity server is about, free of I/O.
 
     identifiers.py          Matrix IDs, server names, 3PIDs and their grammars
-    phone.py                phone numbers              networks.py        client networks
+    phone.py                phone numbers              mailboxes.py       whom mail to an address reaches
+    networks.py             client networks
     errors.py               everything that can go wrong
     ports.py                what is needed from outside
     durations.py            random_values.py

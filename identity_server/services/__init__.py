@@ -49,7 +49,8 @@ What operators do and read:
 What use cases share:
 
     outbox.py               that there is one          mail_jobs.py  text_jobs.py   what is written into it
-    client_limits.py        limits per network         limits.py          forgets what is remembered of limits
+    limits.py               every limit, by whom it counts
+    client_limits.py        those that count networks
     stamped_cache.py        remembers what the database said
     sweeping.py             removes a million rows in small steps
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,9 +17,9 @@ import structlog
 
 from identity_server.domain.audit import AuditEvent, Subject
 from identity_server.domain.homeserver_policy import HomeserverPolicy
-from identity_server.domain.identifiers import Medium, ServerName, Threepid, UserId, server_of
+from identity_server.domain.identifiers import ServerName, Threepid, UserId, server_of
 from identity_server.domain.ports import Clock
-from identity_server.domain.rate_limits import mailbox_of
+from identity_server.services.limits import forget_limits_of
 from identity_server.services.waiting_jobs import WaitingJobs
 from identity_server.storage.bulk import in_parts
 from identity_server.storage.database import Database, Transaction
@@ -28,25 +28,6 @@ from identity_server.storage.remains import Cleared
 
 _log = structlog.get_logger(__name__)
 
-LIMITS_OF_USERS = frozenset({"bind", "validation mail", "visibility"})
-LIMITS_OF_MAILBOXES = frozenset({"mailbox", "mailbox by sender", "visit mail"})
-LIMITS_OF_NUMBERS = frozenset({"text message", "wrong code", "wrong visit code"})
-LIMITS_OF_OTHERS: Mapping[str, str] = {
-    "erasures": "a network",
-    "key fetches": "a network",
-    "registrations": "a network",
-    "text messages": "a country",
-    "visit text": "a network",
-    "visit texts": "all texts of a day",
-    "visits": "a network",
-}
-"""Limits by whom they count, and those that count nobody. A test fails for one that isn't among them."""
-
-WITH_PLACES = frozenset({"visit mail", "wrong code", "wrong visit code"})
-WHEREVER_FROM = frozenset({"mailbox by sender", "visit mail"})
-"""Limits of mailboxes that count each account or network by itself."""
-_PLACES = [str(place) for place in range(32)]
-"""More than any limit has."""
 _USERS_AT_ONCE = 100
 _PAUSE_SECONDS = 0.02
 """Who waits to write looks that often whether it can."""
@@ -192,7 +173,7 @@ class Erasure:
         rows["jobs"] = len(touched)
         for user_id in people.user_ids:
             rows += await tx.budgets.remove_of(user_id)
-        rows["rate_limits"] = await _forget_limits(tx, limited if spares_limits else people)
+        rows["rate_limits"] = await forget_limits_of(tx, limited if spares_limits else people)
         return Erased(+rows, tx.erasures.traces(people))
 
     async def empty_log(self) -> None:
@@ -320,23 +301,3 @@ class _Undone(Exception):
     def __init__(self, erased: Erased) -> None:
         super().__init__()
         self.erased = erased
-
-
-async def _forget_limits(tx: Transaction, people: People) -> int:
-    forgotten = await tx.rate_limits.forget(list(_limits_of(people)))
-    mailboxes = {mailbox_of(each.address) for each in people.threepids if each.medium is Medium.EMAIL}
-    for name in WHEREVER_FROM:
-        forgotten += sum([await tx.rate_limits.forget_wherever(name, mailbox) for mailbox in mailboxes])
-    return forgotten
-
-
-def _limits_of(people: People) -> Iterator[tuple[str, ...]]:
-    """How limits are stored that count these people."""
-    counted: list[tuple[str, str]] = [(name, user_id) for name in LIMITS_OF_USERS for user_id in people.user_ids]
-    for threepid in people.threepids:
-        if threepid.medium is Medium.EMAIL:
-            counted += [(name, mailbox_of(threepid.address)) for name in LIMITS_OF_MAILBOXES]
-        else:
-            counted += [(name, threepid.address) for name in LIMITS_OF_NUMBERS]
-    for name, whom in counted:
-        yield from ((name, whom, place) for place in _PLACES) if name in WITH_PLACES else ((name, whom),)

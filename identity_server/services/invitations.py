@@ -30,9 +30,10 @@ from identity_server.domain.invite import (
     Invite,
     Obfuscation,
 )
+from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import letters, row_id
-from identity_server.domain.rate_limits import RateLimit, mailbox_of
+from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.signing import SigningKey, decode_public_key
 from identity_server.services.bind_notices import NoticeWriter
 from identity_server.services.invite_mails import WEB_CLIENT, InviteMails

@@ -1,14 +1,39 @@
-"""What is remembered of limits, whoever takes them: it is forgotten when it makes no difference any more."""
+"""Every limit, by whom it counts; and how it is forgotten, in its time or with whom it counts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
+from identity_server.domain.identifiers import Medium
+from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock
 from identity_server.services.sweeping import in_batches
-from identity_server.storage.database import Database
+from identity_server.storage.database import Database, Transaction
+from identity_server.storage.erasures import People
+
+LIMITS_OF_USERS = frozenset({"bind", "validation mail", "visibility"})
+LIMITS_OF_MAILBOXES = frozenset({"mailbox", "mailbox by sender", "visit mail"})
+LIMITS_OF_NUMBERS = frozenset({"text message", "wrong code", "wrong visit code"})
+LIMITS_OF_OTHERS: Mapping[str, str] = {
+    "erasures": "a network",
+    "key fetches": "a network",
+    "registrations": "a network",
+    "text messages": "a country",
+    "visit text": "a network",
+    "visit texts": "all texts of a day",
+    "visits": "a network",
+}
+"""Limits by whom they count, and those that count nobody. A test fails for one that isn't among them."""
+
+WITH_PLACES = frozenset({"visit mail", "wrong code", "wrong visit code"})
+WHEREVER_FROM = frozenset({"mailbox by sender", "visit mail"})
+"""Limits of mailboxes that count each account or network by itself."""
+_PLACES = [str(place) for place in range(32)]
+"""More than any limit has."""
 
 
 class Limits:
-    """Forgets."""
+    """Forgets what makes no difference any more, whoever has taken it."""
 
     def __init__(self, *, database: Database, clock: Clock) -> None:
         self._database = database
@@ -18,3 +43,24 @@ class Limits:
         """Commit the removal of allowances that are whole again; returns how many."""
         now_ms = self._clock.now_ms()
         return await in_batches(self._database, lambda tx, limit: tx.rate_limits.cleanup(now_ms=now_ms, limit=limit))
+
+
+async def forget_limits_of(tx: Transaction, people: People) -> int:
+    """Forget what is remembered of people, as a step of erasing them; returns how many rows that were."""
+    forgotten = await tx.rate_limits.forget(list(_limits_of(people)))
+    mailboxes = {mailbox_of(each.address) for each in people.threepids if each.medium is Medium.EMAIL}
+    for name in WHEREVER_FROM:
+        forgotten += sum([await tx.rate_limits.forget_wherever(name, mailbox) for mailbox in mailboxes])
+    return forgotten
+
+
+def _limits_of(people: People) -> Iterator[tuple[str, ...]]:
+    """How limits are stored that count these people."""
+    counted: list[tuple[str, str]] = [(name, user_id) for name in LIMITS_OF_USERS for user_id in people.user_ids]
+    for threepid in people.threepids:
+        if threepid.medium is Medium.EMAIL:
+            counted += [(name, mailbox_of(threepid.address)) for name in LIMITS_OF_MAILBOXES]
+        else:
+            counted += [(name, threepid.address) for name in LIMITS_OF_NUMBERS]
+    for name, whom in counted:
+        yield from ((name, whom, place) for place in _PLACES) if name in WITH_PLACES else ((name, whom),)

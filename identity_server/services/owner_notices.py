@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.identifiers import Medium, Threepid, UserId
+from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import message_id, row_id
-from identity_server.domain.rate_limits import RateLimit, mailbox_of
+from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.retention import OWNER_NOTICE_LIFETIME_MS
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL

@@ -24,9 +24,10 @@ from identity_server.domain.identifiers import (
     UserId,
     canonical_email,
 )
+from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock, Mail, MailTemplates, Randomness
 from identity_server.domain.random_values import message_id, opaque, row_id
-from identity_server.domain.rate_limits import RateLimit, mailbox_of
+from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
 from identity_server.services.mail_jobs import mail_to_payload
 from identity_server.services.outbox import MAIL, Outbox, Outcome

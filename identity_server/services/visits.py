@@ -15,9 +15,9 @@ from identity_server.domain.durations import DAY_MS
 from identity_server.domain.errors import RateLimited, TokenIncorrect
 from identity_server.domain.holdings import Holdings
 from identity_server.domain.identifiers import Medium, Threepid, canonical_email
+from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock, Mail, Randomness
 from identity_server.domain.random_values import message_id, opaque, row_id
-from identity_server.domain.rate_limits import mailbox_of
 from identity_server.domain.visit import Visit
 from identity_server.services.associations import Associations
 from identity_server.services.client_limits import ClientLimits

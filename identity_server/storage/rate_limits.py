@@ -38,17 +38,15 @@ class RateLimits:
         limit: RateLimit,
         *,
         now_ms: int,
-        cost: int = 1,
         asked_from: str | None = None,
     ) -> None:
-        """Use one call of the caller's allowance, or what counts for several.
+        """Use one call of the caller's allowance.
 
         Args:
             name: of the limit.
             caller: whom it counts.
             limit: how often.
             now_ms: the time.
-            cost: for how many calls it counts.
             asked_from: as for `take_place`.
 
         Raises:
@@ -56,7 +54,7 @@ class RateLimits:
         """
         digests = self._digests(name, caller, asked_from=asked_from)
         row = (await self._connection.execute(_FIND, {"digests": digests})).one_or_none()
-        allowed, value = limit.take(None if row is None else row.whole_again_at_ms, now_ms=now_ms, cost=cost)
+        allowed, value = limit.take(None if row is None else row.whole_again_at_ms, now_ms=now_ms)
         if not allowed:
             raise RateLimited(retry_after_ms=value, limit=name)
         await self._put(digests[0], before=None if row is None else row.key_digest, whole_again_at_ms=value)

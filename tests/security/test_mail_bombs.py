@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import DeliveryRefused
-from identity_server.domain.rate_limits import mailbox_of
 from tests.flows.test_invites import invite
 from tests.support.harness import Harness, User, running
 

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 
 from sqlalchemy import Table
 
-from identity_server.services import erasure
+from identity_server.services.limits import (
+    LIMITS_OF_MAILBOXES,
+    LIMITS_OF_NUMBERS,
+    LIMITS_OF_OTHERS,
+    LIMITS_OF_USERS,
+    WITH_PLACES,
+)
 from identity_server.storage.erasures import NOBODY, OTHERWISE, PLACES
 from identity_server.storage.tables import metadata, retired_keys
 from tests.shape.test_imports import modules
@@ -69,12 +75,7 @@ def limits() -> Iterator[tuple[str, str]]:
 
 
 def test_every_limit_is_known_by_whom_it_counts() -> None:
-    known = [
-        erasure.LIMITS_OF_USERS,
-        erasure.LIMITS_OF_MAILBOXES,
-        erasure.LIMITS_OF_NUMBERS,
-        erasure.LIMITS_OF_OTHERS,
-    ]
+    known = [LIMITS_OF_USERS, LIMITS_OF_MAILBOXES, LIMITS_OF_NUMBERS, LIMITS_OF_OTHERS]
     assert {name for name, _ in limits()} == {name for names in known for name in names}
-    of_people = {*erasure.LIMITS_OF_USERS, *erasure.LIMITS_OF_MAILBOXES, *erasure.LIMITS_OF_NUMBERS}
-    assert {name for name, called in limits() if called == "take_place"} & of_people == erasure.WITH_PLACES
+    of_people = {*LIMITS_OF_USERS, *LIMITS_OF_MAILBOXES, *LIMITS_OF_NUMBERS}
+    assert {name for name, called in limits() if called == "take_place"} & of_people == WITH_PLACES
