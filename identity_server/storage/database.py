@@ -33,7 +33,7 @@ from identity_server.storage.exports import Exports
 from identity_server.storage.imports import Imports
 from identity_server.storage.invites import Invites
 from identity_server.storage.jobs import Jobs
-from identity_server.storage.notifications import ACCOUNTS, LOOKUPS, CommitSignals
+from identity_server.storage.notifications import CommitSignals
 from identity_server.storage.peppers import Peppers
 from identity_server.storage.postgresql import (
     LONGEST_TRANSACTION_SECONDS,
@@ -122,10 +122,13 @@ class Transaction:
         self.resealing = Resealing(connection, sealer)
 
     @property
-    def news(self) -> list[str]:
+    def news(self) -> frozenset[Subject]:
         """What other processes should hear of once this has been committed."""
-        lookups = self.associations.changed or self.peppers.changed
-        return [*([LOOKUPS] if lookups else []), *([ACCOUNTS] if self.access_tokens.revoked else [])]
+        changed = {
+            Subject.LOOKUPS: self.associations.changed or self.peppers.changed,
+            Subject.ACCOUNTS: self.access_tokens.revoked,
+        }
+        return frozenset(subject for subject, is_changed in changed.items() if is_changed)
 
 
 class Database:
@@ -326,11 +329,10 @@ class Database:
         return Transaction(connection, self._keys.sealer)
 
     async def _tell(self, committed: Sequence[Transaction]) -> None:
-        news = {each for transaction in committed for each in transaction.news}
-        if ACCOUNTS in news:
-            self.stamps.renew(Subject.ACCOUNTS)
-        if LOOKUPS in news:
-            self.stamps.renew(Subject.LOOKUPS)
+        news = {subject for transaction in committed for subject in transaction.news}
+        for subject in news:
+            self.stamps.renew(subject)
+        if Subject.LOOKUPS in news:
             await self._tell_followers()
 
     def _away(self, error: Exception) -> Unavailable:

@@ -15,14 +15,12 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from identity_server.storage.stamps import Subject
+
 _log = structlog.get_logger(__name__)
 
-LOOKUPS = "lookups"
-"""What lookups are answered from has changed: associations or peppers."""
-ACCOUNTS = "accounts"
-"""Access tokens were revoked."""
-
-_KINDS = (LOOKUPS, ACCOUNTS)
+_SUBJECTS = {subject.name.lower(): subject for subject in Subject}
+"""By what they are called on the wire."""
 _CHANNEL = "matrix_identity_server"
 _POLL_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 10.0
@@ -41,17 +39,18 @@ class CommitSignals:
         self._poll_seconds = poll_seconds
 
     @staticmethod
-    async def announce(connection: AsyncConnection, kinds: Collection[str]) -> None:
+    async def announce(connection: AsyncConnection, subjects: Collection[Subject]) -> None:
         """Have the commit of the running transaction told to all who listen; for its last statement.
 
         PostgreSQL lets one transaction at a time commit that has something to tell, so this is one statement, and
         none when there is nothing.
         """
-        if kinds and connection.info.get("notifies"):
-            await connection.execute(select(func.pg_notify(_CHANNEL, " ".join(kinds))))
+        if subjects and connection.info.get("notifies"):
+            payload = " ".join(name for name, subject in _SUBJECTS.items() if subject in subjects)
+            await connection.execute(select(func.pg_notify(_CHANNEL, payload)))
 
-    async def run(self, on_change: Callable[[str], None]) -> None:
-        """Call `on_change` with LOOKUPS or ACCOUNTS whenever there may have been such a change; until cancelled.
+    async def run(self, on_change: Callable[[Subject], None]) -> None:
+        """Call `on_change` with a subject whenever there may have been a change of it; until cancelled.
 
         It has to return at once and may be told of changes that this process made itself, or of none at all: of
         everything after each loss of the connection, and several times a second where the database can't tell.
@@ -65,13 +64,13 @@ class CommitSignals:
             _tell_everything(on_change)
             await asyncio.sleep(self._poll_seconds)
 
-    async def _listen(self, on_change: Callable[[str], None]) -> bool:
+    async def _listen(self, on_change: Callable[[Subject], None]) -> bool:
         """Listen for as long as the connection lasts; False where there is no use in trying again."""
 
         def heard(_connection: Any, _process: int, _channel: str, payload: str) -> None:
-            for kind in payload.split():
-                if kind in _KINDS:
-                    on_change(kind)
+            for name in payload.split():
+                if name in _SUBJECTS:
+                    on_change(_SUBJECTS[name])
 
         async with self._engine.connect() as connection:
             if not connection.info["listens"]:
@@ -95,6 +94,6 @@ class CommitSignals:
         return True
 
 
-def _tell_everything(on_change: Callable[[str], None]) -> None:
-    for kind in _KINDS:
-        on_change(kind)
+def _tell_everything(on_change: Callable[[Subject], None]) -> None:
+    for subject in Subject:
+        on_change(subject)

@@ -18,7 +18,7 @@ _NUMBERS = 2**64
 
 
 class Subject(IntEnum):
-    """What a stamp is about."""
+    """What others have to hear of: on this node by a stamp, on others by a signal (notifications.py)."""
 
     LOOKUPS = 0
     """Associations and peppers: whatever lookups are answered from."""

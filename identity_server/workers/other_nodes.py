@@ -11,7 +11,6 @@ import structlog
 
 from identity_server.index.read_index import ReadIndex
 from identity_server.storage.database import Database
-from identity_server.storage.notifications import ACCOUNTS
 from identity_server.storage.stamps import Subject
 
 _log = structlog.get_logger(__name__)
@@ -21,9 +20,9 @@ async def follow_other_nodes(database: Database, index: ReadIndex) -> None:
     """Catch up with every commit that is announced, for as long as the process lives."""
     news = asyncio.Event()
 
-    def hear(kind: str) -> None:
-        if kind == ACCOUNTS:
-            database.stamps.renew(Subject.ACCOUNTS)
+    def hear(subject: Subject) -> None:
+        if subject is Subject.ACCOUNTS:
+            database.stamps.renew(subject)
         else:
             news.set()
 

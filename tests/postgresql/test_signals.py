@@ -13,8 +13,9 @@ import pytest
 from identity_server.domain.identifiers import UserId
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.engine import make_engine
-from identity_server.storage.notifications import ACCOUNTS, LOOKUPS, CommitSignals
+from identity_server.storage.notifications import CommitSignals
 from identity_server.storage.postgresql import PostgresqlSettings
+from identity_server.storage.stamps import Subject
 from tests.support import make
 from tests.support.databases import PATIENT, connect_to, url_for
 from tests.support.fakes import START_MS
@@ -28,20 +29,20 @@ class Heard:
     """What a process was told."""
 
     def __init__(self) -> None:
-        self.kinds: list[str] = []
+        self.subjects: list[Subject] = []
         self._news = asyncio.Event()
 
-    def __call__(self, kind: str) -> None:
-        self.kinds.append(kind)
+    def __call__(self, subject: Subject) -> None:
+        self.subjects.append(subject)
         self._news.set()
 
-    async def at_least(self, *kinds: str) -> None:
+    async def at_least(self, *subjects: Subject) -> None:
         """Wait until these have been heard since last time."""
         async with asyncio.timeout(5):
-            while not set(kinds) <= set(self.kinds):
+            while not set(subjects) <= set(self.subjects):
                 self._news.clear()
                 await self._news.wait()
-        self.kinds.clear()
+        self.subjects.clear()
 
 
 @asynccontextmanager
@@ -49,7 +50,7 @@ async def listening(signals: CommitSignals) -> AsyncIterator[Heard]:
     heard = Heard()
     task = asyncio.create_task(signals.run(heard))
     try:
-        await heard.at_least(LOOKUPS, ACCOUNTS)
+        await heard.at_least(Subject.LOOKUPS, Subject.ACCOUNTS)
         yield heard
     finally:
         task.cancel()
@@ -60,18 +61,18 @@ async def listening(signals: CommitSignals) -> AsyncIterator[Heard]:
 async def test_commits_are_told_by_what_they_changed(database: Database, other: Database) -> None:
     async with listening(other.signals) as heard:
         await database.transaction(lambda tx: tx.associations.put(1, make.association()))
-        await heard.at_least(LOOKUPS)
+        await heard.at_least(Subject.LOOKUPS)
         await database.transaction(lambda tx: tx.peppers.add("pepper", now_ms=START_MS))
-        await heard.at_least(LOOKUPS)
+        await heard.at_least(Subject.LOOKUPS)
         await database.transaction(lambda tx: tx.access_tokens.remove(b"digest"))
-        await heard.at_least(ACCOUNTS)
+        await heard.at_least(Subject.ACCOUNTS)
 
         async def both(tx: Transaction) -> None:
             await tx.associations.remove(make.email(), now_ms=START_MS)
             await tx.access_tokens.remove(b"digest")
 
         await database.transaction(both)
-        await heard.at_least(LOOKUPS, ACCOUNTS)
+        await heard.at_least(Subject.LOOKUPS, Subject.ACCOUNTS)
 
 
 async def test_nothing_is_told_of_what_was_undone_or_concerns_nobody(database: Database, other: Database) -> None:
@@ -87,9 +88,9 @@ async def test_nothing_is_told_of_what_was_undone_or_concerns_nobody(database: D
         # Signals arrive in the order of their commits: what comes first is what was first told.
         await database.transaction(lambda tx: tx.access_tokens.remove(b"digest"))
         async with asyncio.timeout(5):
-            while not heard.kinds:
+            while not heard.subjects:
                 await asyncio.sleep(0.005)
-        assert heard.kinds == [ACCOUNTS]
+        assert heard.subjects == [Subject.ACCOUNTS]
 
 
 async def test_lost_connection_is_made_again_and_everything_told(
@@ -104,10 +105,10 @@ async def test_lost_connection_is_made_again_and_everything_told(
         await connection.close()
         assert killed
         # Once because it was lost, once because it is there again.
-        await heard.at_least(LOOKUPS, ACCOUNTS)
-        await heard.at_least(LOOKUPS, ACCOUNTS)
+        await heard.at_least(Subject.LOOKUPS, Subject.ACCOUNTS)
+        await heard.at_least(Subject.LOOKUPS, Subject.ACCOUNTS)
         await database.transaction(lambda tx: tx.associations.put(1, make.association()))
-        await heard.at_least(LOOKUPS)
+        await heard.at_least(Subject.LOOKUPS)
 
 
 @pytest.mark.parametrize("settings", [replace(PATIENT, notifies=False), replace(PATIENT, pooler=True)])
@@ -117,5 +118,5 @@ async def test_where_nobody_can_be_told_everybody_looks(
     engine = make_engine(url_for(tmp_path / "identity.db"), settings)
     async with listening(CommitSignals(engine, poll_seconds=0.01)) as heard:
         for _ in range(3):
-            await heard.at_least(LOOKUPS, ACCOUNTS)
+            await heard.at_least(Subject.LOOKUPS, Subject.ACCOUNTS)
     await engine.dispose()
