@@ -27,12 +27,13 @@ How a request passes, from the outside to its handler and back:
     protocol.py         connections: their limits, and what is said to whoever can't be understood
     answering.py        around the application: the request's id, its errors, its line in the log
     request_ids.py      names requests                   request_log.py   notes what became of them
-    clients.py          who is at the other end          headers.py       what every answer has
+    clients.py          who is at the other end          proxies.py       what stands between, and is believed
     routes.py           the table: method, path, handler, access
     route.py            what a row of it says            guard.py         makes that true around the handler
     requests.py         reads bodies and queries         wire.py          what these, and answers, are made of
     app_keys.py         where handlers find what they call
     errors.py           the table of errors: status and errcode
+    headers.py          what every answer has
     json_answer.py      the answer in JSON               pages.py         the answer as a page
 
 The rule: handlers read, call one service method, and shape the answer.

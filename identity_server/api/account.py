@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.api.app_keys import SERVICES
 from identity_server.api.clients import network_of
 from identity_server.api.route import ACCOUNT, outcomes
 from identity_server.api.wire import Empty, ServerNameField, Text, WireModel
@@ -51,7 +51,7 @@ async def register(request: web.Request, credentials: OpenIdCredentials) -> Regi
     token = await request.app[SERVICES].accounts.register(
         server_name=ServerName(credentials.matrix_server_name),
         openid_token=credentials.access_token,
-        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        client_network=network_of(request),
     )
     return {"token": token, "access_token": token}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from identity_server.api.clients import TrustedProxies
+from identity_server.api.proxies import TrustedProxies
 from identity_server.api.request_ids import RequestIds
 from identity_server.api.request_log import RequestLog
 from identity_server.domain.retention import Kept

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.api.app_keys import SERVICES
 from identity_server.api.clients import network_of
 from identity_server.api.route import outcomes
 from identity_server.api.threepid import signing_homeserver
@@ -40,6 +40,6 @@ async def erase(request: web.Request, body: WhomToErase) -> Empty:
     await request.app[SERVICES].erasure_requests.erase(
         origin=origin,
         user_id=UserId(body.mxid),
-        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        client_network=network_of(request),
     )
     return {}

@@ -8,10 +8,10 @@ from aiohttp import web
 
 from identity_server.api.app_keys import SERVICES
 from identity_server.api.route import outcomes
-from identity_server.api.threepid import AnyThreepid, SignedAssociation, canonical_threepid
+from identity_server.api.threepid import AnyThreepid, SignedAssociation
 from identity_server.api.wire import Empty, UserIdField
 from identity_server.domain.errors import AddressRefused, InvalidParameter
-from identity_server.domain.identifiers import UserId
+from identity_server.domain.identifiers import UserId, parse_threepid
 
 
 class OperatorBinding(AnyThreepid):
@@ -24,7 +24,7 @@ class OperatorBinding(AnyThreepid):
 async def bind(request: web.Request, body: OperatorBinding) -> SignedAssociation:
     """Bind an address that the operator vouches for; answers like POST 3pid/bind."""
     association = await request.app[SERVICES].associations.bind_by_operator(
-        threepid=canonical_threepid(body.medium, body.address), user_id=UserId(body.mxid)
+        threepid=parse_threepid(body.medium, body.address), user_id=UserId(body.mxid)
     )
     return cast("SignedAssociation", association)
 
@@ -33,6 +33,6 @@ async def bind(request: web.Request, body: OperatorBinding) -> SignedAssociation
 async def unbind(request: web.Request, body: OperatorBinding) -> Empty:
     """Remove a binding; what isn't bound to this Matrix ID is left as it is."""
     await request.app[SERVICES].associations.unbind_by_operator(
-        threepid=canonical_threepid(body.medium, body.address), user_id=UserId(body.mxid)
+        threepid=parse_threepid(body.medium, body.address), user_id=UserId(body.mxid)
     )
     return {}

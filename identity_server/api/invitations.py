@@ -114,7 +114,7 @@ async def store_invite(request: web.Request, body: Invitation) -> StoredInvitati
             details=_details(body.model_extra or {}),
             languages=parse_accept_language(request.headers.get("Accept-Language")),
             brand=brand_of(request),
-            client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+            client_network=network_of(request),
         ),
         account_id=account_id(request),
     )

@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import Field, GetPydanticSchema, StrictStr, ValidatorFunctionWrapHandler, WrapValidator
 from typing_extensions import TypedDict
 
-from identity_server.api.app_keys import METRICS, SERVICES, SETTINGS
+from identity_server.api.app_keys import METRICS, SERVICES
 from identity_server.api.clients import network_of
 from identity_server.api.route import ACCOUNT, outcomes
 from identity_server.api.wire import Text, WireModel
@@ -22,7 +22,6 @@ from identity_server.domain.errors import (
     RateLimited,
     TooManyAddresses,
 )
-from identity_server.domain.identifiers import UserId
 from identity_server.domain.written_hashes import WrittenHashes
 from identity_server.services.lookup import Asker
 
@@ -96,11 +95,6 @@ async def hash_details(request: web.Request) -> HashDetails:
     return {"algorithms": details.algorithms, "lookup_pepper": details.pepper}
 
 
-def asker_of(request: web.Request, user_id: UserId) -> Asker:
-    """The account that a lookup is counted for."""
-    return Asker(user_id, partial(network_of, request, request.app[SETTINGS].trusted_proxies))
-
-
 @outcomes(HomeserverDenied, InvalidParameter, TooManyAddresses, InvalidPepper, RateLimited)
 async def lookup(request: web.Request, query: HashedAddresses) -> LookupResult:
     """Find the Matrix IDs behind hashed addresses.
@@ -108,7 +102,7 @@ async def lookup(request: web.Request, query: HashedAddresses) -> LookupResult:
     https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv2lookup
     """
     mappings = await request.app[SERVICES].lookup.lookup(
-        asker=asker_of(request, request[ACCOUNT].user_id),
+        asker=Asker(request[ACCOUNT].user_id, partial(network_of, request)),
         algorithm=query.algorithm,
         pepper=query.pepper,
         queries=query.addresses,

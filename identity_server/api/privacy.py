@@ -19,7 +19,7 @@ from identity_server.api.errors import status_and_errcode
 from identity_server.api.pages import brand_of, page_response, reader_of
 from identity_server.api.route import outcomes
 from identity_server.api.visibility import VisibilityField
-from identity_server.api.wire import Text, TokenField, WireModel
+from identity_server.api.wire import LanguageField, Text, TokenField, WireModel
 from identity_server.domain.errors import (
     DestinationRejected,
     Forbidden,
@@ -52,15 +52,13 @@ RETENTION_PATH: Final = f"{PRIVACY_PATH}/retention"
 
 _FILE_NAME = "identity-server-data"
 
-_Language = Annotated[str, Text(64, min_length=0)]
-
 
 class MailAsked(WireModel):
     """Whose owner is to get a link."""
 
     # Whatever string isn't an address is refused as an address.
     email: StrictStr = ""
-    lang: _Language = ""
+    lang: LanguageField = ""
 
 
 class TextAsked(WireModel):
@@ -68,14 +66,14 @@ class TextAsked(WireModel):
 
     # Nor is whatever string isn't a number.
     number: StrictStr = ""
-    lang: _Language = ""
+    lang: LanguageField = ""
 
 
 class Visited(WireModel):
     """What every form of the page shows: the token of the mailed link."""
 
     token: TokenField
-    lang: _Language = ""
+    lang: LanguageField = ""
 
 
 class CodeEntered(Visited):
@@ -135,7 +133,7 @@ async def ask(request: web.Request, form: MailAsked) -> web.Response:
     reader = reader_of(request, lang=form.lang)
     asked = MailRequest(
         email=form.email,
-        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        client_network=network_of(request),
         lang=reader.lang,
         languages=_languages_of(reader),
         brand=brand_of(request),
@@ -154,7 +152,7 @@ async def ask_by_phone(request: web.Request, form: TextAsked) -> web.Response:
     reader = reader_of(request, lang=form.lang)
     asked = TextRequest(
         number=form.number,
-        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        client_network=network_of(request),
         languages=_languages_of(reader),
         brand=brand_of(request),
     )

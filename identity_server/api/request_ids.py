@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from identity_server.api.clients import TrustedProxies
+from identity_server.api.proxies import TrustedProxies
 from identity_server.domain.ports import Randomness
 from identity_server.domain.random_values import opaque
 

@@ -33,6 +33,7 @@ CONTENT: web.RequestKey[dict[str, Any]] = web.RequestKey("content", dict)
 
 _MAX_FORM_FIELDS = 20
 _MOST_UNFINISHED: Final = 64 * 1024 * 1024
+_NOTHING = frozenset({b"", b"null"})
 _ZLIB_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 """Tells zlib to find out by itself which of the two forms it has."""
@@ -96,15 +97,12 @@ async def _read_json_object(request: web.Request, model: type[WireModel], max_bo
 def _says_json(request: web.Request, body: bytes) -> bool:
     """Whether a v1 body is meant as JSON; `null` is how clients say that all is in the query."""
     text = body.strip()
-    return text not in {b"", b"null"} and (request.content_type == "application/json" or text.startswith(b"{"))
+    return text not in _NOTHING and (request.content_type == "application/json" or text.startswith(b"{"))
 
 
 def _loose_parameters(request: web.Request, body: bytes) -> dict[str, Any]:
     """The query's parameters, and over them the fields of a form."""
-    try:
-        form = parse_form(body) if body.strip() not in {b"", b"null"} else {}
-    except ValueError:
-        raise InvalidParameter("The form cannot be read.") from None
+    form = {} if body.strip() in _NOTHING else _form_fields(body)
     return {**request.query, **form}
 
 
@@ -114,12 +112,7 @@ async def read_form(request: web.Request, model: type[Wire], *, max_body: int) -
     Raises:
         BodyTooLarge, BodyTooSlow, BodyIncomplete, MissingParameters, InvalidParameter: as they say.
     """
-    body = await _read_body(request, max_body)
-    try:
-        fields = parse_form(body)
-    except ValueError:
-        raise InvalidParameter("The form cannot be read.") from None
-    return _validate(model, fields)
+    return _validate(model, _form_fields(await _read_body(request, max_body)))
 
 
 def read_query(request: web.Request, model: type[Wire]) -> Wire:
@@ -149,12 +142,16 @@ def _validate(model: type[Wire], value: dict[str, Any]) -> Wire:
 
 def _place(location: tuple[int | str, ...]) -> str:
     # Only names of our own models: a key of the caller's could be an address.
-    return ".".join(part if isinstance(part, str) else str(part) for part in location)
+    return ".".join(map(str, location))
 
 
-def parse_form(body: bytes) -> dict[str, str]:
+def _form_fields(body: bytes) -> dict[str, str]:
     """The first value of each field of an `application/x-www-form-urlencoded` body."""
-    pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS)
+    try:
+        text = body.decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS)
+    except ValueError:
+        raise InvalidParameter("The form cannot be read.") from None
     return dict(reversed(pairs))
 
 

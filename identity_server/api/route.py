@@ -33,6 +33,7 @@ _ORDINARY_BODY: Final = 64 * _KIB
 _STRANGERS_BODY: Final = 16 * _KIB
 """Whoever needs no token for it can have thousands of bodies half sent at a time."""
 _HTML: Final = ("text/html",)
+_OUTCOMES: Final = "outcomes"
 
 
 class Access(Enum):
@@ -96,9 +97,6 @@ def outcomes(
         return handler
 
     return mark
-
-
-_OUTCOMES: Final = "outcomes"
 
 
 @dataclass(frozen=True, slots=True)

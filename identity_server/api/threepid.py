@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, NotRequired, cast
 
 from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.api.app_keys import SERVICES
 from identity_server.api.clients import network_of
 from identity_server.api.requests import CONTENT
 from identity_server.api.route import account_id, outcomes
@@ -30,7 +29,6 @@ from identity_server.domain.errors import (
     HomeserverDenied,
     HomeserverMisbehaved,
     HomeserverUnreachable,
-    InvalidEmail,
     InvalidParameter,
     MissingParameters,
     NoSuchSession,
@@ -44,13 +42,9 @@ from identity_server.domain.identifiers import (
     Medium,
     ServerName,
     SessionId,
-    Threepid,
     UserId,
-    canonical_email,
+    parse_threepid,
 )
-from identity_server.domain.phone import MAX_MSISDN
-
-_MSISDN = re.compile(rf"[0-9]{{1,{MAX_MSISDN}}}")
 
 
 class SessionProof(WireModel):
@@ -132,7 +126,7 @@ async def bind(request: web.Request, body: Binding) -> SignedAssociation:
         client_secret=ClientSecret(body.client_secret),
         user_id=UserId(body.mxid),
         account_id=account_id(request),
-        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        client_network=network_of(request),
     )
     return cast("SignedAssociation", association)
 
@@ -152,7 +146,7 @@ async def unbind(request: web.Request, body: Unbinding) -> Empty:
 
     https://spec.matrix.org/v1.20/identity-service-api/#post_matrixidentityv23pidunbind
     """
-    user_id, threepid = UserId(body.mxid), canonical_threepid(body.threepid.medium, body.threepid.address)
+    user_id, threepid = UserId(body.mxid), parse_threepid(body.threepid.medium, body.threepid.address)
     associations = request.app[SERVICES].associations
     if body.sid is None and body.client_secret is None:
         origin = await signing_homeserver(request)
@@ -180,23 +174,5 @@ async def signing_homeserver(request: web.Request) -> ServerName:
     return await request.app[SERVICES].homeserver_requests.authenticate(
         x_matrix.Request(method=request.method, uri=request.raw_path, content=content),
         authorization=request.headers.getall("Authorization", []),
-        client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+        client_network=network_of(request),
     )
-
-
-def canonical_threepid(medium: str, address: str) -> Threepid:
-    """A 3PID from the wire in its canonical form.
-
-    Raises:
-        InvalidParameter: no such medium, or no address of it.
-    """
-    if medium == Medium.EMAIL:
-        try:
-            return Threepid(Medium.EMAIL, canonical_email(address))
-        except InvalidEmail:
-            raise InvalidParameter("The address is not a valid address of its medium.") from None
-    if medium == Medium.MSISDN:
-        if not _MSISDN.fullmatch(address):
-            raise InvalidParameter("The address must be the digits of a phone number, country code first.")
-        return Threepid(Medium.MSISDN, address)
-    raise InvalidParameter("The medium must be email or msisdn.")

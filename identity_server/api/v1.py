@@ -12,13 +12,13 @@ from aiohttp import web
 from pydantic import Field, StrictStr
 from typing_extensions import TypedDict
 
-from identity_server.api.app_keys import SERVICES, SETTINGS
+from identity_server.api.app_keys import SERVICES
 from identity_server.api.clients import network_of
 from identity_server.api.route import outcomes
-from identity_server.api.threepid import AnyThreepid, SignedAssociation, canonical_threepid
+from identity_server.api.threepid import AnyThreepid, SignedAssociation
 from identity_server.api.wire import Empty, WireModel
 from identity_server.domain.errors import InvalidParameter, RateLimited
-from identity_server.domain.identifiers import Threepid
+from identity_server.domain.identifiers import Threepid, parse_threepid
 
 _MAX_THREEPIDS = 1000
 _AT_ONCE = 20
@@ -42,8 +42,8 @@ class PlainMappings(TypedDict):
 async def lookup(request: web.Request, query: AnyThreepid) -> SignedAssociation | Empty:
     """Find the signed association of an address; an empty object if it isn't bound."""
     associations = request.app[SERVICES].associations
-    threepid = canonical_threepid(query.medium, query.address)
-    found = await associations.list_live([threepid], client_network=_network(request), asked=1)
+    threepid = parse_threepid(query.medium, query.address)
+    found = await associations.list_live([threepid], client_network=network_of(request), asked=1)
     return cast("SignedAssociation", associations.sign(found[0])) if found else {}
 
 
@@ -59,20 +59,16 @@ async def bulk_lookup(request: web.Request, body: PlainAddresses) -> PlainMappin
             # Checking what may be an address takes up to a millisecond, and others wait.
             await asyncio.sleep(0)
     found = await request.app[SERVICES].associations.list_live(
-        asked, client_network=_network(request), asked=len(body.threepids)
+        asked, client_network=network_of(request), asked=len(body.threepids)
     )
     return {"threepids": [(each.threepid.medium, each.threepid.address, each.user_id) for each in found]}
-
-
-def _network(request: web.Request) -> str:
-    return network_of(request, request.app[SETTINGS].trusted_proxies)
 
 
 def _parse(pair: list[str]) -> Threepid | None:
     if len(pair) != len(("medium", "address")):
         raise InvalidParameter("threepids holds pairs of medium and address.")
     try:
-        return canonical_threepid(*pair)
+        return parse_threepid(*pair)
     except InvalidParameter:
         # What can't be an address isn't bound.
         return None

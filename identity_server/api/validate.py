@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import Field, StrictStr
 from typing_extensions import TypedDict
 
-from identity_server.api.app_keys import PAGES, SERVICES, SETTINGS
+from identity_server.api.app_keys import PAGES, SERVICES
 from identity_server.api.clients import address_of, network_of
 from identity_server.api.pages import brand_of, page_response, reader_of
 from identity_server.api.route import account_id, outcomes
@@ -22,7 +22,7 @@ from identity_server.api.validate_parts import (
     followed,
     may_redirect,
 )
-from identity_server.api.wire import Text, TokenField, WireModel
+from identity_server.api.wire import LanguageField, TokenField, WireModel
 from identity_server.domain.errors import (
     AddressRefused,
     EmailRefused,
@@ -40,8 +40,6 @@ from identity_server.services.validation import EmailRequest
 
 CONFIRM_PATH = "/_matrix/identity/confirm"
 _SUBMIT_PATH = "/_matrix/identity/v2/validate/email/submitToken"
-
-_Language = Annotated[str, Text(64, min_length=0)]
 
 
 class MailRequest(MessageRequest):
@@ -61,7 +59,7 @@ class Confirmation(WireModel):
     """The token of a mailed link."""
 
     token: TokenField
-    lang: _Language = ""
+    lang: LanguageField = ""
 
 
 def confirm_link(base_url: str, token: str, *, brand: str | None) -> str:
@@ -89,8 +87,8 @@ async def request_email_token(request: web.Request, body: MailRequest) -> Sessio
             next_link=body.next_link,
             languages=parse_accept_language(request.headers.get("Accept-Language")),
             brand=brand_of(request),
-            client_address=address_of(request, request.app[SETTINGS].trusted_proxies),
-            client_network=network_of(request, request.app[SETTINGS].trusted_proxies),
+            client_address=address_of(request),
+            client_network=network_of(request),
         ),
         requested_by=account_id(request),
     )

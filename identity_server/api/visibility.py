@@ -14,11 +14,11 @@ from typing_extensions import TypedDict
 
 from identity_server.api.app_keys import SERVICES
 from identity_server.api.route import ACCOUNT, outcomes
-from identity_server.api.threepid import AnyThreepid, canonical_threepid
+from identity_server.api.threepid import AnyThreepid
 from identity_server.api.wire import Empty
 from identity_server.domain.association import Visibility
 from identity_server.domain.errors import InvalidParameter, NoSuchBinding, RateLimited
-from identity_server.domain.identifiers import Medium
+from identity_server.domain.identifiers import Medium, parse_threepid
 
 VISIBILITY_PATH = "/_matrix/identity/unstable/org.matrix-identity-server/visibility"
 
@@ -79,7 +79,7 @@ async def list_own(request: web.Request) -> OwnBindings:
 async def change(request: web.Request, body: VisibilityChange) -> Empty:
     """Say who may know of a binding to the account's own Matrix ID."""
     await request.app[SERVICES].associations.set_visibility(
-        threepid=canonical_threepid(body.medium, body.address),
+        threepid=parse_threepid(body.medium, body.address),
         user_id=request[ACCOUNT].user_id,
         visibility=body.visibility,
     )

@@ -88,6 +88,8 @@ ServerNameField = Annotated[
     _described("The name of a homeserver.", maxLength=230, examples=["example.org"]),
 ]
 TokenField = Annotated[str, Text(255), _described("The token of the mail, or the code of the text message.")]
+LanguageField = Annotated[str, Text(64, min_length=0)]
+"""A language tag, where a form or link has one."""
 MediumField = Annotated[
     str, Text(32), _described("What kind of address it is: `email` or `msisdn`.", examples=["email"])
 ]

@@ -10,8 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
-from identity_server.domain.errors import InvalidEmail
-from identity_server.domain.identifiers import Medium, Threepid, canonical_email
+from identity_server.domain.errors import InvalidParameter
+from identity_server.domain.identifiers import Threepid, parse_threepid
 
 PEPPER_LENGTH = 32
 _PEPPER_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -60,7 +60,7 @@ def pepper_from(random_bytes: bytes) -> str:
 def hash_threepid(threepid: Threepid, pepper: str) -> bytes:
     """The SHA-256 digest that a client makes of an address.
 
-    >>> encode_digest(hash_threepid(Threepid(Medium.EMAIL, "alice@example.com"), "matrixrocks"))
+    >>> encode_digest(hash_threepid(parse_threepid("email", "alice@example.com"), "matrixrocks"))
     '4kenr7N9drpCJ4AfalmlGQVsOn3o2RHjkADUpXJWZUc'
     """
     return hashlib.sha256(f"{threepid.address} {threepid.medium} {pepper}".encode()).digest()
@@ -78,14 +78,8 @@ def written_hash(threepid: Threepid, pepper: str) -> str:
 
 def parse_plain_query(text: str) -> Threepid | None:
     """The address in a query of algorithm `none` ("address medium"), or None: such a one matches nothing."""
-    address, separator, medium = text.rpartition(" ")
-    if not separator:
+    address, _, medium = text.rpartition(" ")
+    try:
+        return parse_threepid(medium, address)
+    except InvalidParameter:
         return None
-    if medium == Medium.EMAIL:
-        try:
-            return Threepid(Medium.EMAIL, canonical_email(address))
-        except InvalidEmail:
-            return None
-    if medium == Medium.MSISDN and address.isascii() and address.isdigit():
-        return Threepid(Medium.MSISDN, address)
-    return None

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
 
 import email_validator
 
@@ -29,10 +29,14 @@ ClientSecret = NewType("ClientSecret", str)
 SessionId = NewType("SessionId", str)
 """`sid`: the public name of a validation session."""
 
+MAX_MSISDN: Final = 15
+"""How many digits a number has at most that can be dialled from abroad (E.164, section 6.2)."""
+
 # `.local`, `.test` and the like are fine in closed networks: that the mail arrives is the proof.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 _OPAQUE = re.compile(r"[0-9a-zA-Z.=_-]{1,255}")
+_MSISDN = re.compile(rf"[0-9]{{1,{MAX_MSISDN}}}")
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 # Letters and marks by their category, and yet nothing to be seen (Unicode's Default_Ignorable_Code_Point, and
 # the empty Braille pattern).
@@ -192,6 +196,24 @@ def canonical_email(value: str) -> str:
     if folded.rpartition(".")[2].isdecimal():
         raise InvalidEmail
     return folded
+
+
+def parse_threepid(medium: str, address: str) -> Threepid:
+    """A 3PID in its one form: an e-mail address, or the digits of a phone number, country code first.
+
+    Raises:
+        InvalidParameter: no such medium, or no address of it.
+    """
+    if medium == Medium.EMAIL:
+        try:
+            return Threepid(Medium.EMAIL, canonical_email(address))
+        except InvalidEmail:
+            raise InvalidParameter("The address is not a valid address of its medium.") from None
+    if medium == Medium.MSISDN:
+        if not _MSISDN.fullmatch(address):
+            raise InvalidParameter("The address must be the digits of a phone number, country code first.")
+        return Threepid(Medium.MSISDN, address)
+    raise InvalidParameter("The medium must be email or msisdn.")
 
 
 def _same_labels(domain: str, unicode_form: str, ascii_form: str) -> bool:

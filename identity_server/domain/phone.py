@@ -7,15 +7,11 @@ The rule: a number exists past the edge of the program only as the digits of its
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 import phonenumbers
 
 from identity_server.domain.errors import InvalidAddress
-from identity_server.domain.identifiers import Medium, Threepid
-
-MAX_MSISDN: Final = 15
-"""How many digits a number has at most that can be dialled from abroad (E.164, section 6.2)."""
+from identity_server.domain.identifiers import MAX_MSISDN, Medium, Threepid
 
 
 @dataclass(frozen=True, slots=True)

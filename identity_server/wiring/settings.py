@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from identity_server.api.app_keys import HttpSettings, V1Switches
-from identity_server.api.clients import TrustedProxies
+from identity_server.api.proxies import TrustedProxies
 from identity_server.config import Config, SmsRule
 from identity_server.domain.budgets import BudgetRules
 from identity_server.domain.durations import DAY_MS

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from identity_server.api.clients import TrustedProxies
+from identity_server.api.proxies import TrustedProxies
 from identity_server.domain.networks import client_network
 from tests.api.support import assert_refused
 from tests.support.harness import ALICE, Harness, running
