@@ -45,7 +45,6 @@ from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
 _SEED_BYTES = 32
-_MESSAGE_ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from identity_server.domain.invite import Invite, invite_link, short_room_name, short_sender_name
-from identity_server.domain.ports import Clock, Mail, Randomness
-from identity_server.domain.random_values import message_id, row_id
+from identity_server.domain.ports import Clock
 from identity_server.rendering.pages import host_of
-from identity_server.services.mail_jobs import mail_to_payload
-from identity_server.services.outbox import MAIL
+from identity_server.services.mail_jobs import MailJobs
 from identity_server.storage.database import Transaction
 from identity_server.storage.jobs import Job
 
@@ -43,38 +41,30 @@ class InviteMails:
 
     Args:
         sign_link: makes the link that signs for an invite, from its token and private key.
-        message_id_domain: what stands behind the @ of a Message-ID.
     """
 
     def __init__(
         self,
         *,
         clock: Clock,
-        randomness: Randomness,
+        mail_jobs: MailJobs,
         style: InviteStyle,
         sign_link: Callable[[str, str], str],
-        message_id_domain: str,
     ) -> None:
         self._clock = clock
-        self._randomness = randomness
+        self._mail_jobs = mail_jobs
         self._style = style
         self._sign_link = sign_link
-        self._message_id_domain = message_id_domain
 
     async def add(self, tx: Transaction, invite: Invite) -> Job:
         """Write the mail of an invite into the outbox; returns its claimed job."""
-        mail = Mail(
-            template="invite",
-            to=invite.threepid.address,
-            message_id=message_id(self._randomness, self._message_id_domain),
+        return await self._mail_jobs.add(
+            tx,
+            "invite",
+            invite.threepid,
+            self._variables(invite),
             language=invite.languages,
             brand=invite.brand,
-            variables=self._variables(invite),
-        )
-        return await tx.jobs.add_claimed(
-            row_id(self._randomness),
-            MAIL,
-            mail_to_payload(mail),
             now_ms=self._clock.now_ms(),
             expires_at_ms=invite.expires_at_ms,
         )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from identity_server.domain.errors import RateLimited
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.mailboxes import mailbox_of
-from identity_server.domain.ports import Clock, Mail, Randomness
-from identity_server.domain.random_values import message_id, row_id
+from identity_server.domain.ports import Clock
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.retention import OWNER_NOTICE_LIFETIME_MS
-from identity_server.services.mail_jobs import mail_to_payload
-from identity_server.services.outbox import MAIL
+from identity_server.services.mail_jobs import MailJobs
 from identity_server.storage.database import Transaction
 from identity_server.storage.jobs import Job
 
@@ -26,23 +24,20 @@ class OwnerNotices:
         templates: the notices that are sent; one whose mail the brand hasn't got is left out, and so are all
             where the operator wants none.
         per_mailbox: how many mails one mailbox takes, whoever causes them; shared with all others.
-        message_id_domain: what stands behind the @ of a Message-ID.
     """
 
     def __init__(
         self,
         *,
         clock: Clock,
-        randomness: Randomness,
+        mail_jobs: MailJobs,
         templates: frozenset[str],
         per_mailbox: RateLimit,
-        message_id_domain: str,
     ) -> None:
         self._clock = clock
-        self._randomness = randomness
+        self._mail_jobs = mail_jobs
         self._templates = templates
         self._per_mailbox = per_mailbox
-        self._message_id_domain = message_id_domain
 
     async def add(
         self, tx: Transaction, template: str, threepid: Threepid, user_id: UserId, **more: str
@@ -60,17 +55,8 @@ class OwnerNotices:
         except RateLimited:
             # The mailbox has had enough for now; what it would be told can be seen by a lookup.
             return []
-        mail = Mail(
-            template=template,
-            to=threepid.address,
-            message_id=message_id(self._randomness, self._message_id_domain),
-            variables={"address": threepid.address, "user_id": user_id, **more},
-        )
-        job = await tx.jobs.add_claimed(
-            row_id(self._randomness),
-            MAIL,
-            mail_to_payload(mail),
-            now_ms=now_ms,
-            expires_at_ms=now_ms + OWNER_NOTICE_LIFETIME_MS,
-        )
-        return [job]
+        variables = {"address": threepid.address, "user_id": user_id, **more}
+        expires_at_ms = now_ms + OWNER_NOTICE_LIFETIME_MS
+        return [
+            await self._mail_jobs.add(tx, template, threepid, variables, now_ms=now_ms, expires_at_ms=expires_at_ms)
+        ]

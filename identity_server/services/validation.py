@@ -25,12 +25,12 @@ from identity_server.domain.identifiers import (
     canonical_email,
 )
 from identity_server.domain.mailboxes import mailbox_of
-from identity_server.domain.ports import Clock, Mail, MailTemplates, Randomness
-from identity_server.domain.random_values import message_id, opaque, row_id
+from identity_server.domain.ports import Clock, MailTemplates, Randomness
+from identity_server.domain.random_values import opaque
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
-from identity_server.services.mail_jobs import mail_to_payload
-from identity_server.services.outbox import MAIL, Outbox, Outcome
+from identity_server.services.mail_jobs import MailJobs
+from identity_server.services.outbox import Outbox, Outcome
 from identity_server.services.session_requests import (
     OPEN_SESSIONS,
     SessionChange,
@@ -111,7 +111,6 @@ class Validation:
         confirm_link: makes the link of our own mails from a token and the brand to ask for, None for the default.
         submit_link: makes the link of mails in Sydent's form from a session, its client secret and a token.
         mail_templates: says which of the two a mail shows.
-        message_id_domain: what stands behind the @ of a Message-ID.
     """
 
     def __init__(
@@ -121,23 +120,23 @@ class Validation:
         outbox: Outbox,
         clock: Clock,
         randomness: Randomness,
+        mail_jobs: MailJobs,
         limits: ValidationLimits,
         mails_repeats: bool,
         confirm_link: Callable[[str, str | None], str],
         submit_link: Callable[[SessionId, ClientSecret, str], str],
         mail_templates: MailTemplates,
-        message_id_domain: str,
     ) -> None:
         self._database = database
         self._outbox = outbox
         self._clock = clock
         self._randomness = randomness
+        self._mail_jobs = mail_jobs
         self._limits = limits
         self._mails_repeats = mails_repeats
         self._confirm_link = confirm_link
         self._submit_link = submit_link
         self._mail_templates = mail_templates
-        self._message_id_domain = message_id_domain
 
     # --- requestToken ---------------------------------------------------------------------
 
@@ -177,9 +176,15 @@ class Validation:
             digest = token_digest(token)
             sid = change.session.sid
             await tx.validation_sessions.add_token(sid, digest, now_ms=now_ms, expires_at_ms=expires_at_ms)
-            mail = self._verification_mail(request, threepid, sid, token, requested_by, expires_at_ms)
-            job = await tx.jobs.add_claimed(
-                row_id(self._randomness), MAIL, mail_to_payload(mail), now_ms=now_ms, expires_at_ms=expires_at_ms
+            job = await self._mail_jobs.add(
+                tx,
+                "verification",
+                threepid,
+                self._shown(request, change.session, token, expires_at_ms=expires_at_ms),
+                language=request.languages,
+                brand=request.brand,
+                now_ms=now_ms,
+                expires_at_ms=expires_at_ms,
             )
             return _Sending(change=change, digest=digest, job=job)
 
@@ -225,30 +230,19 @@ class Validation:
         await tx.rate_limits.take("mailbox", mailbox, limits.per_mailbox, now_ms=now_ms)
         return True
 
-    def _verification_mail(
-        self,
-        request: EmailRequest,
-        threepid: Threepid,
-        sid: SessionId,
-        token: str,
-        requested_by: UserId | None,
-        expires_at_ms: int,
-    ) -> Mail:
-        return Mail(
-            template="verification",
-            to=threepid.address,
-            message_id=message_id(self._randomness, self._message_id_domain),
-            language=request.languages,
-            brand=request.brand,
-            variables={
-                "address": threepid.address,
-                "user_id": requested_by or "",
-                "token": token,
-                "confirm_url": self._confirm_link(token, self._mail_templates.brand_in_links(request.brand)),
-                "expires_at_ms": str(expires_at_ms),
-                **self._shown_by_sydents_templates(request, sid, token),
-            },
-        )
+    def _shown(
+        self, request: EmailRequest, session: ValidationSession, token: str, *, expires_at_ms: int
+    ) -> dict[str, str]:
+        """What the mail shows."""
+        assert session.threepid is not None, "a session that has just been asked for has its address"
+        return {
+            "address": session.threepid.address,
+            "user_id": session.requested_by or "",
+            "token": token,
+            "confirm_url": self._confirm_link(token, self._mail_templates.brand_in_links(request.brand)),
+            "expires_at_ms": str(expires_at_ms),
+            **self._shown_by_sydents_templates(request, session.sid, token),
+        }
 
     def _shown_by_sydents_templates(self, request: EmailRequest, sid: SessionId, token: str) -> dict[str, str]:
         """Further values, only where the brand's template shows them.

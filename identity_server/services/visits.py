@@ -16,13 +16,13 @@ from identity_server.domain.errors import RateLimited, TokenIncorrect
 from identity_server.domain.holdings import Holdings
 from identity_server.domain.identifiers import Medium, Threepid, canonical_email
 from identity_server.domain.mailboxes import mailbox_of
-from identity_server.domain.ports import Clock, Mail, Randomness
-from identity_server.domain.random_values import message_id, opaque, row_id
+from identity_server.domain.ports import Clock, Randomness
+from identity_server.domain.random_values import opaque
 from identity_server.domain.visit import Visit
 from identity_server.services.associations import Associations
 from identity_server.services.client_limits import ClientLimits
-from identity_server.services.mail_jobs import mail_to_payload
-from identity_server.services.outbox import MAIL, Outbox
+from identity_server.services.mail_jobs import MailJobs
+from identity_server.services.outbox import Outbox
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
@@ -77,7 +77,6 @@ class Visits:
     Args:
         network_limits: how many visits one client network may ask for.
         link: makes the link of a mail from a token, and from the language and the brand that were chosen.
-        message_id_domain: what stands behind the @ of a Message-ID.
     """
 
     def __init__(
@@ -87,21 +86,21 @@ class Visits:
         outbox: Outbox,
         clock: Clock,
         randomness: Randomness,
+        mail_jobs: MailJobs,
         associations: Associations,
         limits: VisitLimits,
         network_limits: ClientLimits,
         link: VisitLink,
-        message_id_domain: str,
     ) -> None:
         self._database = database
         self._outbox = outbox
         self._clock = clock
         self._randomness = randomness
+        self._mail_jobs = mail_jobs
         self._associations = associations
         self._limits = limits
         self._network_limits = network_limits
         self._link = link
-        self._message_id_domain = message_id_domain
 
     # --- asking ---------------------------------------------------------------------------
 
@@ -128,13 +127,7 @@ class Visits:
             except RateLimited:
                 return None
             await tx.visits.add(visit, token)
-            return await tx.jobs.add_claimed(
-                row_id(self._randomness),
-                MAIL,
-                mail_to_payload(self._mail(request, visit, token)),
-                now_ms=visit.created_at_ms,
-                expires_at_ms=visit.expires_at_ms,
-            )
+            return await self._add_mail(tx, request, visit, token)
 
         async with self._network_limits.admit(request.client_network):
             job = await self._database.transaction(use_case)
@@ -157,18 +150,21 @@ class Visits:
             "visit mail", mailbox, places=limits.per_mailbox_and_day, window_ms=DAY_MS, now_ms=now_ms
         )
 
-    def _mail(self, request: MailRequest, visit: Visit, token: str) -> Mail:
-        return Mail(
-            template=VISIT_MAIL,
-            to=visit.threepid.address,
-            message_id=message_id(self._randomness, self._message_id_domain),
+    async def _add_mail(self, tx: Transaction, request: MailRequest, visit: Visit, token: str) -> Job:
+        variables = {
+            "address": visit.threepid.address,
+            "open_url": self._link(token, lang=request.lang, brand=request.brand),
+            "expires_at_ms": str(visit.expires_at_ms),
+        }
+        return await self._mail_jobs.add(
+            tx,
+            VISIT_MAIL,
+            visit.threepid,
+            variables,
             language=request.languages,
             brand=request.brand,
-            variables={
-                "address": visit.threepid.address,
-                "open_url": self._link(token, lang=request.lang, brand=request.brand),
-                "expires_at_ms": str(visit.expires_at_ms),
-            },
+            now_ms=visit.created_at_ms,
+            expires_at_ms=visit.expires_at_ms,
         )
 
     # --- visiting -------------------------------------------------------------------------

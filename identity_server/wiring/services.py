@@ -31,6 +31,7 @@ from identity_server.services.journal import Journal
 from identity_server.services.limits import Limits
 from identity_server.services.lookup import Lookup
 from identity_server.services.lookup_budgets import LookupBudgets
+from identity_server.services.mail_jobs import MailJobs
 from identity_server.services.outbox import Outbox
 from identity_server.services.owner_notices import BOUND, TERMS, UNBOUND, OwnerNotices
 from identity_server.services.peppers import Peppers
@@ -90,6 +91,7 @@ def make_services(
     texts: Texts,
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
+    mail_jobs = make_mail_jobs(config, randomness)
     policy = homeserver_policy(config)
     lookup_budgets = LookupBudgets(
         database=database,
@@ -208,25 +210,25 @@ def make_services(
             outbox=outbox,
             clock=clock,
             randomness=randomness,
+            mail_jobs=mail_jobs,
             limits=validation_limits(config),
             mails_repeats=config.email.mail_repeats,
             confirm_link=lambda token, brand: confirm_link(config.public_base_url, token, brand=brand),
             submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
             mail_templates=mails,
-            message_id_domain=config.mail_host,
         ),
         visits=Visits(
             database=database,
             outbox=outbox,
             clock=clock,
             randomness=randomness,
+            mail_jobs=mail_jobs,
             associations=associations,
             limits=visit_limits(config),
             network_limits=visitors,
             link=lambda token, lang, brand: visit_link(
                 config.public_base_url, token, lang=lang, brand=mails.brand_in_links(brand)
             ),
-            message_id_domain=config.mail_host,
         ),
         vital_signs=VitalSigns(database=database, clock=clock),
     )
@@ -236,10 +238,9 @@ def make_owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> Ow
     wanted = (BOUND, UNBOUND, TERMS) if config.email.notices else ()
     return OwnerNotices(
         clock=ports.clock,
-        randomness=ports.randomness,
+        mail_jobs=make_mail_jobs(config, ports.randomness),
         templates=frozenset(name for name in wanted if mails.exists(name, None)),
         per_mailbox=per_mailbox(config),
-        message_id_domain=config.mail_host,
     )
 
 
@@ -279,8 +280,11 @@ def make_invite_mails(config: Config, clock: Clock, randomness: Randomness) -> I
     )
     return InviteMails(
         clock=clock,
-        randomness=randomness,
+        mail_jobs=make_mail_jobs(config, randomness),
         style=style,
         sign_link=lambda token, key: sign_link(config.public_base_url, token, key),
-        message_id_domain=config.mail_host,
     )
+
+
+def make_mail_jobs(config: Config, randomness: Randomness) -> MailJobs:
+    return MailJobs(randomness=randomness, message_id_domain=config.mail_host)
