@@ -38,6 +38,9 @@ _MOST_CHANGED = 1_000
 _MOST_CHANGED_SHARE = 0.01
 """Changes are kept in every worker's own memory; with more of them, a new file is made."""
 
+_NOBODY = -1
+"""No association has this id."""
+
 _Rows = list[tuple[int, Association]]
 
 
@@ -208,7 +211,7 @@ class ReadIndex:
         self._keys = keys
         self._path = path
         self._build = build
-        self._offers_plain = offers_plain
+        self._always_wanted = frozenset({PLAIN} if offers_plain else ())
         self._view: _View | None = None
         self._peppers: list[Pepper] = []
         self._stamp = -1
@@ -354,8 +357,8 @@ class ReadIndex:
             return False
 
     def _has_a_pepper(self, view: _View) -> bool:
-        wanted = {PLAIN} if self._offers_plain else set()
-        return wanted <= set(view.file.tables) and any(pepper.value in view.file.tables for pepper in self._peppers)
+        tables = view.file.tables.keys()
+        return self._always_wanted <= tables and any(pepper.value in tables for pepper in self._peppers)
 
     def _is_of_other_key(self, view: _View) -> bool:
         """Whether the root key that the file hangs on has been replaced."""
@@ -363,8 +366,7 @@ class ReadIndex:
 
     def _is_out_of_date(self) -> bool:
         view = self._current
-        wanted = {PLAIN} if self._offers_plain else set()
-        wanted |= {pepper.value for pepper in self._peppers}
+        wanted = self._always_wanted | {pepper.value for pepper in self._peppers}
         most = max(_MOST_CHANGED, _MOST_CHANGED_SHARE * len(view.file.entries.ids))
         return self._is_of_other_key(view) or view.file.tables.keys() != wanted or view.changed > most
 
@@ -451,10 +453,6 @@ class ReadIndex:
             hashes = [written_hash(association.threepid, pepper) for _, association in news]
             keys = np.frombuffer(answers.keys.many(hashes) or b"", f"V{KEY_BYTES}").tolist()
             table.update(zip(keys, (association_id for association_id, _ in news), strict=True))
-
-
-_NOBODY = -1
-"""No association has this id."""
 
 
 def _identity(path: Path) -> tuple[int, int]:

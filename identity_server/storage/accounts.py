@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import islice
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
@@ -12,11 +11,9 @@ from identity_server.domain.account import Account
 from identity_server.domain.account_holdings import TokenTimes
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
-from identity_server.storage.bulk import delete_some
+from identity_server.storage.bulk import delete_some, in_parts
 from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.tables import accepted_terms, access_tokens, accounts
-
-_AT_ONCE = 1_000
 
 _terms = accepted_terms.c
 _FIND_ACCOUNT = Prepared(select(accounts).where(accounts.c.user_id == bindparam("user_id")))
@@ -61,11 +58,10 @@ class Accounts:
 
     async def list_accepted_with_times(self, user_id: UserId) -> list[tuple[Acceptance, int]]:
         """Everything that the account ever accepted, and when; the oldest first."""
-        accepted = accepted_terms.c
         rows = await self._connection.execute(
-            select(accepted.policy_id, accepted.version, accepted.language, accepted.url, accepted.accepted_at_ms)
-            .where(accepted.user_id == user_id)
-            .order_by(accepted.accepted_at_ms, accepted.url)
+            select(_terms.policy_id, _terms.version, _terms.language, _terms.url, _terms.accepted_at_ms)
+            .where(_terms.user_id == user_id)
+            .order_by(_terms.accepted_at_ms, _terms.url)
         )
         return [(Acceptance(*row[:4]), row[4]) for row in rows]
 
@@ -149,9 +145,7 @@ class AccessTokens:
 
     async def record_use(self, digests: Collection[bytes], *, now_ms: int) -> None:
         """Note that these tokens were used today."""
-        left = iter(digests)
-        # No database takes any number of parameters in one statement.
-        while some := list(islice(left, _AT_ONCE)):
+        for some in in_parts(list(digests)):
             await self._connection.execute(
                 update(access_tokens).where(access_tokens.c.token_digest.in_(some)).values(last_used_at_ms=now_ms)
             )

@@ -13,7 +13,7 @@ from sqlalchemy import Integer, Row, bindparam, delete, func, insert, literal_co
 
 from identity_server.domain.association import Association, Visibility
 from identity_server.domain.identifiers import Medium, Threepid, UserId
-from identity_server.storage.bulk import delete_some, in_parts, insert_many
+from identity_server.storage.bulk import MANY_PARAMETERS, delete_some, in_parts, insert_many
 from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.sealing import Sealer, is_among, is_one_of
 from identity_server.storage.tables import association_changes, associations
@@ -22,8 +22,6 @@ _ADDRESS = "associations.sealed_address"
 _ADDED = "added"
 _REMOVED = "removed"
 _STORED = [associations.c[name] for name in ("address_blind", "id", "user_id", "ts", "visibility")]
-# PostgreSQL takes 32 767 parameters in one statement, SQLite about as many.
-_AT_ONCE = 5_000
 
 _feed = association_changes.c
 _FIND = Prepared(select(associations).where(is_among(associations.c.address_blind, "blinds")))
@@ -145,7 +143,7 @@ class Associations:
         """What is bound of many addresses."""
         by_blind = {blind: each for each in threepids for blind in self._sealer.blinds(each)}
         blinds, found = list(by_blind), {}
-        for some in in_parts(blinds, _AT_ONCE):
+        for some in in_parts(blinds, MANY_PARAMETERS):
             these = select(*_STORED).where(is_one_of(associations.c.address_blind, some))
             rows = await self._connection.execute(these)
             found.update({by_blind[row.address_blind]: _stored(row) for row in rows})
@@ -213,9 +211,9 @@ class Associations:
 
     async def settled_seq(self, *, before_ms: int | None) -> int:
         """The highest number in the feed, or of those entries that are older than that; 0 if there is none."""
-        query = select(func.max(association_changes.c.change_seq))
+        query = select(func.max(_feed.change_seq))
         if before_ms is not None:
-            query = query.where(association_changes.c.at_ms < before_ms)
+            query = query.where(_feed.at_ms < before_ms)
         seq: int | None = (await self._connection.execute(query)).scalar_one()
         return seq or 0
 
@@ -226,8 +224,7 @@ class Associations:
 
     async def first_change_at_ms(self, *, after_seq: int) -> int | None:
         """When the first change after this number was made; None if there is none."""
-        numbers = association_changes.c.change_seq
-        query = select(association_changes.c.at_ms).where(numbers > after_seq).order_by(numbers).limit(1)
+        query = select(_feed.at_ms).where(_feed.change_seq > after_seq).order_by(_feed.change_seq).limit(1)
         return (await self._connection.execute(query)).scalar_one_or_none()
 
     async def trim_changes(self, *, before_ms: int, limit: int) -> int:
@@ -236,11 +233,10 @@ class Associations:
         The newest of the old ones stays. So whoever has seen everything up to there can tell numbers that were never
         used from a gap, and there always is an entry that has settled.
         """
-        feed = association_changes.c
-        is_old = feed.at_ms < before_ms
-        newest = select(func.max(feed.change_seq)).where(is_old).scalar_subquery()
-        over = is_old & (feed.change_seq < newest)
-        return await delete_some(self._connection, association_changes, over, by=feed.change_seq, limit=limit)
+        is_old = _feed.at_ms < before_ms
+        newest = select(func.max(_feed.change_seq)).where(is_old).scalar_subquery()
+        over = is_old & (_feed.change_seq < newest)
+        return await delete_some(self._connection, association_changes, over, by=_feed.change_seq, limit=limit)
 
     async def _find_row(self, threepid: Threepid) -> Row[Any] | None:
         return (await self._connection.execute(_FIND, {"blinds": self._sealer.blinds(threepid)})).first()

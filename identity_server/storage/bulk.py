@@ -14,6 +14,9 @@ T = TypeVar("T")
 MOST_PARAMETERS: Final = 500
 """No database takes any number of them in one statement; this many it always does."""
 
+MANY_PARAMETERS: Final = 5_000
+"""For who has thousands: PostgreSQL takes 32 767 in one statement, SQLite about as many."""
+
 
 def in_parts(values: Sequence[T], size: int = MOST_PARAMETERS) -> Iterator[Sequence[T]]:
     """The values in their order, so many at a time; the last part has what is left."""

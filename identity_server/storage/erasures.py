@@ -47,7 +47,7 @@ from identity_server.storage.tables import (
     validation_tokens,
     visits,
 )
-from identity_server.storage.visits import PURPOSE as VISITED
+from identity_server.storage.visits import visited_digests
 
 UserColumn = Column[Any]
 """A column with Matrix IDs."""
@@ -55,14 +55,6 @@ Digests = Callable[[Sealer, Threepid], Sequence[bytes]]
 """What a column may hold for an address."""
 
 _PAGE = 5_000
-
-
-def _blinds(sealer: Sealer, threepid: Threepid) -> Sequence[bytes]:
-    return sealer.blinds(threepid)
-
-
-def _visited(sealer: Sealer, threepid: Threepid) -> Sequence[bytes]:
-    return sealer.digests(VISITED, *threepid.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +77,21 @@ PLACES = (
     Place(
         validation_sessions,
         by_user=(validation_sessions.c.requested_by,),
-        by_address={validation_sessions.c.address_blind: _blinds},
+        by_address={validation_sessions.c.address_blind: Sealer.blinds},
         followed_by={validation_tokens.c.sid: validation_sessions.c.sid},
     ),
     Place(
         invites,
         by_user=(invites.c.sender,),
-        by_address={invites.c.address_blind: _blinds},
+        by_address={invites.c.address_blind: Sealer.blinds},
         # Revoked, it would still be known here; of a key that isn't known, homeservers are told the same.
         followed_by={ephemeral_keys.c.public_key: invites.c.public_key},
     ),
-    Place(visits, by_address={visits.c.address_digest: _visited}),
+    Place(visits, by_address={visits.c.address_digest: visited_digests}),
     Place(
         associations,
         by_user=(associations.c.user_id,),
-        by_address={associations.c.address_blind: _blinds},
+        by_address={associations.c.address_blind: Sealer.blinds},
     ),
     Place(accepted_terms, by_user=(accepted_terms.c.user_id,)),
     Place(access_tokens, by_user=(access_tokens.c.user_id,)),

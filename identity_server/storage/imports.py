@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Table, delete, insert, select, update
 
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.terms import Acceptance
-from identity_server.storage.bulk import in_parts, insert_many
+from identity_server.storage.bulk import MANY_PARAMETERS, in_parts, insert_many
 from identity_server.storage.connection import Connection
 from identity_server.storage.tables import (
     accepted_terms,
@@ -24,8 +24,6 @@ from identity_server.storage.tables import (
     invites,
 )
 
-# PostgreSQL takes 32 767 parameters in one statement, SQLite about as many.
-_AT_ONCE = 5_000
 # A batch of bindings changes pages all over the database. They should fit, and be copied back from the log only
 # after several batches, or SQLite reads and writes the same pages over and over.
 _CACHE_KIB = 40 * 1024
@@ -91,7 +89,7 @@ class Imports:
     async def find_accounts(self, user_ids: Collection[UserId]) -> dict[str, str | None]:
         """Those of these accounts that are here, with the master version that each agreed to."""
         found: dict[str, str | None] = {}
-        for some in in_parts(list(user_ids), _AT_ONCE):
+        for some in in_parts(list(user_ids), MANY_PARAMETERS):
             rows = await self._connection.execute(
                 select(accounts.c.user_id, accounts.c.agreed_master_version).where(accounts.c.user_id.in_(some))
             )
@@ -136,7 +134,7 @@ class Imports:
     async def find_accepted_urls(self, user_ids: Collection[UserId]) -> set[tuple[str, str]]:
         """Account and URL of everything that these accounts have accepted."""
         found: set[tuple[str, str]] = set()
-        for some in in_parts(list(user_ids), _AT_ONCE):
+        for some in in_parts(list(user_ids), MANY_PARAMETERS):
             rows = await self._connection.execute(
                 select(accepted_terms.c.user_id, accepted_terms.c.url).where(accepted_terms.c.user_id.in_(some))
             )
@@ -182,10 +180,10 @@ class Imports:
 
     async def _find(self, column: ColumnElement[bytes], values: Collection[bytes]) -> set[bytes]:
         found: set[bytes] = set()
-        for some in in_parts(list(values), _AT_ONCE):
+        for some in in_parts(list(values), MANY_PARAMETERS):
             found.update((await self._connection.execute(select(column).where(column.in_(some)))).scalars())
         return found
 
     async def _insert(self, table: Table, rows: list[dict[str, Any]]) -> None:
-        for some in in_parts(rows, _AT_ONCE):
+        for some in in_parts(rows, MANY_PARAMETERS):
             await insert_many(self._connection, table, some)

@@ -31,6 +31,14 @@ _tokens_of = (
     .where(is_among(_sessions.address_blind, "blinds"), _tokens.created_at_ms > bindparam("since_ms"))
 )
 
+_WIPED: dict[str, None] = {
+    "address_blind": None,
+    "sealed_address": None,
+    "sealed_next_link": None,
+    "code_hash": None,
+    "code_expires_at_ms": None,
+}
+
 _ADD = Prepared(insert(validation_sessions))
 _SAVE = Prepared(update(validation_sessions).where(_sessions.sid == bindparam("of_sid")))
 _LOOKUP = Prepared(select(validation_sessions).where(_sessions.sid == bindparam("sid")))
@@ -142,10 +150,10 @@ class ValidationSessions:
         rows = await self._connection.execute(
             select(validation_sessions)
             .where(
-                self._sealer.is_blind_of(validation_sessions.c.address_blind, threepid),
-                validation_sessions.c.expires_at_ms > now_ms,
+                self._sealer.is_blind_of(_sessions.address_blind, threepid),
+                _sessions.expires_at_ms > now_ms,
             )
-            .order_by(validation_sessions.c.created_at_ms)
+            .order_by(_sessions.created_at_ms)
         )
         sessions = [self._from_row(row) for row in rows]
         return [session for session in sessions if not session.is_over(now_ms)]
@@ -154,29 +162,27 @@ class ValidationSessions:
         """Every session of an account, or of a few, that is stored, over or not; the oldest first."""
         rows = await self._connection.execute(
             select(validation_sessions)
-            .where(validation_sessions.c.requested_by.in_(requested_by))
-            .order_by(validation_sessions.c.created_at_ms)
+            .where(_sessions.requested_by.in_(requested_by))
+            .order_by(_sessions.created_at_ms)
         )
         return [self._from_row(row) for row in rows]
 
     async def wipe_of(self, threepid: Threepid) -> None:
         """Take an address and all its tokens out of its sessions; what stays of them can only say that it is over."""
-        theirs = self._sealer.is_blind_of(validation_sessions.c.address_blind, threepid)
-        sids = select(validation_sessions.c.sid).where(theirs)
-        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid.in_(sids)))
+        theirs = self._sealer.is_blind_of(_sessions.address_blind, threepid)
+        sids = select(_sessions.sid).where(theirs)
+        await self._connection.execute(delete(validation_tokens).where(_tokens.sid.in_(sids)))
         await self._connection.execute(update(validation_sessions).where(theirs).values(**_WIPED))
 
     async def remove(self, sid: SessionId) -> None:
         """Remove a session and its tokens."""
-        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid == sid))
-        await self._connection.execute(delete(validation_sessions).where(validation_sessions.c.sid == sid))
+        await self._connection.execute(delete(validation_tokens).where(_tokens.sid == sid))
+        await self._connection.execute(delete(validation_sessions).where(_sessions.sid == sid))
 
     async def wipe(self, sid: SessionId) -> None:
         """Take the address and all tokens out of a session that is over; what stays can only say so."""
-        await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid == sid))
-        await self._connection.execute(
-            update(validation_sessions).where(validation_sessions.c.sid == sid).values(**_WIPED)
-        )
+        await self._connection.execute(delete(validation_tokens).where(_tokens.sid == sid))
+        await self._connection.execute(update(validation_sessions).where(_sessions.sid == sid).values(**_WIPED))
 
     async def count_open(self, requested_by: UserId, *, now_ms: int) -> int:
         """How many sessions of an account are neither over nor validated."""
@@ -185,21 +191,22 @@ class ValidationSessions:
 
     async def count_by_state(self, *, now_ms: int) -> list[SessionCount]:
         """How many there are, by medium and state; of those that are over, the ones that haven't been dropped yet."""
-        table = validation_sessions.c
-        is_over = (table.expires_at_ms <= now_ms) | (
-            table.validated_at_ms.is_(None) & (table.code_tries >= CODE_TRIES)
+        is_over = (_sessions.expires_at_ms <= now_ms) | (
+            _sessions.validated_at_ms.is_(None) & (_sessions.code_tries >= CODE_TRIES)
         )
-        state = case((is_over, "over"), (table.validated_at_ms.is_(None), "pending"), else_="validated").label(
+        state = case((is_over, "over"), (_sessions.validated_at_ms.is_(None), "pending"), else_="validated").label(
             "state"
         )
-        rows = await self._connection.execute(select(table.medium, state, func.count()).group_by(table.medium, state))
+        rows = await self._connection.execute(
+            select(_sessions.medium, state, func.count()).group_by(_sessions.medium, state)
+        )
         return [SessionCount(*row) for row in rows]
 
     async def put_code(self, sid: SessionId, code: SentCode | None) -> None:
         """Store the code that was sent last, in place of the one before."""
         await self._connection.execute(
             update(validation_sessions)
-            .where(validation_sessions.c.sid == sid)
+            .where(_sessions.sid == sid)
             .values(
                 code_hash=None if code is None else code.hashed,
                 code_expires_at_ms=None if code is None else code.expires_at_ms,
@@ -240,46 +247,49 @@ class ValidationSessions:
 
         Of each so many at most; returns how many rows were touched.
         """
-        sessions, token_expires = validation_sessions.c, validation_tokens.c.expires_at_ms
         return (
             await delete_some(
-                self._connection, validation_tokens, token_expires <= now_ms, by=token_expires, limit=limit
+                self._connection,
+                validation_tokens,
+                _tokens.expires_at_ms <= now_ms,
+                by=_tokens.expires_at_ms,
+                limit=limit,
             )
             + await self._forget_codes(now_ms=now_ms, limit=limit)
             + await self._wipe_over(now_ms=now_ms, limit=limit)
             + await delete_some(
                 self._connection,
                 validation_sessions,
-                sessions.expires_at_ms <= now_ms - SESSION_TOMBSTONE_MS,
-                by=sessions.expires_at_ms,
+                _sessions.expires_at_ms <= now_ms - SESSION_TOMBSTONE_MS,
+                by=_sessions.expires_at_ms,
                 limit=limit,
             )
         )
 
     async def _forget_codes(self, *, now_ms: int, limit: int) -> int:
-        sessions = validation_sessions.c
         old = (
-            select(sessions.sid)
-            .where(sessions.code_expires_at_ms <= now_ms, sessions.validated_at_ms.is_(None))
-            .order_by(sessions.code_expires_at_ms)
+            select(_sessions.sid)
+            .where(_sessions.code_expires_at_ms <= now_ms, _sessions.validated_at_ms.is_(None))
+            .order_by(_sessions.code_expires_at_ms)
             .limit(limit)
         )
-        forget = update(validation_sessions).where(sessions.sid.in_(old))
+        forget = update(validation_sessions).where(_sessions.sid.in_(old))
         return (await self._connection.execute(forget.values(code_hash=None, code_expires_at_ms=None))).rowcount
 
     async def _wipe_over(self, *, now_ms: int, limit: int) -> int:
-        sessions = validation_sessions.c
         over = (
-            select(sessions.sid)
-            .where(sessions.expires_at_ms <= now_ms, sessions.sealed_address.is_not(None))
+            select(_sessions.sid)
+            .where(_sessions.expires_at_ms <= now_ms, _sessions.sealed_address.is_not(None))
             # Those that were wiped before lie behind these, for as long as they have something to say.
-            .order_by(sessions.expires_at_ms.desc())
+            .order_by(_sessions.expires_at_ms.desc())
             .limit(limit)
         )
         sids = (await self._connection.execute(over)).scalars().all()
         if sids:
-            await self._connection.execute(delete(validation_tokens).where(validation_tokens.c.sid.in_(sids)))
-            await self._connection.execute(update(validation_sessions).where(sessions.sid.in_(sids)).values(**_WIPED))
+            await self._connection.execute(delete(validation_tokens).where(_tokens.sid.in_(sids)))
+            await self._connection.execute(
+                update(validation_sessions).where(_sessions.sid.in_(sids)).values(**_WIPED)
+            )
         return len(sids)
 
     async def _find_row(self, sid: SessionId) -> Row[Any] | None:
@@ -317,12 +327,3 @@ class ValidationSessions:
             code=None if row.code_hash is None else SentCode(row.code_hash, row.code_expires_at_ms),
             code_tries=row.code_tries,
         )
-
-
-_WIPED: dict[str, None] = {
-    "address_blind": None,
-    "sealed_address": None,
-    "sealed_next_link": None,
-    "code_hash": None,
-    "code_expires_at_ms": None,
-}

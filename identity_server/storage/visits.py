@@ -11,11 +11,11 @@ from identity_server.domain.validation import CODE_TRIES
 from identity_server.domain.visit import Visit
 from identity_server.storage.bulk import delete_some
 from identity_server.storage.connection import Connection
-from identity_server.storage.sealing import Sealer, token_digest
+from identity_server.storage.sealing import Sealer, is_one_of, token_digest
 from identity_server.storage.tables import visits
 
 _ADDRESS = "visits.sealed_address"
-PURPOSE = "visited address"
+_PURPOSE = "visited address"
 """What the digests of addresses here are for, and no other."""
 
 
@@ -91,7 +91,7 @@ class Visits:
         return await delete_some(self._connection, visits, by <= now_ms, by=by, limit=limit)
 
     def _is_of(self, threepid: Threepid) -> ColumnElement[bool]:
-        return self._sealer.is_digest_of(visits.c.address_digest, PURPOSE, *threepid.parts)
+        return is_one_of(visits.c.address_digest, visited_digests(self._sealer, threepid))
 
     def _from_row(self, row: Row[Any]) -> Visit:
         address = self._sealer.open(_ADDRESS, row.token_digest.hex(), row.key_id, row.sealed_address)
@@ -107,4 +107,9 @@ class Visits:
 
 def visited_digest(sealer: Sealer, threepid: Threepid) -> bytes:
     """What stands for an address in its visits."""
-    return sealer.digest(PURPOSE, *threepid.parts)
+    return sealer.digest(_PURPOSE, *threepid.parts)
+
+
+def visited_digests(sealer: Sealer, threepid: Threepid) -> list[bytes]:
+    """What may stand for it in visits that are there."""
+    return sealer.digests(_PURPOSE, *threepid.parts)
