@@ -26,12 +26,11 @@ from identity_server.rendering.mails import Mails
 from identity_server.rendering.pages import Pages
 from identity_server.rendering.templates import Templates
 from identity_server.services import Services
-from identity_server.services.bind_notices import BindNotices
 from identity_server.services.refusals import Refusals
 from identity_server.storage.database import Database
 from identity_server.wiring.index import make_index
-from identity_server.wiring.measuring import measure
-from identity_server.wiring.services import make_peppers, make_services
+from identity_server.wiring.measuring import expect_chores, measure
+from identity_server.wiring.services import make_bind_notices, make_peppers, make_services
 from identity_server.wiring.settings import http_settings, make_texts
 from identity_server.wiring.storage import open_database
 from identity_server.wiring.world import Ports
@@ -89,21 +88,14 @@ async def open_system(
         opened = await open_database(
             config, ports.clock, ports.randomness, stack, key_lease_seconds=key_lease_seconds
         )
-        database, keys, signing_key = opened.database, opened.keys, opened.signing_key
+        database = opened.database
         peppers = make_peppers(config, ports.clock, ports.randomness, database)
         await peppers.ensure_one()
-        index = make_index(config, ports.clock, database, keys)
+        index = make_index(config, ports.clock, database, opened.keys)
         database.follow(index.catch_up)
         stack.push_async_callback(index.close)
         await index.start()
-        bind_notices = BindNotices(
-            database=database,
-            homeservers=ports.homeservers,
-            clock=ports.clock,
-            randomness=ports.randomness,
-            signing_key=signing_key,
-            keep_delivered_invites=not config.general.delete_tokens_on_bind,
-        )
+        bind_notices = make_bind_notices(config, ports, opened)
         refusals = Refusals(database=database)
         kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices, refusals=refusals)
         runner = JobRunner(
@@ -113,7 +105,15 @@ async def open_system(
         mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)
         texts = make_texts(config, templates)
         services = make_services(
-            config, ports, database, index, runner, keys, signing_key, peppers, bind_notices, mails, texts
+            config,
+            ports,
+            opened,
+            index=index,
+            outbox=runner,
+            peppers=peppers,
+            bind_notices=bind_notices,
+            mails=mails,
+            texts=texts,
         )
         stack.push_async_callback(services.lookup_budgets.close)
         pages = Pages(templates)
@@ -130,9 +130,7 @@ async def open_system(
         measure(
             metrics, database=database, index=index, accounts=services.accounts, rotation_seconds=rotation_seconds
         )
-        for chore in upkeep.names:
-            for outcome in ("done", "failed"):
-                metrics.expect("chore_runs", chore, outcome)
+        expect_chores(metrics, upkeep.names)
         build = partial(build_app, services=services, pages=pages, settings=settings, ports=ports, metrics=metrics)
         app, internal_app = build(client_routes(settings.v1)), build(INTERNAL_ROUTES)
         yield System(

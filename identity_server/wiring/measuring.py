@@ -73,6 +73,13 @@ def expect_deliveries(metrics: Metrics, config: Config) -> None:
                 metrics.expect("deliveries", medium, provider, outcome)
 
 
+def expect_chores(metrics: Metrics, names: Collection[str]) -> None:
+    """Show every chore from the start."""
+    for chore in names:
+        for outcome in ("done", "failed"):
+            metrics.expect("chore_runs", chore, outcome)
+
+
 async def read_signs(vital_signs: VitalSigns, *, chores: Collection[str], followed: float | None) -> Reading:
     """What only the database knows; that it doesn't answer is an answer, too.
 

@@ -46,7 +46,6 @@ from identity_server.services.visits import Visits
 from identity_server.services.vital_signs import VitalSigns
 from identity_server.services.waiting_jobs import WaitingJobs
 from identity_server.storage.database import Database
-from identity_server.storage.sealing import LiveKeys
 from identity_server.wiring.settings import (
     binding_rules,
     budget_rules,
@@ -61,7 +60,7 @@ from identity_server.wiring.settings import (
     visit_limits,
     visit_texts,
 )
-from identity_server.wiring.storage import make_code_hasher
+from identity_server.wiring.storage import Opened, make_code_hasher
 from identity_server.wiring.world import Ports
 
 _REGISTRATIONS = RateLimit(burst=30, interval_ms=MINUTE_MS // 30)
@@ -80,17 +79,17 @@ SETTLING_SECONDS = 2.0
 def make_services(
     config: Config,
     ports: Ports,
-    database: Database,
+    opened: Opened,
+    *,
     index: ReadIndex,
     outbox: Outbox,
-    keys: LiveKeys,
-    signing_key: SigningKey,
     peppers: Peppers,
     bind_notices: BindNotices,
     mails: MailTemplates,
     texts: Texts,
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
+    database, signing_key = opened.database, opened.signing_key
     mail_jobs = make_mail_jobs(config, randomness)
     policy = homeserver_policy(config)
     lookup_budgets = LookupBudgets(
@@ -123,7 +122,7 @@ def make_services(
         rules=binding_rules(config),
         lookup_budgets=lookup_budgets,
     )
-    codes = SlowCodes(make_code_hasher(keys), randomness=randomness)
+    codes = SlowCodes(make_code_hasher(opened.keys), randomness=randomness)
     texting = phone_rules(config, offered=ports.sms is not None)
     visitors = ClientLimits(name="visits", database=database, clock=clock, limit=_VISITS, at_once=_VISITS_AT_ONCE)
     return Services(
@@ -231,6 +230,17 @@ def make_services(
             ),
         ),
         vital_signs=VitalSigns(database=database, clock=clock),
+    )
+
+
+def make_bind_notices(config: Config, ports: Ports, opened: Opened) -> BindNotices:
+    return BindNotices(
+        database=opened.database,
+        homeservers=ports.homeservers,
+        clock=ports.clock,
+        randomness=ports.randomness,
+        signing_key=opened.signing_key,
+        keep_delivered_invites=not config.general.delete_tokens_on_bind,
     )
 
 
