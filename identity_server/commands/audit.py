@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import canonicaljson
 import click
 
-from identity_server.commands.context import conf_option, set_up, time_of, told_in_words
+from identity_server.commands.context import at_the_desk, conf_option, time_of
 from identity_server.commands.subjects import read_subject
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.audit_chain import HASH_BYTES
 from identity_server.services.audit_check import AuditCheck, Findings, KeptHead
 from identity_server.services.audit_desk import AuditDesk, Numbered
-from identity_server.wiring.desks import AuditTools, open_audit
+from identity_server.wiring.desks import open_audit
 
-T = TypeVar("T")
 _HASH = re.compile(rf"[0-9a-fA-F]{{{2 * HASH_BYTES}}}")
 
 
@@ -36,7 +33,7 @@ def audit() -> None:
 def list_(conf: Path | None, limit: int, event: str | None) -> None:
     """List entries, the newest last: number, time, event, how many, and a homeserver where one is named."""
     kind = None if event is None else AuditEvent(event)
-    _tell(_with_tools(conf, lambda tools: tools.desk.list_newest(event=kind, limit=limit)))
+    _tell(at_the_desk(conf, open_audit, lambda tools: tools.desk.list_newest(event=kind, limit=limit)))
 
 
 @audit.command()
@@ -48,14 +45,14 @@ def find(conf: Path | None, subject: str) -> None:
     Only the root key can tell, entry by entry: this takes some seconds for a million.
     """
     whom = read_subject(subject)
-    _tell(_with_tools(conf, lambda tools: tools.desk.find(whom)))
+    _tell(at_the_desk(conf, open_audit, lambda tools: tools.desk.find(whom)))
 
 
 @audit.command()
 @conf_option
 def head(conf: Path | None) -> None:
     """Print the signed head of the journal. Keep it elsewhere: `audit verify --head` compares with it."""
-    found = _with_tools(conf, lambda tools: tools.desk.head())
+    found = at_the_desk(conf, open_audit, lambda tools: tools.desk.head())
     if found is None:
         raise click.ClickException("nothing is linked yet: a running server does that within seconds")
     click.echo(json.dumps(found))
@@ -68,7 +65,7 @@ def dump(conf: Path | None) -> None:
 
     The hash is the SHA-256 of the rest of the line, and the next line's `previous`.
     """
-    _with_tools(conf, lambda tools: _dump(tools.desk))
+    at_the_desk(conf, open_audit, lambda tools: _dump(tools.desk))
 
 
 @audit.command()
@@ -84,7 +81,7 @@ def verify(conf: Path | None, kept: str | None) -> None:
 
     Without --head, what is missing at the end can't be told from what never was.
     """
-    findings = _with_tools(conf, lambda tools: tools.check.run(kept=_kept(tools.check, kept)))
+    findings = at_the_desk(conf, open_audit, lambda tools: tools.check.run(kept=_kept(tools.check, kept)))
     for sentence in findings.faults:
         click.echo(f"error: {sentence}", err=True)
     if findings.fault_count > len(findings.faults):
@@ -105,7 +102,7 @@ def restart(conf: Path | None, *, yes: bool) -> None:
     """
     if not yes:
         click.confirm("This removes all linked entries. Go on?", abort=True)
-    removed = _with_tools(conf, lambda tools: tools.journal.restart())
+    removed = at_the_desk(conf, open_audit, lambda tools: tools.journal.restart())
     click.echo(f"Removed: {removed} {'entry' if removed == 1 else 'entries'}. The journal begins anew, and says so.")
 
 
@@ -157,14 +154,3 @@ def _tell(entries: Sequence[Numbered]) -> None:
 async def _dump(desk: AuditDesk) -> None:
     async for line in desk.everything():
         click.echo(canonicaljson.encode_canonical_json(line).decode())
-
-
-def _with_tools(conf: Path | None, task: Callable[[AuditTools], Awaitable[T]]) -> T:
-    config = set_up(conf)
-
-    async def work() -> T:
-        async with open_audit(config) as tools:
-            return await task(tools)
-
-    with told_in_words():
-        return asyncio.run(work())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import click
 
 from identity_server.config import Config, ConfigError, load
 from identity_server.observability import set_up_logging
 from identity_server.server import CannotListen, StartFailed
+
+Desk = TypeVar("Desk")
+T = TypeVar("T")
 
 conf_option = click.option(
     "-c",
@@ -53,6 +57,28 @@ def set_up(conf: Path | None, *, rotates_log: bool = False, makes_database: bool
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
     return config
+
+
+def at_the_desk(
+    conf: Path | None,
+    open_desk: Callable[[Config], AbstractAsyncContextManager[Desk]],
+    task: Callable[[Desk], Awaitable[T]],
+) -> T:
+    """Have something done by what a function of wiring/desks.py opens, and end the program in words if that can't be.
+
+    Args:
+        conf: the file that was named.
+        open_desk: opens it.
+        task: does what is wanted.
+    """
+    config = set_up(conf)
+
+    async def work() -> T:
+        async with open_desk(config) as desk:
+            return await task(desk)
+
+    with told_in_words():
+        return asyncio.run(work())
 
 
 @contextmanager

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
-from identity_server.commands.context import conf_option, set_up, told_in_words
+from identity_server.commands.context import at_the_desk, conf_option
 from identity_server.domain.durations import DAY_MS
 from identity_server.domain.invite import Obfuscation
-from identity_server.services.invite_desk import InviteDesk, KeyNotKept
+from identity_server.services.invite_desk import KeyNotKept
 from identity_server.wiring.desks import open_invite_desk
 
-T = TypeVar("T")
 _HINT = Obfuscation(local_letters=1, domain_letters=3)
 
 
@@ -29,7 +25,7 @@ def invites() -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000), help="The newest so many.")
 def list_(conf: Path | None, limit: int) -> None:
     """List live invites, the newest first; addresses are only hinted at."""
-    found = _at_the_desk(conf, lambda desk: desk.list(limit=limit))
+    found = at_the_desk(conf, open_invite_desk, lambda desk: desk.list(limit=limit))
     for invite, taken in found:
         days = (invite.expires_at_ms - invite.created_at_ms) // DAY_MS
         state = "taken along by a binding" if taken else "waiting"
@@ -45,7 +41,7 @@ def list_(conf: Path | None, limit: int) -> None:
 def resend(conf: Path | None, invite_id: int) -> None:
     """Mail an invite again; the running server sends it within a minute."""
     try:
-        found = _at_the_desk(conf, lambda desk: desk.resend(invite_id))
+        found = at_the_desk(conf, open_invite_desk, lambda desk: desk.resend(invite_id))
     except KeyNotKept:
         raise click.ClickException(
             "this invite was imported from Sydent, which kept no copy of its key: revoke it, and have it made anew"
@@ -60,17 +56,6 @@ def resend(conf: Path | None, invite_id: int) -> None:
 @click.argument("invite_id", type=int)
 def revoke(conf: Path | None, invite_id: int) -> None:
     """End an invite: its key is no longer valid, and nobody can take it up."""
-    if not _at_the_desk(conf, lambda desk: desk.revoke(invite_id)):
+    if not at_the_desk(conf, open_invite_desk, lambda desk: desk.revoke(invite_id)):
         raise click.ClickException("there is no such invite")
     click.echo("The invite is revoked.")
-
-
-def _at_the_desk(conf: Path | None, task: Callable[[InviteDesk], Awaitable[T]]) -> T:
-    config = set_up(conf)
-
-    async def work() -> T:
-        async with open_invite_desk(config) as desk:
-            return await task(desk)
-
-    with told_in_words():
-        return asyncio.run(work())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from pathlib import Path
 
 import click
 
-from identity_server.commands.context import conf_option, set_up, told_in_words
-from identity_server.config import Config
+from identity_server.commands.context import at_the_desk, conf_option
+from identity_server.services.backlog import Backlog
 from identity_server.storage.jobs import Waiting
 from identity_server.wiring.desks import open_backlog
 
@@ -25,9 +24,7 @@ def jobs() -> None:
 @conf_option
 def list_(conf: Path | None) -> None:
     """Count what waits, by kind and by the homeserver that it is for."""
-    config = set_up(conf)
-    with told_in_words():
-        found, now_ms = asyncio.run(_list(config))
+    found, now_ms = at_the_desk(conf, open_backlog, _list)
     if not found:
         click.echo("Nothing waits.")
         return
@@ -50,9 +47,7 @@ def retry(conf: Path | None, *, claimed: bool) -> None:
 
     A running server begins within a second.
     """
-    config = set_up(conf)
-    with told_in_words():
-        count = asyncio.run(_retry(config, claimed=claimed))
+    count = at_the_desk(conf, open_backlog, lambda backlog: backlog.retry(claimed_too=claimed))
     click.echo(f"Due now: {count} {'job' if count == 1 else 'jobs'}.")
 
 
@@ -74,11 +69,5 @@ def _span(milliseconds: int) -> str:
     return str(timedelta(seconds=max(milliseconds, 0) // 1000))
 
 
-async def _list(config: Config) -> tuple[list[Waiting], int]:
-    async with open_backlog(config) as backlog:
-        return await backlog.list(), backlog.now_ms()
-
-
-async def _retry(config: Config, *, claimed: bool) -> int:
-    async with open_backlog(config) as backlog:
-        return await backlog.retry(claimed_too=claimed)
+async def _list(backlog: Backlog) -> tuple[list[Waiting], int]:
+    return await backlog.list(), backlog.now_ms()

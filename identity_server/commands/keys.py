@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from pathlib import Path
 
 import click
 
-from identity_server.commands.context import conf_option, set_up, time_of, told_in_words
-from identity_server.config import Config
-from identity_server.services.root_key import Standing
+from identity_server.commands.context import at_the_desk, conf_option, time_of
 from identity_server.storage.key_ring import key_id_of
 from identity_server.wiring.desks import open_rotation
+
+_open_without_next = partial(open_rotation, next_may_be_missing=True)
 
 
 @click.group()
@@ -28,18 +28,18 @@ def rotate_root(conf: Path | None, *, cancel: bool) -> None:
     The next root key is `at_rest_next_key` or `at_rest_next_passphrase` of the configuration, or else a new one in a file
     of its own in `key_dir`. With several machines, copy that file to the others when told to.
     """
-    config = set_up(conf)
-    with told_in_words():
-        asyncio.run(_cancel(config) if cancel else _rotate(config))
+    if cancel:
+        at_the_desk(conf, _open_without_next, lambda rotation: rotation.cancel())
+        click.echo("The next root key is given up; nothing was sealed by it. Its file may be removed.")
+    else:
+        at_the_desk(conf, open_rotation, lambda rotation: rotation.run(click.echo))
 
 
 @keys.command()
 @conf_option
 def status(conf: Path | None) -> None:
     """Show which root key is in use, and whether another one is taking its place."""
-    config = set_up(conf)
-    with told_in_words():
-        standing = asyncio.run(_standing(config))
+    standing = at_the_desk(conf, _open_without_next, lambda rotation: rotation.standing())
     click.echo(f"Sealed by root key {key_id_of(standing.root.fingerprint)}.")
     if standing.next_root is not None:
         click.echo(f"Next: {key_id_of(standing.next_root.fingerprint)}, as soon as every server knows it.")
@@ -49,19 +49,3 @@ def status(conf: Path | None) -> None:
         click.echo(f"Former: {key_id}, still needed. Rows left to be sealed anew: {rows}.")
     for key_id, retired_at_ms in standing.retired:
         click.echo(f"Replaced: {key_id}, {time_of(retired_at_ms)}. It opens backups from before that time.")
-
-
-async def _rotate(config: Config) -> None:
-    async with open_rotation(config) as rotation:
-        await rotation.run(click.echo)
-
-
-async def _cancel(config: Config) -> None:
-    async with open_rotation(config, next_may_be_missing=True) as rotation:
-        await rotation.cancel()
-    click.echo("The next root key is given up; nothing was sealed by it. Its file may be removed.")
-
-
-async def _standing(config: Config) -> Standing:
-    async with open_rotation(config, next_may_be_missing=True) as rotation:
-        return await rotation.standing()
