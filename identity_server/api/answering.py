@@ -60,7 +60,7 @@ def answering(app: web.Application, handle: Handler, ids: RequestIds, log: Reque
             if _SERVER not in response.headers:
                 response.headers.update(STANDARD_HEADERS)
             response.headers[ANSWER_HEADER] = request_id
-        log.note(request_id, started, method, route_of(request), response.status, ids.parent_of(request))
+        log.note(request_id, started, method, _route_of(request), response.status, ids.parent_of(request))
         return response
 
     return answer
@@ -100,7 +100,7 @@ def _error_response(request: web.Request, error: Exception) -> web.StreamRespons
     if isinstance(error, web.HTTPException):
         # What aiohttp refuses before it looks for a handler: an unknown `Expect`.
         return closing_response(error.status)
-    _log.error("request.failed", route=route_of(request), exc_info=error)
+    _log.error("request.failed", route=_route_of(request), exc_info=error)
     return error_page(request, None) if _wants_page(request) else internal_error_response()
 
 
@@ -109,7 +109,7 @@ def _wants_page(request: web.Request) -> bool:
     return route is not None and route.answers is Answers.PAGE
 
 
-def route_of(request: web.Request) -> str:
+def _route_of(request: web.Request) -> str:
     """The pattern of the path, which unlike the path holds nothing of the caller's."""
     route = request.get(ROUTE)
     return _UNKNOWN if route is None else route.path

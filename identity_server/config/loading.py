@@ -20,7 +20,7 @@ from identity_server.config.problems import NOWHERE, Origin, Problem, Report
 from identity_server.config.sections import Config, all_sections
 from identity_server.config.values import Unreadable
 
-PEER_PREFIX = "peer."
+_PEER_PREFIX = "peer."
 """Sections of this name describe the peers of Sydent's replication."""
 
 _SYDENT_VARIABLES = {
@@ -58,7 +58,7 @@ def load(
     reader.take_file()
     reader.take_variables(environ)
     config = reader.build(place)
-    peers = [name for name in document.sections() if name.startswith(PEER_PREFIX)]
+    peers = [name for name in document.sections() if name.startswith(_PEER_PREFIX)]
     checker = Checker(config, report=report, origin=reader.origin, hostname=hostname)
     checked = checker.check(peers=[document.origin(name) for name in peers])
     report.raise_errors()
@@ -149,7 +149,7 @@ class _Reader:
         for name in self._document.sections():
             if name in self._sections:
                 self._take_section(self._sections[name])
-            elif name != ini.DEFAULT and not name.startswith(PEER_PREFIX):
+            elif name != ini.DEFAULT and not name.startswith(_PEER_PREFIX):
                 self._unknown_section(name)
 
     def _take_default(self, written: str) -> None:

@@ -111,7 +111,7 @@ class PageMaker:
                 **(variables or {}),
             },
         )
-        headers = page_headers(style=style, language=language.tag, form_targets=form_targets, indexable=indexable)
+        headers = _page_headers(style=style, language=language.tag, form_targets=form_targets, indexable=indexable)
         # A lone surrogate from a query could not be encoded; a question mark can.
         html = html.encode("utf-8", "replace").decode("utf-8")
         return Page(status=status, html=html, headers={**headers, **(extra or {})})
@@ -140,7 +140,7 @@ class PageMaker:
         return style.replace("\r\n", "\n").replace("</", "<\\/")
 
 
-def page_headers(
+def _page_headers(
     *, style: str, language: str, form_targets: Sequence[str] = ("'none'",), indexable: bool = False
 ) -> dict[str, str]:
     """The headers of a page: it may show itself, use this one stylesheet, and send its form; nothing else.

@@ -109,14 +109,14 @@ def load_policies(path: Path, *, base_url: str) -> Policies:
         PolicyProblems: everything that is wrong.
     """
     if path.is_dir():
-        return load_directory(path, base_url=base_url)
-    return Policies(terms=load_sydent_yaml(path))
+        return _load_directory(path, base_url=base_url)
+    return Policies(terms=_load_sydent_yaml(path))
 
 
 # --- our own form: Markdown with front matter ----------------------------------------------
 
 
-def load_directory(directory: Path, *, base_url: str) -> Policies:
+def _load_directory(directory: Path, *, base_url: str) -> Policies:
     """Load every `*.md` of a directory: front matter (id, version, language, title), then the text.
 
     Raises:
@@ -238,7 +238,7 @@ def _below_the_title(tokens: list[Token]) -> list[Token]:
 # --- Sydent's form: one YAML file with links ------------------------------------------------
 
 
-def load_sydent_yaml(file: Path) -> Terms:
+def _load_sydent_yaml(file: Path) -> Terms:
     """Load `master_version` and `docs.NAME.{version, langs.LANG.{name, url}}`.
 
     Raises:

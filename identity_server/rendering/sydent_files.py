@@ -35,7 +35,7 @@ MAIL_FILES: Mapping[str, str] = MappingProxyType(
 )
 """Which file of Sydent's stands for which mail of ours."""
 
-PAGE_FILE = "verify_response_template.html"
+_PAGE_FILE = "verify_response_template.html"
 
 ALWAYS = frozenset({"messageid", "date", "to", "from", "multipart_boundary"})
 """What every mail template is given."""
@@ -155,7 +155,7 @@ class SydentFiles:
             pages={
                 each: page
                 for each in directories
-                if (file := _existing(each / PAGE_FILE)) is not None and (page := loader.page(file)) is not None
+                if (file := _existing(each / _PAGE_FILE)) is not None and (page := loader.page(file)) is not None
             },
             override_mails={
                 mail: loaded

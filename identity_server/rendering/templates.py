@@ -21,7 +21,7 @@ from identity_server.rendering.faults import BrandingProblems, TemplateFault
 from identity_server.rendering.languages import Language, Languages
 from identity_server.rendering.sydent_files import SydentFiles, SydentOverrides
 
-PACKAGED_TEMPLATES = Path(__file__).parent.parent / "templates"
+_PACKAGED_TEMPLATES = Path(__file__).parent.parent / "templates"
 """Where the templates of this package lie."""
 
 PRIVACY_PATH = "/_matrix/identity/privacy"
@@ -126,7 +126,7 @@ class Templates:
             return True
         if self.sydent.silences(template, brand):
             return False
-        folders = (*self._brands.find(brand).directories, PACKAGED_TEMPLATES)
+        folders = (*self._brands.find(brand).directories, _PACKAGED_TEMPLATES)
         return any((folder / "mail" / f"{template}.txt{_SUFFIX}").is_file() for folder in folders)
 
     def render(self, template: str, *, language: Language, brand: str | None, variables: Mapping[str, object]) -> str:
@@ -160,7 +160,7 @@ class Templates:
     def _environment(self, source: BrandSource, language: Language) -> ImmutableSandboxedEnvironment:
         key = (source.directories, language.tag)
         if key not in self._environments:
-            self._environments[key] = make_environment((*source.directories, PACKAGED_TEMPLATES), language)
+            self._environments[key] = _make_environment((*source.directories, _PACKAGED_TEMPLATES), language)
         return self._environments[key]
 
     def _require_languages(self) -> None:
@@ -175,7 +175,7 @@ class Templates:
     def _compile_all(self) -> None:
         problems: list[str] = []
         for directory in sorted({each for name in self.brand_names for each in self._brands.find(name).directories}):
-            environment = make_environment((directory,), self.languages.default)
+            environment = _make_environment((directory,), self.languages.default)
             for name in environment.list_templates(filter_func=lambda name: name.endswith(_SUFFIX)):
                 if not name.startswith(("mail/", "pages/")):
                     continue
@@ -189,7 +189,7 @@ class Templates:
             raise BrandingProblems(problems)
 
 
-def make_environment(directories: tuple[Path, ...], language: Language) -> ImmutableSandboxedEnvironment:
+def _make_environment(directories: tuple[Path, ...], language: Language) -> ImmutableSandboxedEnvironment:
     """An environment that reads from these directories and speaks this language."""
     environment = ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(directories),
@@ -219,6 +219,6 @@ def _moment_in(language: Language) -> Callable[[Context, int | str], str]:
 
 def load_packaged() -> None:
     """Read and compile what comes with this package, so that processes that are forked needn't."""
-    environment = make_environment((PACKAGED_TEMPLATES,), Languages.load().default)
+    environment = _make_environment((_PACKAGED_TEMPLATES,), Languages.load().default)
     for name in environment.list_templates(filter_func=lambda name: name.endswith(_SUFFIX)):
         environment.get_template(name)

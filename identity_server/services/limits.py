@@ -26,7 +26,7 @@ LIMITS_OF_OTHERS: Mapping[str, str] = {
 """Limits by whom they count, and those that count nobody. A test fails for one that isn't among them."""
 
 WITH_PLACES = frozenset({"visit mail", "wrong code", "wrong visit code"})
-WHEREVER_FROM = frozenset({"mailbox by sender", "visit mail"})
+_WHEREVER_FROM = frozenset({"mailbox by sender", "visit mail"})
 """Limits of mailboxes that count each account or network by itself."""
 _PLACES = [str(place) for place in range(32)]
 """More than any limit has."""
@@ -49,7 +49,7 @@ async def forget_limits_of(tx: Transaction, people: People) -> int:
     """Forget what is remembered of people, as a step of erasing them; returns how many rows that were."""
     forgotten = await tx.rate_limits.forget(list(_limits_of(people)))
     mailboxes = {mailbox_of(each.address) for each in people.threepids if each.medium is Medium.EMAIL}
-    for name in WHEREVER_FROM:
+    for name in _WHEREVER_FROM:
         forgotten += sum([await tx.rate_limits.forget_wherever(name, mailbox) for mailbox in mailboxes])
     return forgotten
 

@@ -27,7 +27,7 @@ from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 
-VISIT_MAIL = "privacy"
+_VISIT_MAIL = "privacy"
 """The template of the mail with the link."""
 
 _TOKEN_BYTES = 32
@@ -158,7 +158,7 @@ class Visits:
         }
         return await self._mail_jobs.add(
             tx,
-            VISIT_MAIL,
+            _VISIT_MAIL,
             visit.threepid,
             variables,
             language=request.languages,

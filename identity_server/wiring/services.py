@@ -90,7 +90,7 @@ def make_services(
 ) -> Services:
     clock, randomness = ports.clock, ports.randomness
     database, signing_key = opened.database, opened.signing_key
-    mail_jobs = make_mail_jobs(config, randomness)
+    mail_jobs = _make_mail_jobs(config, randomness)
     policy = homeserver_policy(config)
     lookup_budgets = LookupBudgets(
         database=database,
@@ -108,7 +108,7 @@ def make_services(
         policy=policy,
         budgets=lookup_budgets,
     )
-    owner_notices = make_owner_notices(config, ports, mails)
+    owner_notices = _make_owner_notices(config, ports, mails)
     erasure = make_erasure(database, clock, bind_notices, index.save)
     terms = TermsOfService(database=database, clock=clock, load=lambda: configured_policies(config))
     associations = Associations(
@@ -244,11 +244,11 @@ def make_bind_notices(config: Config, ports: Ports, opened: Opened) -> BindNotic
     )
 
 
-def make_owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> OwnerNotices:
+def _make_owner_notices(config: Config, ports: Ports, mails: MailTemplates) -> OwnerNotices:
     wanted = (BOUND, UNBOUND, TERMS) if config.email.notices else ()
     return OwnerNotices(
         clock=ports.clock,
-        mail_jobs=make_mail_jobs(config, ports.randomness),
+        mail_jobs=_make_mail_jobs(config, ports.randomness),
         templates=frozenset(name for name in wanted if mails.exists(name, None)),
         per_mailbox=per_mailbox(config),
     )
@@ -290,11 +290,11 @@ def make_invite_mails(config: Config, clock: Clock, randomness: Randomness) -> I
     )
     return InviteMails(
         clock=clock,
-        mail_jobs=make_mail_jobs(config, randomness),
+        mail_jobs=_make_mail_jobs(config, randomness),
         style=style,
         sign_link=lambda token, key: sign_link(config.public_base_url, token, key),
     )
 
 
-def make_mail_jobs(config: Config, randomness: Randomness) -> MailJobs:
+def _make_mail_jobs(config: Config, randomness: Randomness) -> MailJobs:
     return MailJobs(randomness=randomness, message_id_domain=config.mail_host)

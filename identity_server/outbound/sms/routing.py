@@ -58,10 +58,6 @@ class SmsRouter:
         self._close = close
         self._count = count
 
-    def serves(self, country_code: str) -> bool:
-        """Whether there is any provider for numbers of this calling code."""
-        return bool(self._order(country_code))
-
     async def send(self, message: TextMessage) -> None:
         """Offer the message until one takes it.
 
