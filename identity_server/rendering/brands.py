@@ -17,6 +17,7 @@ from typing import Any
 
 from identity_server.rendering.colours import Colour
 from identity_server.rendering.faults import BrandingProblems
+from identity_server.rendering.files import read_bounded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SETTINGS = "brand.toml"
@@ -119,8 +120,8 @@ def _read_settings(directory: Path, fallback: Brand, problems: list[str]) -> Bra
     if not file.exists():
         return fallback
     try:
-        settings = _parse_settings(file)
-    except (OSError, ValueError) as error:
+        settings = tomllib.loads(read_bounded(file, max_bytes=_MAX_SETTINGS_BYTES).decode("utf-8"))
+    except ValueError as error:
         problems.append(f"{file}: {error}")
         return fallback
     reader = _SettingsReader(file, settings, problems)
@@ -135,14 +136,6 @@ def _read_settings(directory: Path, fallback: Brand, problems: list[str]) -> Bra
     )
     reader.report_unknown()
     return brand
-
-
-def _parse_settings(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        raw = stream.read(_MAX_SETTINGS_BYTES + 1)
-    if len(raw) > _MAX_SETTINGS_BYTES:
-        raise ValueError(f"larger than {_MAX_SETTINGS_BYTES} bytes")
-    return tomllib.loads(raw.decode("utf-8"))
 
 
 class _SettingsReader:
