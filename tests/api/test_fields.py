@@ -116,9 +116,13 @@ async def test_control_characters(server: Harness, alice: User, operation: str, 
             assert "session" not in reply.json["error"].lower(), "refused for what it is, not for what it finds"
 
 
+# Without a token, and from homeservers, a body of 50 KB is too large as such.
+_SMALL_BODIES = {"account/register", "3pid/unbind"}
+
+
 @pytest.mark.parametrize(("operation", "place", "longest"), STRINGS)
 async def test_lengths(server: Harness, alice: User, operation: str, place: str, longest: int) -> None:
-    for length in (longest + 1, longest * 2, 50_000):
+    for length in (longest + 1, longest * 2, 7_000 if operation in _SMALL_BODIES else 50_000):
         filling = "z" * length
         value = in_its_grammar(place, filling)
         with nothing_stored(server):

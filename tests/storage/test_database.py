@@ -94,7 +94,7 @@ async def test_database_that_stays_busy_is_unavailable(database: Database) -> No
 
     with pytest.raises(Unavailable):
         await database.transaction(use_case)
-    assert runs == (10 if on_postgresql() else 4)
+    assert runs == (20 if on_postgresql() else 4)
 
 
 async def test_other_database_errors_are_not_repeated(database: Database) -> None:
