@@ -203,6 +203,10 @@ class DeliveryRefused(DeliveryError):
     """Refused for good."""
 
 
+class DeliveryNeedless(DeliveryError):
+    """What it tells of isn't so any more, so nobody is to be told."""
+
+
 class DeliveryPostponed(DeliveryError):
     """Not taken now; try again.
 

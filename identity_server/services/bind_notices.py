@@ -17,7 +17,7 @@ from identity_server.domain.audit import AuditEvent
 from identity_server.domain.durations import HOUR_MS, MINUTE_MS
 from identity_server.domain.identifiers import Medium, ServerName, Threepid, UserId, server_of
 from identity_server.domain.invite import Invite
-from identity_server.domain.ports import Clock, DeliveryRefused, Homeservers, Randomness
+from identity_server.domain.ports import Clock, DeliveryNeedless, Homeservers, Randomness
 from identity_server.domain.random_values import row_id
 from identity_server.domain.retention import BIND_NOTICE_LIFETIME_MS
 from identity_server.domain.signing import SigningKey
@@ -152,8 +152,8 @@ class BindNotices(NoticeWriter):
         """Deliver a notice; at least once. Invites that have been revoked, or are over, aren't in it any more.
 
         Raises:
-            DeliveryRefused: the address isn't bound to this Matrix ID any more; or as the homeserver answers.
-            DeliveryPostponed: as the homeserver answers.
+            DeliveryNeedless: the address isn't bound to this Matrix ID any more.
+            DeliveryRefused, DeliveryPostponed: as the homeserver answers.
         """
         payload = job.payload
 
@@ -163,7 +163,7 @@ class BindNotices(NoticeWriter):
 
         bound, stored = await self._database.read(use_case)
         if not _tells_of(job, bound):
-            raise DeliveryRefused("there is no such binding any more")
+            raise DeliveryNeedless("there is no such binding any more")
         if len(stored) < len(payload["invites"]):
             payload = self._with([each in stored for each in payload["invites"]], payload)
         await self._homeservers.notify_bind(ServerName(payload["server_name"]), payload["body"])
@@ -173,20 +173,25 @@ class BindNotices(NoticeWriter):
         if not self._keep_delivered_invites:
             await tx.invites.remove(job.payload["invites"])
 
-    async def given_up(self, tx: Transaction, job: Job) -> None:
-        """The homeserver will never know: its invites wait again, and the operator can see it.
+    async def lapsed(self, tx: Transaction, job: Job) -> None:
+        """The homeserver needn't know any more: its invites go to whoever has the address now, or wait again.
 
-        Of a binding that is no more, it needn't know: the invites go to whoever has the address now.
+        That may be the same Matrix ID, bound anew since this was looked at: the notice of that has left these invites out.
         """
-        now_ms = self._clock.now_ms()
         await tx.invites.release(job.payload["invites"])
         bound = await tx.associations.find(_address_in(job))
-        if _tells_of(job, bound):
-            server_name = ServerName(job.payload["server_name"])
-            _log.error("bind_notice.given_up", server_name=server_name, invites=len(job.payload["invites"]))
-            await tx.audit.add(AuditEvent.NOTICE_GIVEN_UP, now_ms=now_ms, server_name=server_name)
-        elif bound is not None:
-            await self.add_overdue(tx, bound, now_ms=now_ms)
+        if bound is not None:
+            await self.add_overdue(tx, bound, now_ms=self._clock.now_ms())
+
+    async def given_up(self, tx: Transaction, job: Job) -> None:
+        """The homeserver will never know: its invites wait again, and the operator can see it."""
+        if not _tells_of(job, await tx.associations.find(_address_in(job))):
+            await self.lapsed(tx, job)
+            return
+        server_name = ServerName(job.payload["server_name"])
+        await tx.invites.release(job.payload["invites"])
+        _log.error("bind_notice.given_up", server_name=server_name, invites=len(job.payload["invites"]))
+        await tx.audit.add(AuditEvent.NOTICE_GIVEN_UP, now_ms=self._clock.now_ms(), server_name=server_name)
 
     def pause_ms(self, attempts: int) -> int:
         """One minute, doubling up to six hours, and up to a fifth more so that they don't all come at once."""

@@ -71,6 +71,7 @@ def job_kinds(
             pause_ms=bind_notices.pause_ms,
             give_up=bind_notices.given_up,
             succeed=bind_notices.delivered,
+            lapse=bind_notices.lapsed,
         ),
     }
 

@@ -14,7 +14,14 @@ from time import monotonic
 
 import structlog
 
-from identity_server.domain.ports import Clock, DeliveryPostponed, DeliveryRefused, TracedJob, Traces
+from identity_server.domain.ports import (
+    Clock,
+    DeliveryNeedless,
+    DeliveryPostponed,
+    DeliveryRefused,
+    TracedJob,
+    Traces,
+)
 from identity_server.services.outbox import Outcome
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
@@ -32,16 +39,18 @@ class JobKind:
     """How jobs of one kind are carried out.
 
     Attributes:
-        handler: raises DeliveryRefused or DeliveryPostponed, or succeeds.
+        handler: raises DeliveryRefused, DeliveryPostponed or DeliveryNeedless, or succeeds.
         pause_ms: how long to wait after a number of failed tries.
         give_up: what is left to do, in the transaction that ends the job, when it was refused or took too long.
         succeed: what is left to do in the transaction that ends the job when it is done.
+        lapse: the same when it needn't be done any more.
     """
 
     handler: Handler
     pause_ms: Callable[[int], int]
     give_up: Callable[[Transaction, Job], Awaitable[None]] | None = None
     succeed: Callable[[Transaction, Job], Awaitable[None]] | None = None
+    lapse: Callable[[Transaction, Job], Awaitable[None]] | None = None
 
 
 class JobRunner:
@@ -167,18 +176,22 @@ class JobRunner:
             log.warning("job.too_late")
             await self._finish(job, kind.give_up)
             return Outcome.REFUSED
+        last = kind.succeed
         try:
             await kind.handler(job)
         except DeliveryRefused as error:
             log.warning("job.refused", reason=str(error))
             await self._finish(job, kind.give_up)
             return Outcome.REFUSED
+        except DeliveryNeedless as error:
+            log.info("job.needless", reason=str(error))
+            last = kind.lapse
         except DeliveryPostponed as error:
             return await self._postpone(job, str(error), at_least_ms=(error.retry_after_seconds or 0) * 1000)
         except Exception:
             log.exception("job.failed")
             return await self._postpone(job, "an error in this server")
-        await self._finish(job, kind.succeed)
+        await self._finish(job, last)
         log.info("job.done")
         return Outcome.DONE
 

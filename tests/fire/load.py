@@ -65,7 +65,6 @@ class Ledger:
         asked_at: when each was last to be changed, by the monotonic clock.
         acknowledged: how many effects of each kind were acknowledged.
         mailed: addresses that a mail was promised to.
-        bound: pairs of address and Matrix ID whose homeserver was promised a notice.
         invited: tokens of invites, with their address, that were promised to whoever binds it.
     """
 
@@ -73,7 +72,6 @@ class Ledger:
     asked_at: dict[Subject, float] = field(default_factory=dict)
     acknowledged: Counter[str] = field(default_factory=Counter)
     mailed: list[str] = field(default_factory=list)
-    bound: list[tuple[str, str]] = field(default_factory=list)
     invited: list[tuple[str, str]] = field(default_factory=list)
 
     def expect(self, subject: Subject, value: str) -> None:
@@ -85,6 +83,15 @@ class Ledger:
         """It was acknowledged, or seen: so it is so, and stays so."""
         self.facts[subject] = {value}
         self.acknowledged[effect] += 1
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """Addresses that are bound for sure, with their Matrix ID."""
+        return {
+            subject.name: next(iter(may_be))
+            for subject, may_be in self.facts.items()
+            if subject.kind is Kind.BINDING and NOBODY not in may_be
+        }
 
     def compare(self, seen: Mapping[Subject, str]) -> list[str]:
         """What is otherwise than it must be; of what may be either way, what is seen in the end counts from then on."""
@@ -223,7 +230,6 @@ class Load:
         unbind = {"mxid": user_id, "threepid": {"medium": "email", "address": address}, **proof}
         for _ in range(3):
             await self._do(binding, user_id, "bound", "3pid/bind", network=network, token=token, json=bind)
-            self.ledger.bound.append((address, user_id))
             if self._draw():
                 break
             await self._do(binding, NOBODY, "unbound", "3pid/unbind", network=network, json=unbind)
@@ -332,17 +338,18 @@ class Load:
         return subjects[-count:] + self._random.sample(others, min(and_of_others, len(others)))
 
     def undelivered(self) -> list[str]:
-        """What was promised to third parties and hasn't arrived."""
+        """What was promised to third parties and hasn't arrived.
+
+        Nobody need be told of a binding that is no more, and its invites wait again.
+        """
         missing = [f"mail to {address}" for address in self.ledger.mailed if not self._relay.tokens_for(address)]
         missing += [
             f"invite's mail to {address}" for _, address in self.ledger.invited if not self._relay.others_to(address)
         ]
+        bound = self.ledger.bound
         missing += [
-            f"notice of {address}"
-            for address, user in self.ledger.bound
-            if not self._homeserver.told_of(address, user)
+            f"notice of {address}" for address, user in bound.items() if not self._homeserver.told_of(address, user)
         ]
-        bound = {address for address, _ in self.ledger.bound}
         missing += [
             f"invite of {address} in a notice"
             for token, address in self.ledger.invited

@@ -56,6 +56,8 @@ _P99_SECONDS = 10.0
 """Far more than it takes but on a busy machine; without room being made, people wait until they give up."""
 
 _A_FEW_FILES = 16
+# What a server takes once it has work at all.
+_ANYHOW = 40 * 1024 * 1024
 _SETTLES_SECONDS = 120.0
 
 
@@ -86,7 +88,7 @@ async def test_crowd_keeps_nobody_out(tmp_path: Path, attack: Attack, proof: Pro
         assert bystander.p99 < _P99_SECONDS
         assert load.failures() == []
         grown = most_memory - before.memory
-        assert grown < size * attack.may_take
+        assert grown < _ANYHOW + size * attack.may_take
         assert files is None or most_files < files
         assert no_faults(stage) == []
     proof.record(

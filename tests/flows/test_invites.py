@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,6 +15,9 @@ from unpaddedbase64 import decode_base64
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
 from identity_server.services.invite_desk import InviteDesk
+from identity_server.services.outbox import BIND_NOTICE
+from identity_server.storage.jobs import Job
+from identity_server.workers.runner import JobKind
 from tests.support.harness import SECRET, Harness, Reply, User, running
 
 CAROL = "carol@example.com"
@@ -250,6 +254,36 @@ async def test_homeserver_that_was_down_hears_nothing_of_a_revoked_invite(
     assert [each["room_id"] for each in association["invites"]] == ["!kept"]
     verify(dict(association), (await server.get("pubkey/ed25519:0")).json["public_key"])
     assert server.count("invites") == 0
+
+
+async def test_invites_of_a_notice_that_lapses_while_its_address_is_bound_anew_are_told_of(
+    server: Harness, alice: User, bob: User
+) -> None:
+    await invite(server, alice)
+    server.homeservers.notices.answers.append(DeliveryPostponed("HTTP status 503"))
+    sid = await server.bound(bob, CAROL)
+    body = {"mxid": bob.user_id, "threepid": {"medium": "email", "address": CAROL}}
+    assert (await server.post("3pid/unbind", {**body, "sid": sid, "client_secret": SECRET})).status == 200
+    kinds = cast("dict[str, JobKind]", server.system.runner._kinds)
+    usual = kinds[BIND_NOTICE]
+
+    async def bound_meanwhile(job: Job) -> None:
+        kinds[BIND_NOTICE] = usual
+        try:
+            await usual.handler(job)
+        finally:
+            assert (await server.bind(bob, sid)).status == 200
+
+    kinds[BIND_NOTICE] = replace(usual, handler=bound_meanwhile)
+    server.clock.advance(minutes=3)
+    await settle(server)
+    assert kinds[BIND_NOTICE] is usual
+    await settle(server)
+    invites = [each for _, told in server.homeservers.notices.delivered for each in told.get("invites", ())]
+    assert [each["mxid"] for each in invites] == [bob.user_id]
+    assert server.count("jobs") == server.count("invites") == 0
+    audit = await server.system.database.read(lambda tx: tx.audit.list(AuditEvent.NOTICE_GIVEN_UP))
+    assert audit == []
 
 
 async def test_dead_homeserver_delays_no_other(server: Harness, alice: User, bob: User) -> None:
