@@ -44,7 +44,7 @@ class Hashes:
 
 
 class LookupKeys:
-    """Makes keys.
+    """Makes keys, in one thread at a time: a cipher in use refuses whoever comes meanwhile.
 
     A key is the CBC-MAC (AES-256) of a hash as it is written: 43 characters in one alphabet, three blocks. For texts of
     one length CBC-MAC is a pseudo-random function, and so another spelling of a hash leads to nothing. It takes three

@@ -60,9 +60,10 @@ def make_build(config: Config, clock: Clock, database: Database, keys: LiveKeys)
     async def build() -> None:
         ring = keys.ring
         if await database.read(lambda tx: tx.associations.are_at_most(_SMALL), bulk=True):
-            derived = _derived_from(ring.sealing)
+            # Not those that lookups use: a part of the work is done in another thread.
+            own = LookupKeys(ring.sealing)
             await IndexBuilder(
-                database=database, clock=clock, keys=derived, folder=folder, offers_plain=offers_plain
+                database=database, clock=clock, keys=own, folder=folder, offers_plain=offers_plain
             ).build()
         else:
             await _build_apart(_Order(url, ring.live, folder, offers_plain))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from threading import get_ident
 
 import pytest
 
+from identity_server.index.keys import LookupKeys
 from identity_server.wiring.desks import open_peppers
 from tests.support.harness import Harness, User, hashed, running
 
@@ -172,3 +176,24 @@ async def test_index_is_rebuilt_at_start(tmp_path: Path, settings: dict[str, str
         await server.system.index.settled()
     async with running(tmp_path, settings=settings) as server:
         assert await server.find(alice, "alice@example.com") == alice.user_id
+
+
+async def test_no_cipher_is_used_by_lookups_while_another_thread_makes_the_index(
+    server: Harness, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[LookupKeys, set[int]] = defaultdict(set)
+    usual = LookupKeys._of_blocks
+
+    def noted(self: LookupKeys, blocks: Sequence[bytes]) -> bytes:
+        threads[self].add(get_ident())
+        return usual(self, blocks)
+
+    monkeypatch.setattr(LookupKeys, "_of_blocks", noted)
+    await server.bound(alice, "alice@example.com")
+    await server.rotate_pepper()
+    emails = ["alice@example.com", *(f"nobody{number}@example.com" for number in range(9))]
+    reply = await server.lookup(alice, *emails)
+    assert len(reply.json["mappings"]) == 1
+    lookups = [used for used in threads.values() if get_ident() in used]
+    assert lookups == [{get_ident()}]
+    assert len(threads) > len(lookups), "another thread had work to do, too"
