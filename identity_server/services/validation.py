@@ -108,7 +108,7 @@ class Validation:
 
     Args:
         mails_repeats: whether a request whose `send_attempt` isn't higher than before is mailed again nevertheless.
-        confirm_link: makes the link of our own mails from a token and the brand to ask for, None for the default.
+        confirm_link: makes the link of our own mails from a token and the brand that was asked for, if any.
         submit_link: makes the link of mails in Sydent's form from a session, its client secret and a token.
         mail_templates: says which of the two a mail shows.
     """
@@ -239,7 +239,7 @@ class Validation:
             "address": session.threepid.address,
             "user_id": session.requested_by or "",
             "token": token,
-            "confirm_url": self._confirm_link(token, self._mail_templates.brand_in_links(request.brand)),
+            "confirm_url": self._confirm_link(token, request.brand),
             "expires_at_ms": str(expires_at_ms),
             **self._shown_by_sydents_templates(request, session.sid, token),
         }

@@ -212,7 +212,9 @@ def make_services(
             mail_jobs=mail_jobs,
             limits=validation_limits(config),
             mails_repeats=config.email.mail_repeats,
-            confirm_link=lambda token, brand: confirm_link(config.public_base_url, token, brand=brand),
+            confirm_link=lambda token, brand: confirm_link(
+                config.public_base_url, token, brand=mails.brand_in_links(brand)
+            ),
             submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
             mail_templates=mails,
         ),
