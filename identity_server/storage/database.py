@@ -172,7 +172,7 @@ class Database:
         self._transaction_seconds: float | None = None if self._one_writer else TRANSACTION_SECONDS
         self._runs = _RUNS if self._one_writer else _RUNS_AMONG_MANY_WRITERS
         self._turn = asyncio.Lock()
-        self._often_lost: set[asyncio.Task[Any] | None] = set()
+        self._often_lost: set[asyncio.Task[Any]] = set()
         self._data_version = DataVersion(engine.url.database) if self._one_writer else None
 
     def follow(self, follower: Callable[[], Awaitable[None]]) -> None:
@@ -268,7 +268,6 @@ class Database:
         task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        task.add_done_callback(self._often_lost.discard)
         return await asyncio.shield(task)
 
     async def _run(self, use_case: Callable[[Transaction], Awaitable[T]], kind: _Kind, *, inline: bool) -> T:
@@ -295,8 +294,9 @@ class Database:
                 reason = error.orig
             except (OSError, PoolTimeout) as error:
                 raise self._away(error) from error
-            if run == _OFTEN:
-                self._often_lost.add(asyncio.current_task())
+            if run == _OFTEN and (task := asyncio.current_task()):
+                self._often_lost.add(task)
+                task.add_done_callback(self._often_lost.discard)
             self.activity.reruns += 1
             _log.info("transaction.rerun", run=run, reason=type(reason).__name__)
             await asyncio.sleep(min(_PAUSE_SECONDS * 2**run, _LONGEST_PAUSE_SECONDS))
