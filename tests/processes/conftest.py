@@ -35,12 +35,14 @@ class Server:
     Attributes:
         ledger: what it is trusted with; nothing of it may be found in its files or its log when the test is over.
         postgresql: what its database is on; None for SQLite. Counts from the next `configure`.
+        killed: how many of its workers were killed by `kill_worker`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ledger = Ledger()
         self.postgresql: PostgresqlServer | None = None
+        self.killed = 0
         self.port = reserve_port()
         self.metrics_port = reserve_port()
         self.base = f"http://127.0.0.1:{self.port}"
@@ -117,6 +119,21 @@ email.notices = false
     def signal(self, number: signal.Signals) -> None:
         """Send the parent a signal."""
         os.kill(self.parent, number)
+
+    def kill_worker(self, number: int = 0) -> None:
+        """Kill one of the workers that take requests: the oldest, or the one so many after it."""
+        ready = sorted(self.ready_workers())
+        os.kill(ready[number % len(ready)], signal.SIGKILL)
+        self.killed += 1
+
+    def wait_until_replaced(self, *, workers: int) -> None:
+        """Wait until the parent has noticed every kill, and so many workers take requests again."""
+        # A process that was just killed is still among those that run, for a moment.
+        self.wait_for(lambda: self.workers_lost() >= self.killed and len(self.ready_workers()) == workers)
+
+    def workers_lost(self) -> int:
+        """How many workers' unexpected ends the log tells of."""
+        return self.log.count("worker.lost")
 
     @property
     def parent(self) -> int:

@@ -26,11 +26,10 @@ async def test_only_requests_inside_a_killed_worker_fail(server: Server) -> None
         await load.grow(by=50)
         end = time.monotonic() + _SECONDS
         while time.monotonic() < end:
-            victim = sorted(server.ready_workers())[len(kills) % _WORKERS]
             kills.append(time.monotonic())
-            os.kill(victim, signal.SIGKILL)
+            server.kill_worker(len(kills))
             await asyncio.sleep(_PAUSE_SECONDS)
-            await asyncio.to_thread(server.wait_for, lambda: len(server.ready_workers()) == _WORKERS)
+            await asyncio.to_thread(server.wait_until_replaced, workers=_WORKERS)
         await load.grow(by=50)
     assert len(kills) >= 3
     for failure in load.failures:
@@ -39,7 +38,7 @@ async def test_only_requests_inside_a_killed_worker_fail(server: Server) -> None
     for kill in kills:
         lost = [failure for failure in load.failures if failure.begun <= kill <= failure.ended]
         assert len(lost) <= _CLIENTS
-    assert server.log.count("worker.lost") == len(kills)
+    assert server.workers_lost() == len(kills)
     assert server.stop() == 0
 
 
@@ -48,8 +47,8 @@ async def test_worker_that_cannot_start_is_tried_again_less_and_less_often(serve
     key = server.folder / "keys" / "root.key"
     kept = key.read_bytes()
     key.unlink()
-    os.kill(next(iter(server.workers())), signal.SIGKILL)
-    server.wait_for(lambda: server.log.count("worker.lost") >= 4)
+    server.kill_worker()
+    server.wait_for(lambda: server.workers_lost() >= 4)
     lost = [line for line in server.log.splitlines() if "worker.lost" in line]
     pauses = [float(line.rpartition("replaced_in_seconds=")[2].split()[0]) for line in lost]
     assert pauses == sorted(pauses)
