@@ -46,6 +46,9 @@ _PROVEN_SECONDS = 1.0
 
 _IDLE_SECONDS = 30.0
 
+# How one ends that was told to: by itself, or by the signal if it didn't listen for that yet.
+_AS_TOLD = (0, -STOP, -RETIRE)
+
 # What belongs to the parent: the rest of the configuration is read by each worker at its start.
 _FIXED = (
     ("http", "clientapi_http_bind_address"),
@@ -390,8 +393,10 @@ class _Parent:
             self._listen_to_the_end(worker)
         self._totals.add_counted(self._board.leave(worker.place))
         now = time.monotonic()
-        if worker.leaving:
+        if worker.leaving and status in _AS_TOLD:
             _log.info("worker.ended", pid=worker.pid)
+        elif worker.leaving:
+            _log.error("worker.ended", pid=worker.pid, reason=_how(status))
         elif worker.config is self._trial:
             self._refuse(worker)
         else:

@@ -111,6 +111,19 @@ def test_worker_that_hangs_is_killed_when_its_time_is_over(server: Server) -> No
     assert not is_alive(hanging)
 
 
+def test_worker_that_is_killed_while_it_ends_is_told_as_a_fault(server: Server) -> None:
+    server.start(workers=2)
+    hanging, other = sorted(server.workers())
+    os.kill(hanging, signal.SIGSTOP)
+    server.signal(signal.SIGTERM)
+    server.wait_for(lambda: not is_alive(other))
+    os.kill(hanging, signal.SIGKILL)
+    assert server.program.wait(seconds=10) == 0
+    (told,) = [line for line in server.log.splitlines() if "worker.ended" in line and f"pid={hanging}" in line]
+    assert "[error" in told
+    assert "reason='it was ended by SIGKILL'" in told
+
+
 def test_second_signal_ends_everything_now(server: Server) -> None:
     server.start(workers=2)
     hanging = min(server.workers())
@@ -174,8 +187,8 @@ async def test_metrics_are_those_of_all_workers_and_outlive_them(server: Server)
     while await number() < 40 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert await number() == 40
-    os.kill(min(server.workers()), signal.SIGKILL)
-    server.wait_for(lambda: "worker.lost" in server.log and len(server.ready_workers()) == 2)
+    server.kill_worker()
+    server.wait_until_replaced(workers=2)
     assert await number() == 40
     assert "identity_server_workers 2.0" in await metrics()
     assert "identity_server_workers_lost_total 1.0" in await metrics()
