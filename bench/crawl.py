@@ -34,7 +34,7 @@ from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.index.keys import Halves
 from identity_server.observability import set_up_logging
 from identity_server.outbound.system import SystemRandomness
-from identity_server.services.lookup_budgets import LookupBudgets
+from identity_server.services.lookup.budgets import LookupBudgets
 from identity_server.storage.database import Database
 from identity_server.storage.engine import Engine, database_url, make_engine
 from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey

@@ -26,7 +26,7 @@ from identity_server.rendering.mails import Mails
 from identity_server.rendering.pages import Pages
 from identity_server.rendering.templates import Templates
 from identity_server.services import Services
-from identity_server.services.refusals import Refusals
+from identity_server.services.privacy.refusals import Refusals
 from identity_server.storage.database import Database
 from identity_server.wiring.index import make_index
 from identity_server.wiring.measuring import expect_chores, measure

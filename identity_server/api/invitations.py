@@ -28,7 +28,7 @@ from identity_server.domain.errors import (
 )
 from identity_server.domain.identifiers import UserId
 from identity_server.rendering.languages import parse_accept_language
-from identity_server.services.invitations import InviteRequest
+from identity_server.services.invites.inviting import InviteRequest
 
 SIGN_PATH = "/_matrix/identity/api/v1/sign-ed25519"
 """Where mails point to: the path that clients know, which takes no access token."""

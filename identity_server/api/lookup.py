@@ -23,7 +23,7 @@ from identity_server.domain.errors import (
     TooManyAddresses,
 )
 from identity_server.domain.written_hashes import WrittenHashes
-from identity_server.services.lookup import Asker
+from identity_server.services.lookup.hashed_lookup import Asker
 
 _MANY_BYTES = 16 * 1024
 """Of a body; in smaller ones, there are so few hashes that making a string of each costs less than not doing it."""

@@ -37,8 +37,8 @@ from identity_server.rendering.languages import parse_accept_language
 from identity_server.rendering.page import Page, Reader
 from identity_server.rendering.privacy_pages import Done, Problem
 from identity_server.rendering.templates import PRIVACY_PATH
-from identity_server.services.phone_visits import TextRequest
-from identity_server.services.visits import MailRequest, Visits
+from identity_server.services.privacy.phone_visits import TextRequest
+from identity_server.services.privacy.visits import MailRequest, Visits
 
 PHONE_PATH: Final = f"{PRIVACY_PATH}/phone"
 CODE_PATH: Final = f"{PRIVACY_PATH}/code"

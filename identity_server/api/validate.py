@@ -36,7 +36,7 @@ from identity_server.domain.errors import (
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId
 from identity_server.domain.validation import ValidationSession
 from identity_server.rendering.languages import parse_accept_language
-from identity_server.services.validation import EmailRequest
+from identity_server.services.validation.email import EmailRequest
 
 CONFIRM_PATH = "/_matrix/identity/confirm"
 _SUBMIT_PATH = "/_matrix/identity/v2/validate/email/submitToken"

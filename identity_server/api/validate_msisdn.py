@@ -27,7 +27,7 @@ from identity_server.domain.errors import (
 from identity_server.domain.identifiers import ClientSecret, Medium, SessionId
 from identity_server.domain.validation import ValidationSession
 from identity_server.rendering.languages import parse_accept_language
-from identity_server.services.phone_validation import PhoneRequest
+from identity_server.services.validation.phone import PhoneRequest
 
 
 class TextRequest(MessageRequest):

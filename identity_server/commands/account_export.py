@@ -18,7 +18,7 @@ from identity_server.domain.errors import IdentityServerError
 from identity_server.domain.identifiers import UserId, parse_user_id
 from identity_server.rendering.page import Page, Reader
 from identity_server.rendering.pages import Pages
-from identity_server.services.account_desk import NothingHeld
+from identity_server.services.privacy.desk import NothingHeld
 from identity_server.wiring.desks import open_account_desk
 from identity_server.wiring.settings import load_templates, terms_in_force
 

@@ -14,8 +14,8 @@ from identity_server.commands.context import at_the_desk, conf_option, time_of
 from identity_server.commands.subjects import read_subject
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.audit_chain import HASH_BYTES
-from identity_server.services.audit_check import AuditCheck, Findings, KeptHead
-from identity_server.services.audit_desk import AuditDesk, Numbered
+from identity_server.services.audit.check import AuditCheck, Findings, KeptHead
+from identity_server.services.audit.desk import AuditDesk, Numbered
 from identity_server.wiring.desks import open_audit
 
 _HASH = re.compile(rf"[0-9a-fA-F]{{{2 * HASH_BYTES}}}")

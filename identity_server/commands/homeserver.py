@@ -9,7 +9,7 @@ import click
 from identity_server.commands.erasing import Manner, carry_out, manner_options
 from identity_server.commands.subjects import read_server_name
 from identity_server.config import Config
-from identity_server.services.erasure import Erased, Erasure
+from identity_server.services.erasure.removal import Erased, Erasure
 from identity_server.wiring.settings import homeserver_policy
 
 

@@ -18,7 +18,7 @@ from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
 from identity_server.domain.association import Association
 from identity_server.key_files import find_signing_key
-from identity_server.services.bind_notices import NoticeWriter
+from identity_server.services.associations.bind_notices import NoticeWriter
 from identity_server.storage.database import Transaction
 from identity_server.sydent.importing import CannotImport, Importer, Tell, check_identity
 from identity_server.sydent.progress import Progress, Silent

@@ -9,7 +9,7 @@ import click
 from identity_server.commands.context import at_the_desk, conf_option
 from identity_server.domain.durations import DAY_MS
 from identity_server.domain.invite import Obfuscation
-from identity_server.services.invite_desk import KeyNotKept
+from identity_server.services.invites.desk import KeyNotKept
 from identity_server.wiring.desks import open_invite_desk
 
 _HINT = Obfuscation(local_letters=1, domain_letters=3)

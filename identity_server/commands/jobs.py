@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from identity_server.commands.context import at_the_desk, conf_option
-from identity_server.services.backlog import Backlog
+from identity_server.services.outbox.backlog import Backlog
 from identity_server.storage.jobs import Waiting
 from identity_server.wiring.desks import open_backlog
 

@@ -1,58 +1,35 @@
 """Use cases. One public method is one use case; what it writes is one transaction.
 
-Who asks, and what they have agreed to:
+What the Identity Service API asks for:
 
-    accounts.py             registration, access tokens, logout
-    terms.py                what is in force, and who has accepted it
-    unaccepted_terms.py     warns and erases whoever doesn't
-    homeserver_requests.py  which homeserver has signed a request
+    authentication/         who is asking: accounts and their tokens, homeservers and their signatures
+    terms/                  what they have to accept, and what becomes of those who don't
+    validation/             proving an address, by mail or text message
+    associations/           binding it, and who is told
+    invites/                to addresses that aren't bound yet
+    lookup/                 finding people by hashes of their addresses, within their budgets
+    keys/                   which keys are ours; and how the root key is replaced
 
-Proving an address:
+What people, homeservers and operators decide about what is held:
 
-    validation.py           by mail
-    phone_validation.py     by text message
-    session_requests.py     the steps that these two share
-    slow_codes.py           hashes and compares what was texted
-
-Binding it, and who is told:
-
-    associations.py         bind, unbind, who may know
-    bind_notices.py         the homeserver             owner_notices.py   the owner of the address
-    invitations.py          invites that wait for it   invite_mails.py    their mails
-    public_keys.py          which keys are ours
-
-Looking it up:
-
-    lookup.py               answers from the index
-    lookup_budgets.py       how much each may look up
-    asked_addresses.py      what each has asked for already
-    budget_ledger.py        spends what this process has set aside
-    charges.py              sets aside more, for many at once
-    peppers.py              the pepper's life
-
-What people and homeservers decide about what is held:
-
-    visits.py               the privacy page           phone_visits.py    how a visit begins for a phone number
-    refusals.py             mails that are wanted no more
-    erasure.py              removes people             waiting_jobs.py    finds them in the outbox
-    erasure_requests.py     homeservers that want it
-
-What operators do and read:
-
-    account_desk.py  invite_desk.py  audit_desk.py     about Matrix IDs, invites, the journal
-    backlog.py              what waits in the outbox
-    audit_check.py          whether the journal is as it was left
-    journal.py              links, signs and prunes it
-    root_key.py             replaces the root key
-    vital_signs.py          how the data is            health.py          whether this process can serve
+    privacy/                the privacy page, and what is handed out to whoever asks
+    erasure/                removes everything about somebody
+    audit/                  the audit journal
 
 What use cases share:
 
-    outbox.py               that there is one          mail_jobs.py  text_jobs.py   what is written into it
+    outbox/                 mails, texts and notices that go out after a commit
     limits.py               every limit, by whom it counts
     client_limits.py        those that count networks
-    stamped_cache.py        remembers what the database said
     sweeping.py             removes a million rows in small steps
+
+How the server is:
+
+    vital_signs.py          its data                   health.py          whether this process can serve
+
+A desk.py is for commands, and works beside a running server. Between the folders imports go without a circle:
+
+    outbox, audit, lookup, keys, authentication <- validation, associations <- invites, erasure, privacy <- terms
 
 The rule: no network inside a transaction, and no HTTP here.
 """
@@ -61,24 +38,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from identity_server.services.accounts import Accounts
-from identity_server.services.associations import Associations
-from identity_server.services.erasure_requests import ErasureRequests
+from identity_server.services.associations.binding import Associations
+from identity_server.services.audit.journal import Journal
+from identity_server.services.authentication.accounts import Accounts
+from identity_server.services.authentication.homeservers import HomeserverRequests
+from identity_server.services.erasure.requests import ErasureRequests
 from identity_server.services.health import Health
-from identity_server.services.homeserver_requests import HomeserverRequests
-from identity_server.services.invitations import Invitations
-from identity_server.services.journal import Journal
+from identity_server.services.invites.inviting import Invitations
+from identity_server.services.keys.public import PublicKeys
 from identity_server.services.limits import Limits
-from identity_server.services.lookup import Lookup
-from identity_server.services.lookup_budgets import LookupBudgets
-from identity_server.services.peppers import Peppers
-from identity_server.services.phone_validation import PhoneValidation
-from identity_server.services.phone_visits import PhoneVisits
-from identity_server.services.public_keys import PublicKeys
-from identity_server.services.terms import TermsOfService
-from identity_server.services.unaccepted_terms import UnacceptedTerms
-from identity_server.services.validation import Validation
-from identity_server.services.visits import Visits
+from identity_server.services.lookup.budgets import LookupBudgets
+from identity_server.services.lookup.hashed_lookup import Lookup
+from identity_server.services.lookup.peppers import Peppers
+from identity_server.services.privacy.phone_visits import PhoneVisits
+from identity_server.services.privacy.visits import Visits
+from identity_server.services.terms.acceptance import TermsOfService
+from identity_server.services.terms.unaccepted import UnacceptedTerms
+from identity_server.services.validation.email import Validation
+from identity_server.services.validation.phone import PhoneValidation
 from identity_server.services.vital_signs import VitalSigns
 
 

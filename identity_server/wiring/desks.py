@@ -15,16 +15,16 @@ from identity_server.index.building import INDEX_FILE
 from identity_server.key_files import make_next_root_key
 from identity_server.key_watch import LEASE_SECONDS
 from identity_server.outbound.system import SystemClock, SystemRandomness
-from identity_server.services.account_desk import AccountDesk
-from identity_server.services.audit_check import AuditCheck
-from identity_server.services.audit_desk import AuditDesk
-from identity_server.services.backlog import Backlog
-from identity_server.services.bind_notices import NoticeWriter
-from identity_server.services.erasure import Erasure
-from identity_server.services.invite_desk import InviteDesk
-from identity_server.services.journal import Journal
-from identity_server.services.peppers import Peppers
-from identity_server.services.root_key import MakeNext, RootKeyRotation
+from identity_server.services.associations.bind_notices import NoticeWriter
+from identity_server.services.audit.check import AuditCheck
+from identity_server.services.audit.desk import AuditDesk
+from identity_server.services.audit.journal import Journal
+from identity_server.services.erasure.removal import Erasure
+from identity_server.services.invites.desk import InviteDesk
+from identity_server.services.keys.root_rotation import MakeNext, RootKeyRotation
+from identity_server.services.lookup.peppers import Peppers
+from identity_server.services.outbox.backlog import Backlog
+from identity_server.services.privacy.desk import AccountDesk
 from identity_server.storage.database import Database
 from identity_server.storage.engine import IN_MEMORY, make_engine
 from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey

@@ -14,7 +14,7 @@ from identity_server.domain.identifiers import Medium
 from identity_server.index.read_index import ReadIndex
 from identity_server.metrics import Key, Metrics, Reading
 from identity_server.metrics.table import DELIVERY_OUTCOMES, JOB_KINDS, MEDIA, SESSION_STATES
-from identity_server.services.accounts import Accounts
+from identity_server.services.authentication.accounts import Accounts
 from identity_server.services.vital_signs import Signs, VitalSigns
 from identity_server.storage.database import Database
 from identity_server.wiring.settings import sms_settings

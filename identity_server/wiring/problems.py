@@ -8,7 +8,7 @@ from identity_server.key_files import KeyProblem
 from identity_server.outbound.sms import ProviderProblem
 from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.policies import PolicyProblems
-from identity_server.services.root_key import RotationGivenUp
+from identity_server.services.keys.root_rotation import RotationGivenUp
 from identity_server.storage.copying import CopyRefused
 from identity_server.storage.engine import CannotWrite
 from identity_server.storage.schema import SchemaProblem

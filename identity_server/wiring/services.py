@@ -17,34 +17,34 @@ from identity_server.domain.signing import SigningKey
 from identity_server.index.read_index import ReadIndex
 from identity_server.rendering.texts import Texts
 from identity_server.services import Services
-from identity_server.services.accounts import Accounts
-from identity_server.services.associations import Associations
-from identity_server.services.bind_notices import BindNotices, NoticeWriter
+from identity_server.services.associations.bind_notices import BindNotices, NoticeWriter
+from identity_server.services.associations.binding import Associations
+from identity_server.services.associations.owner_notices import BOUND, TERMS, UNBOUND, OwnerNotices
+from identity_server.services.audit.journal import Journal
+from identity_server.services.authentication.accounts import Accounts
+from identity_server.services.authentication.homeservers import HomeserverRequests
 from identity_server.services.client_limits import ClientLimits
-from identity_server.services.erasure import Erasure
-from identity_server.services.erasure_requests import ErasureRequests
+from identity_server.services.erasure.removal import Erasure
+from identity_server.services.erasure.requests import ErasureRequests
+from identity_server.services.erasure.waiting_jobs import WaitingJobs
 from identity_server.services.health import Health
-from identity_server.services.homeserver_requests import HomeserverRequests
-from identity_server.services.invitations import Invitations
-from identity_server.services.invite_mails import InviteMails, InviteStyle
-from identity_server.services.journal import Journal
+from identity_server.services.invites.inviting import Invitations
+from identity_server.services.invites.mails import InviteMails, InviteStyle
+from identity_server.services.keys.public import PublicKeys
 from identity_server.services.limits import Limits
-from identity_server.services.lookup import Lookup
-from identity_server.services.lookup_budgets import LookupBudgets
-from identity_server.services.mail_jobs import MailJobs
-from identity_server.services.outbox import Outbox
-from identity_server.services.owner_notices import BOUND, TERMS, UNBOUND, OwnerNotices
-from identity_server.services.peppers import Peppers
-from identity_server.services.phone_validation import PhoneValidation
-from identity_server.services.phone_visits import PhoneVisits
-from identity_server.services.public_keys import PublicKeys
-from identity_server.services.slow_codes import SlowCodes
-from identity_server.services.terms import TermsOfService
-from identity_server.services.unaccepted_terms import UnacceptedTerms
-from identity_server.services.validation import Validation
-from identity_server.services.visits import Visits
+from identity_server.services.lookup.budgets import LookupBudgets
+from identity_server.services.lookup.hashed_lookup import Lookup
+from identity_server.services.lookup.peppers import Peppers
+from identity_server.services.outbox.mails import MailJobs
+from identity_server.services.outbox.port import Outbox
+from identity_server.services.privacy.phone_visits import PhoneVisits
+from identity_server.services.privacy.visits import Visits
+from identity_server.services.terms.acceptance import TermsOfService
+from identity_server.services.terms.unaccepted import UnacceptedTerms
+from identity_server.services.validation.email import Validation
+from identity_server.services.validation.phone import PhoneValidation
+from identity_server.services.validation.slow_codes import SlowCodes
 from identity_server.services.vital_signs import VitalSigns
-from identity_server.services.waiting_jobs import WaitingJobs
 from identity_server.storage.database import Database
 from identity_server.wiring.settings import (
     binding_rules,

@@ -27,11 +27,11 @@ from identity_server.rendering.policies import Policies, load_policies
 from identity_server.rendering.sydent_files import SydentOverrides
 from identity_server.rendering.templates import Templates
 from identity_server.rendering.texts import Texts
-from identity_server.services.associations import BindingRules
-from identity_server.services.invitations import InvitePolicy
-from identity_server.services.phone_validation import PhoneRules
-from identity_server.services.validation import ValidationLimits
-from identity_server.services.visits import VisitLimits
+from identity_server.services.associations.binding import BindingRules
+from identity_server.services.invites.inviting import InvitePolicy
+from identity_server.services.privacy.visits import VisitLimits
+from identity_server.services.validation.email import ValidationLimits
+from identity_server.services.validation.phone import PhoneRules
 from identity_server.storage.postgresql import PostgresqlSettings
 
 _BODY_TIMEOUT_SECONDS = 15.0

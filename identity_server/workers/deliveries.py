@@ -13,11 +13,11 @@ from identity_server.domain.ports import (
     MailTransport,
     SmsTransport,
 )
-from identity_server.services.bind_notices import BindNotices
-from identity_server.services.mail_jobs import mail_from_payload
-from identity_server.services.outbox import BIND_NOTICE, MAIL, SMS
-from identity_server.services.refusals import Refusals
-from identity_server.services.text_jobs import text_from_payload
+from identity_server.services.associations.bind_notices import BindNotices
+from identity_server.services.outbox.mails import mail_from_payload
+from identity_server.services.outbox.port import BIND_NOTICE, MAIL, SMS
+from identity_server.services.outbox.texts import text_from_payload
+from identity_server.services.privacy.refusals import Refusals
 from identity_server.storage.jobs import Job
 from identity_server.workers.runner import JobKind
 

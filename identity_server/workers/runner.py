@@ -22,7 +22,7 @@ from identity_server.domain.ports import (
     TracedJob,
     Traces,
 )
-from identity_server.services.outbox import Outcome
+from identity_server.services.outbox.port import Outcome
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 

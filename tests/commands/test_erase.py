@@ -18,7 +18,7 @@ from identity_server.domain.ports import DeliveryPostponed
 from identity_server.domain.terms import Acceptance
 from identity_server.index.building import INDEX_FILE
 from identity_server.outbound.system import SystemClock
-from identity_server.services import erasure as services_erasure
+from identity_server.services.erasure import removal as services_erasure
 from identity_server.wiring import services as wiring_services
 from tests.flows.test_invites import invite, settle, verify
 from tests.flows.test_phone import request_code

@@ -26,7 +26,7 @@ from aiohttp import ClientSession
 from sqlalchemy import Connection, event, insert, text
 
 from identity_server.outbound.system import SystemRandomness
-from identity_server.services.outbox import BIND_NOTICE, MAIL
+from identity_server.services.outbox.port import BIND_NOTICE, MAIL
 from identity_server.storage.database import Database
 from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
 from identity_server.storage.schema import Schema

@@ -9,7 +9,7 @@ import pytest
 
 from identity_server.domain.identifiers import Threepid, UserId
 from identity_server.observability import redact_text
-from identity_server.services.audit_desk import AuditDesk
+from identity_server.services.audit.desk import AuditDesk
 from tests.support.databases import read_rows
 from tests.support.harness import ALICE, SECRET, Harness, User, running
 from tests.support.homeserver import UNBIND

@@ -11,7 +11,7 @@ from identity_server.api.erasure import ERASE_PATH
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.identifiers import ClientSecret, UserId
 from identity_server.domain.ports import DeliveryPostponed
-from identity_server.services.validation import EmailRequest
+from identity_server.services.validation.email import EmailRequest
 from identity_server.storage.database import Transaction
 from identity_server.wiring import services as wiring_services
 from tests.flows.test_invites import invite, settle

@@ -12,8 +12,8 @@ import pytest
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.ports import DeliveryPostponed
 from identity_server.key_files import KeyProblem, find_signing_key
-from identity_server.services.audit_check import AuditCheck
-from identity_server.services.root_key import RotationGivenUp
+from identity_server.services.audit.check import AuditCheck
+from identity_server.services.keys.root_rotation import RotationGivenUp
 from identity_server.storage.key_ring import KeyRing, RootKey
 from identity_server.storage.resealing import DROPPED_TABLES, SEALED_TABLES
 from identity_server.storage.sealing import SealBroken, Sealer

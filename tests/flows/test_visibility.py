@@ -11,7 +11,7 @@ from identity_server.api.visibility import VISIBILITY_PATH
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.identifiers import UserId
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
-from identity_server.services.bind_notices import HANDOVER_MS
+from identity_server.services.associations.bind_notices import HANDOVER_MS
 from identity_server.storage.database import Transaction
 from tests.flows.test_invites import ROOM, invite, settle
 from tests.support import make

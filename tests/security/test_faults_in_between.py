@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.identifiers import UserId
 from identity_server.index.building import IndexBuilder
-from identity_server.services.lookup import Asker
+from identity_server.services.lookup.hashed_lookup import Asker
 from identity_server.storage.database import Transaction
 from tests.support import make
 from tests.support.databases import on_postgresql, open_database

@@ -19,7 +19,7 @@ import structlog
 from identity_server.domain.identifiers import ClientSecret
 from identity_server.key_files import KeySources
 from identity_server.observability import log_what_nobody_awaits, redact_text, set_up_logging
-from identity_server.services.validation import EmailRequest
+from identity_server.services.validation.email import EmailRequest
 
 
 def test_representations_hide_secrets() -> None:

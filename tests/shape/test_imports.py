@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import identity_server
 
 PACKAGE = Path(identity_server.__file__).parent
@@ -32,6 +34,16 @@ MAY_IMPORT = {
     "wiring": _MIDDLE | {"api", "outbound", "config", "key_files", "key_watch", "observability", "metrics"},
     "app": _MIDDLE | {"api", "workers", "config", "key_watch", "wiring", "metrics"},
     "server": frozenset({"app", "api", "config", "wiring", "metrics", "observability"}),
+}
+# The same for the folders in a part: none imports from those of its own row, or of one to the right. What isn't in any
+# folder, all of them may use, and it uses none.
+ROWS = {
+    "services": (
+        {"outbox", "audit", "lookup", "keys", "authentication"},
+        {"validation", "associations"},
+        {"invites", "erasure", "privacy"},
+        {"terms"},
+    ),
 }
 # The command line, the doctor and the demo may use everything.
 FREE = {"commands", "demo", "doctor", "__main__", "__init__"}
@@ -60,6 +72,12 @@ def imported(path: Path) -> Iterator[str]:
                 yield node.module
 
 
+def folder_named_in(name: str, part: str) -> str:
+    """The folder of the part that a module is in, or its own name if it is in none; empty for those of other parts."""
+    prefix = f"identity_server.{part}."
+    return name.removeprefix(prefix).partition(".")[0] if name.startswith(prefix) else ""
+
+
 def test_nothing_imports_to_its_right() -> None:
     wrong = [
         f"{path.relative_to(PACKAGE)} imports {name}"
@@ -69,6 +87,27 @@ def test_nothing_imports_to_its_right() -> None:
         if name.startswith("identity_server.") and name.split(".")[1] not in MAY_IMPORT[part] | {part, "__version__"}
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("part", ROWS)
+def test_nothing_imports_to_its_right_within_a_part(part: str) -> None:
+    row_of = {folder: number for number, row in enumerate(ROWS[part]) for folder in row}
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in sorted((PACKAGE / part).rglob("*.py"))
+        for own, name in ((path.relative_to(PACKAGE / part).parts[0], name) for name in imported(path))
+        if own != "__init__.py"
+        and (other := folder_named_in(name, part)) in row_of
+        and other != own
+        and row_of[other] >= row_of.get(own, 0)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("part", ROWS)
+def test_every_folder_of_a_part_has_its_place(part: str) -> None:
+    folders = [path.parent.name for path in (PACKAGE / part).glob("*/__init__.py")]
+    assert sorted(folders) == sorted(folder for row in ROWS[part] for folder in row)
 
 
 def test_every_part_has_its_place() -> None:

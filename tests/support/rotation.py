@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from time import perf_counter_ns
 
 from identity_server.config import Config
-from identity_server.services.root_key import RootKeyRotation
+from identity_server.services.keys.root_rotation import RootKeyRotation
 from identity_server.wiring.desks import next_key_maker
 from identity_server.wiring.storage import open_database
 from tests.support.fakes import FakeClock, FakeRandomness

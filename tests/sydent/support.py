@@ -15,8 +15,8 @@ from identity_server.domain.association import ASSOCIATION_LIFETIME_MS, Visibili
 from identity_server.domain.credentials import CodeHasher
 from identity_server.domain.signing import SigningKey
 from identity_server.domain.terms import NO_TERMS, Terms
-from identity_server.services.bind_notices import NoticeWriter
-from identity_server.services.outbox import BIND_NOTICE
+from identity_server.services.associations.bind_notices import NoticeWriter
+from identity_server.services.outbox.port import BIND_NOTICE
 from identity_server.storage.database import Database
 from identity_server.storage.key_ring import KeyRing, RootKey
 from identity_server.storage.sealing import Sealer

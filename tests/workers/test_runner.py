@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
-from identity_server.services.outbox import Outcome
+from identity_server.services.outbox.port import Outcome
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.jobs import Job
 from identity_server.workers.deliveries import message_pause_ms
