@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from identity_server.config import Config
@@ -152,13 +153,14 @@ async def open_erasure(config: Config) -> AsyncIterator[Erasure]:
 async def open_rotation(config: Config, *, next_may_be_missing: bool = False) -> AsyncIterator[RootKeyRotation]:
     """What replaces the root key; with `next_may_be_missing` the next one can be given up although it is lost."""
     async with _opened(config, next_may_be_missing=next_may_be_missing) as (opened, clock, randomness):
+        settle_seconds = LEASE_SECONDS + opened.database.straggling_seconds + _SETTLING_MARGIN_SECONDS
         yield RootKeyRotation(
             database=opened.database,
             clock=clock,
             keys=opened.keys,
             look=opened.watch.look,
             make_next=next_key_maker(config, randomness),
-            settle_seconds=LEASE_SECONDS + opened.database.straggling_seconds + _SETTLING_MARGIN_SECONDS,
+            settle=partial(asyncio.sleep, settle_seconds),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +27,7 @@ from tests.support import make
 from tests.support.databases import read_everything, read_rows, write_rows
 from tests.support.fakes import FakeRandomness
 from tests.support.harness import ALICE, BOB, Fakes, Harness, running
+from tests.support.loop_time import pass_on_loop
 from tests.support.rotation import LEASE_SECONDS, interrupted, rotate, rotation_of
 
 BOUND = "bound@example.com"
@@ -239,28 +240,24 @@ async def test_next_key_waits_until_every_server_knows_it(tmp_path: Path) -> Non
             alice = await here.register()
             await here.bound(alice, BOUND)
             told: list[str] = []
+            times = itertools.count(1)
 
-            async def look_there() -> None:
-                while True:
-                    await there.system.look_at_keys()
-                    await asyncio.sleep(LEASE_SECONDS / 2)
+            async def settle() -> None:
+                if next(times) == 3:
+                    assert key_ids(here) == {root_key(tmp_path / "keys" / "root.key").key_id}
+                    await there.bound(alice, "there@example.com", secret="t")
+                    file = new_file(tmp_path)
+                    (elsewhere / file.name).write_bytes(file.read_bytes())
+                pass_on_loop(LEASE_SECONDS)
+                await there.system.look_at_keys()
 
-            looking = asyncio.create_task(look_there())
-            async with rotation_of(here.config) as rotation:
-                running_on = asyncio.create_task(rotation.run(told.append))
-                async with asyncio.timeout(20):
-                    while len(told) < 3:
-                        await asyncio.sleep(0.02)
-                file = new_file(tmp_path)
-                assert told[1].startswith("Waiting for ")
-                assert f"Copy its file to {elsewhere / file.name}" in told[1]
-                assert key_ids(here) == {root_key(tmp_path / "keys" / "root.key").key_id}
-                await there.bound(alice, "there@example.com", secret="t")
-
-                (elsewhere / file.name).write_bytes(file.read_bytes())
-                async with asyncio.timeout(20):
-                    await running_on
-            looking.cancel()
+            async with rotation_of(here.config, settle=settle) as rotation:
+                await rotation.run(told.append)
+            file = new_file(tmp_path)
+            for sentence in told[1:3]:
+                assert sentence.startswith("Waiting for ")
+                assert f"Copy its file to {elsewhere / file.name}" in sentence
+            assert told[3].startswith("New data is sealed")
             assert key_ids(here) == {root_key(file).key_id}
             for server in (here, there):
                 await server.system.index.poll()

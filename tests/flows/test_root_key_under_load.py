@@ -65,7 +65,7 @@ async def test_nothing_is_lost_or_there_twice_under_load(tmp_path: Path) -> None
                 tasks.create_task(crowd.come(node, name))
                 tasks.create_task(crowd.fight(node, user_id))
             tasks.create_task(crowd.look_up(here, alice))
-            await rotate(here)
+            await rotate(here, there)
             crowd.stopped.set()
         assert key_ids(here) == {root_key(new_file(tmp_path)).key_id}
         assert here.count("associations") == len(crowd.bound) + 1, "one for each, and the one that was fought for"

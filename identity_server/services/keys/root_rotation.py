@@ -30,6 +30,9 @@ Tell = Callable[[str], None]
 MakeNext = Callable[[], Awaitable[tuple[str, bytes | None]]]
 """Puts the next root key where it is kept; returns its fingerprint and salt."""
 
+Settle = Callable[[], Awaitable[None]]
+"""Returns when every process has seen what was committed before, and nothing is written any more by one that hadn't."""
+
 
 class RotationGivenUp(Exception):
     """Somebody has given up the next root key, or there is none to give up; the text says which."""
@@ -60,8 +63,7 @@ class RootKeyRotation:
     Args:
         keys: those of this process.
         look: has this process see at once what the database says of its keys.
-        settle_seconds: after this, every process has seen what was committed before, and nothing is written any more
-            by one that hadn't.
+        settle: is awaited between two steps.
     """
 
     def __init__(
@@ -72,14 +74,14 @@ class RootKeyRotation:
         keys: LiveKeys,
         look: Callable[[], Awaitable[None]],
         make_next: MakeNext,
-        settle_seconds: float,
+        settle: Settle,
     ) -> None:
         self._database = database
         self._clock = clock
         self._keys = keys
         self._look = look
         self._make_next = make_next
-        self._settle_seconds = settle_seconds
+        self._settle = settle
 
     async def standing(self) -> Standing:
         """How far it is."""
@@ -117,7 +119,7 @@ class RootKeyRotation:
         await self._look()
         tell(f"New data is sealed by the next root key, {self._keys.ring.sealing.key_id}.")
         # Somebody may have begun to write before that.
-        await asyncio.sleep(self._settle_seconds)
+        await self._settle()
         broken = await self._reseal_all(tell)
         await self._retire()
         await self._look()
@@ -179,7 +181,7 @@ class RootKeyRotation:
         # Those of an earlier try may be there no more.
         await self._database.transaction(lambda tx: tx.server_keys.forget_holdouts())
         while True:
-            await asyncio.sleep(self._settle_seconds)
+            await self._settle()
             holdouts = await self._database.transaction(use_case)
             if not holdouts:
                 return
