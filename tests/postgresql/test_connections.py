@@ -36,7 +36,8 @@ from tests.support.postgresql import (
 pytestmark = pytest.mark.postgresql(reason="connections to a server")
 
 _PGBOUNCER = Path("/usr/sbin/pgbouncer")
-_RESTART_SECONDS = 5
+# Promised is less; a machine that other tests share may take longer for it.
+_RESTART_SECONDS = 30
 
 
 def settings_for(url: URL, **more: str) -> dict[str, str]:
@@ -112,7 +113,7 @@ async def test_session_that_was_killed_while_idle_is_noticed_before_it_is_used(
 
         before = await database.read(process)
         connection = await connect_to(tmp_path / "identity.db")
-        await connection.execute("SELECT pg_terminate_backend($1, 5000)", before)
+        assert await connection.fetchval("SELECT pg_terminate_backend($1, 60000)", before)
         await connection.close()
         assert await database.read(process) != before
 
@@ -161,7 +162,7 @@ listen_port = {port}
         [_PGBOUNCER, conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_servers_do()
     )
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not (folder / f".s.PGSQL.{port}").exists():
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -169,7 +170,7 @@ listen_port = {port}
         yield database.set(query={"host": str(folder)}, port=port)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 async def test_whole_story_behind_a_pooler(tmp_path: Path, folder: Path) -> None:

@@ -27,7 +27,7 @@ EMAIL = "alice@example.com"
 # A thousand is what was promised.
 _TRIES = int(os.environ.get("IDENTITY_SERVER_TESTS_BINDS", "60"))
 # Promised is one; a machine that other tests share may take longer for it.
-_SOON_SECONDS = 10.0
+_SOON_SECONDS = 30.0
 Nodes = tuple[Harness, Harness]
 
 
@@ -119,7 +119,7 @@ async def test_logout_on_one_node_counts_on_the_other(nodes: Nodes, users: tuple
     here, there = nodes
     assert (await there.get("account", as_=users[0])).status == 200
     assert (await here.post("account/logout", {}, as_=users[0])).status == 200
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(_SOON_SECONDS):
         while (await there.get("account", as_=users[0])).status != 401:
             await asyncio.sleep(0.02)
 
@@ -177,7 +177,7 @@ async def test_who_is_erased_on_one_node_goes_from_the_other_ones_index(
         alice, bob = await one.register("@walter.kestrel:example.org"), await one.register(BOB)
         await one.bound(alice, EMAIL)
         pepper = await other.pepper(bob)
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(_SOON_SECONDS):
             while (await other.lookup(bob, EMAIL, pepper=pepper)).json == {"mappings": {}}:
                 await asyncio.sleep(0.01)
         for node in (one, other):
@@ -189,7 +189,7 @@ async def test_who_is_erased_on_one_node_goes_from_the_other_ones_index(
             await operator.leave_nothing(erased.traces)
 
         assert not in_index(one, alice)
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(_SOON_SECONDS):
             while (await other.lookup(bob, EMAIL, pepper=pepper)).json != {"mappings": {}}:
                 await asyncio.sleep(0.01)
         assert in_index(other, alice), "the test can tell"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import pytest
 from sqlalchemy import text
@@ -51,15 +50,23 @@ async def test_slow_statement_is_a_passing_failure(database: Database) -> None:
         await database.transaction(use_case)
 
 
-async def test_silent_process_loses_its_transaction(database: Database) -> None:
+async def test_silent_process_loses_its_transaction(database: Database, other: Database) -> None:
+    lost = False
+
     async def use_case(tx: Transaction) -> None:
+        nonlocal lost
         await tx.accounts.add_if_new(ALICE, now_ms=START_MS)
+        session = await execute(tx, "SELECT pg_backend_pid()")
+        is_there = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {session}"
         await execute(tx, "SET LOCAL idle_in_transaction_session_timeout = '50ms'")
-        await asyncio.sleep(0.5)
+        while await other.read(lambda tx: execute(tx, is_there)):
+            await asyncio.sleep(0.01)
+        lost = True
         await tx.accounts.add_if_new(BOB, now_ms=START_MS)
 
     with pytest.raises(Unavailable):
         await database.transaction(use_case)
+    assert lost
     assert await database.read(lambda tx: execute(tx, "SELECT count(*) FROM accounts")) == 0
 
 
@@ -150,10 +157,10 @@ async def test_long_one_has_its_turn_among_short_ones_without_end(database: Data
         runs += 1
         await execute(tx, "SELECT count(*) FROM accounts")
         # Whoever has read before this has committed the first time, and whoever begins after it the second.
-        with suppress(TimeoutError):
-            for _ in range(2):
-                committed.clear()
-                await asyncio.wait_for(committed.wait(), 0.5)
+        for _ in range(2):
+            committed.clear()
+            while not (committed.is_set() or database._turn._waiters):
+                await asyncio.sleep(0.001)
         await tx.accounts.add_if_new(ALICE, now_ms=START_MS)
 
     async def short(tx: Transaction) -> None:

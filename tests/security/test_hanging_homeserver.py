@@ -42,6 +42,6 @@ async def test_other_jobs_have_their_turn(tmp_path: Path) -> None:
         await add(1_000, "mail", "")
         clock.advance(minutes=2)
         await runner.run_due()
-        await asyncio.wait_for(mailed.wait(), 5)
+        await asyncio.wait_for(mailed.wait(), 60)
         released.set()
         await runner.close()

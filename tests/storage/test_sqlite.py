@@ -100,7 +100,7 @@ INSERT = "INSERT INTO numbers (number, at) VALUES (?, place())"
 
 async def test_nothing_overtakes_what_a_cancelled_caller_has_asked_for(connection: DriverConnection) -> None:
     go_on = threading.Event()
-    await connection.create_function("hold", 0, lambda: go_on.wait(10))
+    await connection.create_function("hold", 0, lambda: go_on.wait(60))
     cursor = await connection.cursor()
     cancelled = asyncio.create_task(
         connection.executescript("SELECT hold(); INSERT INTO numbers (number, at) VALUES (1, place())")

@@ -273,7 +273,7 @@ async def test_bulk_has_a_commit_of_its_own_and_keeps_nobody_waiting(database: D
     before = [asyncio.create_task(database.transaction(adding(number))) for number in (1, 2)]
     sweeping = asyncio.create_task(database.transaction(sweep, bulk=True))
     await begun.wait()
-    await asyncio.wait_for(asyncio.gather(*before), 5)
+    await asyncio.wait_for(asyncio.gather(*before), 60)
     assert await added(database) == {1, 2}
     after = asyncio.create_task(database.transaction(adding(3)))
     go_on.set()

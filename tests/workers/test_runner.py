@@ -137,14 +137,18 @@ async def test_loop_runs_what_is_due(bench: Bench) -> None:
     await bench.add()
     bench.clock.advance(seconds=60)
     loop = asyncio.create_task(bench.runner.run_forever())
-    await asyncio.wait_for(bench.handler.called.wait(), 5)
+    await asyncio.wait_for(bench.handler.called.wait(), 60)
     await bench.runner.close()
     assert await bench.due_in_seconds() is None
     loop.cancel()
     await asyncio.wait({loop})
 
 
-async def test_queue_is_worked_off_without_a_second_between_its_jobs(bench: Bench) -> None:
+async def test_queue_is_worked_off_without_a_pause_between_its_jobs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A second, really.
+    monkeypatch.setattr("identity_server.workers.runner._IDLE_SECONDS", 3600.0)
     now_ms = bench.clock.now_ms()
 
     async def add_many(tx: Transaction) -> None:
@@ -156,8 +160,7 @@ async def test_queue_is_worked_off_without_a_second_between_its_jobs(bench: Benc
     await bench.database.transaction(add_many)
     bench.clock.advance(minutes=1)
     loop = asyncio.create_task(bench.runner.run_forever())
-    # A second for each would be 20 s; the bound is generous because machines can be slow, not servers.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while bench.handler.calls < 20:
             bench.handler.called.clear()
             await bench.handler.called.wait()

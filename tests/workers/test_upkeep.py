@@ -55,7 +55,7 @@ async def test_chore_that_fails_comes_round_again(tmp_path: Path) -> None:
         own = Chore("test", Once.PER_PROCESS, 0.0, fails, "to be tested")
         upkeep = Upkeep([own], database=database, clock=FakeClock(), holder="a")
         tasks = [asyncio.create_task(work) for work in upkeep.run_forever()]
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), 60)
         for task in tasks:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
