@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, cast
 
@@ -20,6 +20,7 @@ from identity_server.server.door import Door, Load
 from identity_server.server.listeners import open_socket
 from tests.support.loop_time import pass_on_loop
 
+_PATIENCE_SECONDS = 60
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -39,13 +40,13 @@ class Client:
         return await self.answer()
 
     async def answer(self) -> str:
-        head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 5)).decode()
+        head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), _PATIENCE_SECONDS)).decode()
         assert await self._reader.readexactly(2) == b"ok"
         return head
 
     async def is_cut_off(self) -> bool:
         try:
-            return await asyncio.wait_for(self._reader.read(), 10) == b""
+            return await asyncio.wait_for(self._reader.read(), _PATIENCE_SECONDS) == b""
         except ConnectionResetError:
             return True
 
@@ -54,18 +55,29 @@ class Client:
         self.send(b"POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         await asyncio.sleep(0.02)
 
-    async def ask_and_read_nothing(self, *, times: int) -> None:
+    def ask_and_read_nothing(self, *, times: int) -> None:
         cast("asyncio.Transport", self._writer.transport).pause_reading()
         self.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n" * times)
-        await asyncio.sleep(0.05)
 
     async def read(self, size: int) -> None:
         """Read so many bytes after all."""
         cast("asyncio.Transport", self._writer.transport).resume_reading()
-        await asyncio.wait_for(self._reader.readexactly(size), 10)
+        await asyncio.wait_for(self._reader.readexactly(size), _PATIENCE_SECONDS)
+
+    @property
+    def address(self) -> Any:
+        """What the other side calls it."""
+        return self._writer.get_extra_info("sockname")
 
     def close(self) -> None:
         self._writer.close()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while not is_so():
+            await asyncio.sleep(0.001)
 
 
 class House:
@@ -78,11 +90,25 @@ class House:
         self.place, self.other = self.board.take_place(), self.board.take_place()
         self.door = Door(runner, listener, tls=None, load=Load(self.board, self.place), most=most)
         self.clients: list[Client] = []
+        self.thoughts = 0
+        self._runner = runner
 
     async def connect(self) -> Client:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
         self.clients.append(client)
         return client
+
+    async def connect_and_read_nothing(self, *, times: int) -> Client:
+        """A client that asks for so many large answers, and has the first of them wait."""
+        client = await self.connect()
+        client.ask_and_read_nothing(times=times)
+        await until(lambda: client.address in self._unread())
+        return client
+
+    def _unread(self) -> list[Any]:
+        """Who has answers waiting."""
+        server = self._runner._server_of_ours
+        return [server._connections[each].get_extra_info("peername") for each in server._unread]
 
 
 @asynccontextmanager
@@ -99,6 +125,7 @@ async def house(listener: Any = None, *, most: int = 100) -> AsyncIterator[House
         return web.Response(body=b"x" * 1_000_000)
 
     async def think(_request: web.Request) -> web.Response:
+        built.thoughts += 1
         await asyncio.sleep(60)
         return web.Response()
 
@@ -208,15 +235,14 @@ async def test_who_keeps_a_connection_without_a_request_makes_room(how: str) -> 
             if how == "sends half a body":
                 await client.begin()
         assert (await (await home.connect()).ask()).startswith("HTTP/1.1 200")
-        await asyncio.sleep(0.05)
-        assert home.door.connections == 4
+        await until(lambda: home.door.connections == 4)
 
 
 async def test_who_reads_no_answer_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "_UNREAD_LETS_GO_SECONDS", 0.1)
     async with house(most=2) as home:
         for _ in range(4):
-            await (await home.connect()).ask_and_read_nothing(times=50)
+            await home.connect_and_read_nothing(times=50)
         assert (await (await home.connect()).ask()).startswith("HTTP/1.1 200")
         assert home.door.connections <= 3
 
@@ -226,7 +252,7 @@ async def test_nobody_who_waits_for_an_answer_is_ended() -> None:
         waiting = [await home.connect() for _ in range(2)]
         for client in waiting:
             client.send(b"GET /thought HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.sleep(0.05)
+        await until(lambda: home.thoughts == 2)
         for _ in range(5):
             await (await home.connect()).ask()
         assert home.door.connections == 3
@@ -234,18 +260,18 @@ async def test_nobody_who_waits_for_an_answer_is_ended() -> None:
             await asyncio.wait_for(asyncio.gather(*(client.is_cut_off() for client in waiting)), 0.1)
 
 
-async def test_answers_that_nobody_reads_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.2)
+async def test_answers_that_nobody_reads_are_given_up() -> None:
     async with house() as home:
-        reader, other = await home.connect(), await home.connect()
-        await reader.ask_and_read_nothing(times=50)
+        other = await home.connect()
+        await home.connect_and_read_nothing(times=50)
         await other.ask()
         home.door.end_unread()
-        assert home.door.connections == 2
-        await asyncio.sleep(0.25)
+        pass_on_loop(protocol.UNREAD_SECONDS - 10)
         home.door.end_unread()
-        await asyncio.sleep(0.05)
-        assert home.door.connections == 1
+        assert home.door.connections == 2
+        pass_on_loop(10)
+        home.door.end_unread()
+        await until(lambda: home.door.connections == 1)
         await other.ask()
 
 
@@ -255,7 +281,7 @@ async def test_the_oldest_answers_that_nobody_reads_are_given_up_when_they_are_t
     monkeypatch.setattr(protocol, "_MOST_UNREAD", 100_000)
     async with house() as home:
         for _ in range(5):
-            await (await home.connect()).ask_and_read_nothing(times=50)
+            await home.connect_and_read_nothing(times=50)
         # More than half of it waits for each.
         assert home.door.connections == 1
         assert (await (await home.connect()).ask()).startswith("HTTP/1.1 200")
@@ -264,10 +290,9 @@ async def test_the_oldest_answers_that_nobody_reads_are_given_up_when_they_are_t
 async def test_answers_that_were_read_after_all_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "_MOST_UNREAD", 100_000)
     async with house() as home:
-        slow, other = await home.connect(), await home.connect()
-        await slow.ask_and_read_nothing(times=10)
+        slow = await home.connect_and_read_nothing(times=10)
         await slow.read(10 * 1_000_000)
-        await other.ask_and_read_nothing(times=50)
+        await home.connect_and_read_nothing(times=50)
         assert home.door.connections == 2
 
 

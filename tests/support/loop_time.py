@@ -7,10 +7,23 @@ earlier step. So the limits of tests are as long as real ones, and a test lets t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 def pass_on_loop(seconds: float) -> None:
     """Have this much time pass at once for whoever waits on the running event loop; no other clock goes on."""
     loop = asyncio.get_running_loop()
-    before = loop.time
-    loop.time = lambda: before() + seconds  # type: ignore[method-assign] # the loop of this test alone
+    if not isinstance(loop.time, _Ahead):
+        loop.time = _Ahead(loop.time)  # type: ignore[method-assign] # the loop of this test alone
+    loop.time.seconds += seconds
+
+
+class _Ahead:
+    """A clock that is some seconds ahead of another."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self._clock() + self.seconds
