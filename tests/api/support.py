@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -198,18 +198,30 @@ def head(method: str, target: str, *lines: str) -> bytes:
     )
 
 
-async def exchange(server: Harness, *parts: bytes | float, replies: int = 1, hang_up: bool = False) -> RawAnswers:
+Part = bytes | float | Callable[[], Awaitable[None]] | None
+
+
+async def exchange(server: Harness, *parts: Part, replies: int = 1, hang_up: bool = False) -> RawAnswers:
     """Send bytes over a connection of their own, and read so many answers, or up to the end.
 
-    A number among the parts is a pause in seconds.
+    A number among the parts is a pause in seconds, after which the server may have taken what was sent, or not. For None,
+    an answer is waited for before the rest is sent; a function is awaited.
     """
     host, port = server.base.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     found: list[Reply] = []
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             for part in parts:
-                await _send(writer, part)
+                if isinstance(part, bytes):
+                    writer.write(part)
+                    await writer.drain()
+                elif isinstance(part, float):
+                    await asyncio.sleep(part)
+                elif part is not None:
+                    await part()
+                elif (reply := await _read_reply(reader)) is not None:
+                    found.append(reply)
             if hang_up:
                 writer.write_eof()
             while len(found) < replies and (reply := await _read_reply(reader)) is not None:
@@ -217,14 +229,6 @@ async def exchange(server: Harness, *parts: bytes | float, replies: int = 1, han
     finally:
         writer.close()
     return RawAnswers(found, closed=len(found) < replies)
-
-
-async def _send(writer: asyncio.StreamWriter, part: bytes | float) -> None:
-    if isinstance(part, float):
-        await asyncio.sleep(part)
-    else:
-        writer.write(part)
-        await writer.drain()
 
 
 async def _read_reply(reader: asyncio.StreamReader) -> Reply | None:

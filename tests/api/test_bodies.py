@@ -6,21 +6,25 @@ import asyncio
 import gzip
 import io
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import orjson
 import pytest
-import pytest_asyncio
 from structlog.testing import capture_logs
 
 from identity_server.api.erasure import ERASE_PATH
+from identity_server.api.protocol import FIRST_REQUEST_SECONDS
+from identity_server.api.requests import UNFINISHED
 from identity_server.api.routes import ROUTES
+from identity_server.wiring.settings import _BODY_TIMEOUT_SECONDS
 from tests.api.support import (
     GOOD,
     JSON_OPERATIONS,
     MARKER,
     V2,
+    Part,
     assert_refused,
     exchange,
     head,
@@ -29,6 +33,7 @@ from tests.api.support import (
     post_raw,
 )
 from tests.support.harness import Harness, User, running
+from tests.support.loop_time import pass_on_loop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -252,30 +257,42 @@ async def test_a_broken_body_costs_neither_the_connection_nor_a_line_of_error(
 # --- bodies that don't come ---------------------------------------------------------------
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Harness]:
-    """A server that waits for a body for no more than a moment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("identity_server.wiring.settings._BODY_TIMEOUT_SECONDS", 0.03)
-        async with running(tmp_path_factory.mktemp("impatient")) as harness:
-            yield harness
+def unfinished(server: Harness) -> list[int]:
+    """How many bytes have come of each body that isn't there as a whole, the oldest first."""
+    return list(server.system.app[UNFINISHED]._sizes.values())
+
+
+async def _waited_for(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def when_it_waits(server: Harness, *sizes: int, then_passes: float = 0) -> Callable[[], Awaitable[None]]:
+    """Waits until so much has come of bodies that aren't there as a whole, and has time pass for the server."""
+
+    async def wait() -> None:
+        while unfinished(server) != [*sizes]:
+            await asyncio.sleep(0)
+        pass_on_loop(then_passes)
+
+    return wait
 
 
 @pytest.mark.parametrize("operation", JSON_OPERATIONS)
-async def test_a_body_that_stops_is_not_waited_for(impatient: Harness, operation: str) -> None:
-    user = await impatient.register()
-    lines = [f"Authorization: Bearer {user.token}", "Content-Length: 100"]
-    with nothing_stored(impatient):
-        answers = await exchange(impatient, head("POST", f"{V2}/{operation}", *lines), b'{"a":')
+async def test_a_body_that_stops_is_not_waited_for(server: Harness, alice: User, operation: str) -> None:
+    lines = [f"Authorization: Bearer {alice.token}", "Content-Length: 100"]
+    stops = (b'{"a":', when_it_waits(server, 5, then_passes=_BODY_TIMEOUT_SECONDS))
+    with nothing_stored(server):
+        answers = await exchange(server, head("POST", f"{V2}/{operation}", *lines), *stops)
     assert_refused(answers.only, 408, "M_UNKNOWN")
     assert answers.only.headers["Connection"] == "close"
 
 
-async def test_a_body_in_drips_is_not_waited_for_either(impatient: Harness) -> None:
-    user = await impatient.register()
-    lines = [f"Authorization: Bearer {user.token}", "Transfer-Encoding: chunked"]
-    drips = (b"1\r\n \r\n" for _ in range(10))
-    answers = await exchange(impatient, head("POST", f"{V2}/terms", *lines), *drips)
+async def test_a_body_in_drips_is_not_waited_for_either(server: Harness, alice: User) -> None:
+    lines = [f"Authorization: Bearer {alice.token}", "Transfer-Encoding: chunked"]
+    drips: list[Part] = []
+    for number in range(1, 4):
+        drips += [b"1\r\n \r\n", when_it_waits(server, number, then_passes=_BODY_TIMEOUT_SECONDS / 3)]
+    answers = await exchange(server, head("POST", f"{V2}/terms", *lines), *drips)
     assert_refused(answers.only, 408, "M_UNKNOWN")
 
 
@@ -284,17 +301,21 @@ async def test_time_is_up_for_the_oldest_of_unfinished_bodies_that_are_too_much(
 ) -> None:
     monkeypatch.setattr("identity_server.api.requests._MOST_UNFINISHED", 100_000)
     body = padded("terms", 50_000)
-    lines = [f"Authorization: Bearer {alice.token}", f"Content-Length: {len(body)}"]
+    begin = head("POST", f"{V2}/terms", f"Authorization: Bearer {alice.token}", f"Content-Length: {len(body)}")
+    begin, end = begin + body[:40_000], body[40_000:]
     for _ in range(2):
-        answers = []
-        for _ in range(3):
-            asked = exchange(server, head("POST", f"{V2}/terms", *lines) + body[:40_000], 0.3, body[40_000:])
-            answers.append(asyncio.create_task(asked))
-            await asyncio.sleep(0.05)
-        first, *others = await asyncio.gather(*answers)
-        assert_refused(first.only, 408, "M_UNKNOWN")
+        go_on = asyncio.Event()
+        first = asyncio.create_task(exchange(server, begin, None))
+        await when_it_waits(server, 40_000)()
+        others = [asyncio.create_task(exchange(server, begin, partial(_waited_for, go_on), end))]
+        await when_it_waits(server, 40_000, 40_000)()
+        others.append(asyncio.create_task(exchange(server, begin, partial(_waited_for, go_on), end)))
+        assert_refused((await first).only, 408, "M_UNKNOWN")
+        await when_it_waits(server, 40_000, 40_000)()
+        go_on.set()
         # What was given up or is over counts no more.
-        assert [answer.only.status for answer in others] == [200, 200]
+        assert [answer.only.status for answer in await asyncio.gather(*others)] == [200, 200]
+        assert unfinished(server) == []
 
 
 async def test_who_hangs_up_in_the_middle_is_no_fault_of_ours(server: Harness, alice: User) -> None:
@@ -317,13 +338,13 @@ async def test_a_silent_connection_is_closed(tmp_path: Path, monkeypatch: pytest
             assert (answers.replies, answers.closed) == ([], True)
 
 
-async def test_a_connection_that_has_asked_once_is_not_closed_for_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("identity_server.api.protocol.FIRST_REQUEST_SECONDS", 0.03)
-    async with running(tmp_path) as server:
-        answers = await exchange(server, head("GET", V2), 0.06, head("GET", V2), replies=2)
-        assert [reply.status for reply in answers.replies] == [200, 200]
+async def test_a_connection_that_has_asked_once_is_not_closed_for_silence(server: Harness) -> None:
+    async def silence() -> None:
+        pass_on_loop(FIRST_REQUEST_SECONDS)
+        await asyncio.sleep(0)
+
+    answers = await exchange(server, head("GET", V2), None, silence, head("GET", V2), replies=2)
+    assert [reply.status for reply in answers.replies] == [200, 200]
 
 
 async def test_an_idle_connection_is_closed_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ async def test_a_connection_lasts_as_long_as_is_said(
     server: Harness, version: str, asked: str, said: str | None, *, stays: bool
 ) -> None:
     answers = await exchange(
-        server, asking(version, asked), 0.05, *([asking(version, asked)] if stays else []), replies=2
+        server, asking(version, asked), None, *([asking(version, asked)] if stays else []), replies=2
     )
     assert [reply.headers.get("Connection") for reply in answers.replies] == [said] * (2 if stays else 1)
 
@@ -63,10 +63,10 @@ async def test_who_does_not_read_is_not_answered_any_further(server: Harness) ->
     # Each answer has 150 KB; all of them are more than any socket takes.
     writer.write(head("GET", "/_matrix/identity/openapi.json") * _MANY)
     try:
-        async with asyncio.timeout(10):
-            while (now := await later(server)) != before:
+        async with asyncio.timeout(60):
+            while (now := await later(server)) != before or now == first:
                 before = now
-        assert 0 < now - first < _MANY
+        assert now - first < _MANY
     finally:
         writer.close()
 
