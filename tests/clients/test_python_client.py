@@ -28,7 +28,7 @@ def checked(*command: str | Path, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stdout

@@ -36,7 +36,7 @@ def run_demo(folder: Path, *, command: Sequence[str] = DEMO, **env: str) -> subp
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=600,
         cwd=folder / "home",
         env={
             "PATH": os.environ["PATH"],

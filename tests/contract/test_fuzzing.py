@@ -56,7 +56,7 @@ class _Live:
         self._loop = loop
 
     def register(self) -> User:
-        return asyncio.run_coroutine_threadsafe(self.harness.register(f"@fuzzer:{HOME}"), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(self.harness.register(f"@fuzzer:{HOME}"), self._loop).result(120)
 
 
 @contextmanager
@@ -79,11 +79,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Live]:
     fakes.homeservers = _FarAway()
     with _loop_in_a_thread() as loop:
         context = running(tmp_path_factory.mktemp("fuzzed"), fakes=fakes)
-        harness = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(30)
+        harness = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(120)
         try:
             yield _Live(harness, loop)
         finally:
-            asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(30)
+            asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(120)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_no_answer_is_out_of_form(
         live.harness.clock.advance(minutes=10)
         if user is not None:
             case.headers["Authorization"] = f"Bearer {user.token}"
-        response = case.call(base_url=live.harness.base, session=session, allow_redirects=False, timeout=10)
+        response = case.call(base_url=live.harness.base, session=session, allow_redirects=False, timeout=120)
         answer = Answer(response.status_code, flat(response.headers), response.content or b"")
         assert_in_form(operation, answer, known=known)
 
@@ -159,7 +159,9 @@ def assert_in_form(operation: str, answer: Answer, *, known: bool) -> None:
 
 def test_a_homeserver_that_cannot_be_reached(live: _Live, session: requests.Session) -> None:
     body = {"access_token": "x", "token_type": "Bearer", "matrix_server_name": "far.example", "expires_in": 1}
-    response = session.post(f"{live.harness.base}{REGISTER.removeprefix('POST ')}", data=json.dumps(body), timeout=10)
+    response = session.post(
+        f"{live.harness.base}{REGISTER.removeprefix('POST ')}", data=json.dumps(body), timeout=120
+    )
     assert_keeps_to(REGISTER, Answer(response.status_code, response.headers, response.content))
     assert (response.status_code, response.json()["errcode"]) == (503, "M_UNKNOWN")
 

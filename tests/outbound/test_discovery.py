@@ -31,6 +31,7 @@ from tests.outbound.support import (
     http_json,
     open_internet,
 )
+from tests.support.loop_time import pass_on_loop
 
 HS = parse_server_name("hs.test")
 
@@ -320,21 +321,22 @@ async def test_a_useless_well_known_is_as_none(
 
 
 async def test_a_slow_well_known_is_given_up(internet: Internet, web: TlsServer, homeserver: TlsServer) -> None:
-    web.on(WELL_KNOWN, drip(b"{"))
+    web.on(WELL_KNOWN, drip(b"{", every_seconds=20))
     federation = internet.federation(
-        ports=Ports(web.port, homeserver.port), limits=FederationLimits(well_known_seconds=0.1)
+        ports=Ports(web.port, homeserver.port), limits=FederationLimits(total_seconds=600, well_known_seconds=200)
     )
     assert await ask(federation) == "@alice:hs.test"
     assert "it did not answer in time" in (await discovery(federation).find(HS)).note
 
 
-def drip(chunk: bytes) -> Writer:
+def drip(chunk: bytes, *, every_seconds: float) -> Writer:
     async def write(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
             writer.write(chunk)
             await writer.drain()
-            await asyncio.sleep(0.02)
+            pass_on_loop(every_seconds)
+            await asyncio.sleep(0)
 
     return write
 

@@ -43,7 +43,7 @@ def homeserver(server: TlsServer, name: ServerName) -> SigningHomeserver:
 @pytest.fixture
 async def keys(internet: Internet) -> AsyncIterator[PublishedKeys]:
     published = PublishedKeys(
-        federation=internet.federation(limits=FederationLimits(total_seconds=5)), clock=internet.clock
+        federation=internet.federation(limits=FederationLimits(total_seconds=60)), clock=internet.clock
     )
     yield published
     await published.close()

@@ -70,7 +70,7 @@ class Relay:
 async def shut(server: asyncio.Server) -> None:
     """Close a server and see its connections off; before Python 3.12 `wait_closed` doesn't wait for them."""
     server.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while getattr(server, "_active_count", 0):
             await asyncio.sleep(0)
     await server.wait_closed()
@@ -155,7 +155,7 @@ def relay_at(
         ehlo_name="id.example.org",
         tls=tls,
         ca_file=ca_file,
-        timeout_seconds=5,
+        timeout_seconds=60,
         idle_seconds=0,
     )
     return replace(relay, username="relay-user", password="relay-pass") if login else relay

@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 _SUPERUSER = "postgres"
 _NOBODY = 65534
-_START_SECONDS = 30
-_STOP_SECONDS = 15
+_START_SECONDS = 120
+_STOP_SECONDS = 60
 _PR_SET_PDEATHSIG = 1
 
 # Tests crash processes, never the machine: what is in the kernel's hands is as good as on the disk.

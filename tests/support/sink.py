@@ -22,7 +22,7 @@ class Sink:
         self.base = ""
         self.received: list[tuple[str, bytes]] = []
 
-    async def wait_for(self, is_there: Callable[[], bool], *, seconds: float = 15.0) -> None:
+    async def wait_for(self, is_there: Callable[[], bool], *, seconds: float = 60.0) -> None:
         """Wait until something has arrived."""
         deadline = time.monotonic() + seconds
         while not is_there():
