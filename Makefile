@@ -61,7 +61,7 @@ docs: $(VENV)/.dev ## The documentation as a site, in build/site
 # where every behaviour is touched once: a test of hundreds of milliseconds for each of many cases belongs here.
 THOROUGH := tests/api tests/bench tests/browser tests/clients tests/commands tests/contract tests/doctor tests/packaging \
   tests/sydent tests/is_tester tests/processes \
-  tests/storage/test_migrations.py tests/storage/test_without_orm.py tests/server/test_what_is_loaded.py \
+  tests/storage/schema/test_migrations.py tests/storage/engines/test_without_orm.py tests/server/test_what_is_loaded.py \
   tests/flows/test_root_key_under_load.py
 
 fast: tests-need ## The tests to run while working, in a minute at most

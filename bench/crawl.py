@@ -36,10 +36,10 @@ from identity_server.observability import set_up_logging
 from identity_server.outbound.system import SystemRandomness
 from identity_server.services.lookup.budgets import LookupBudgets
 from identity_server.storage.database import Database
-from identity_server.storage.engine import Engine, database_url, make_engine
-from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
-from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import LiveKeys
+from identity_server.storage.engines.opening import Engine, database_url, make_engine
+from identity_server.storage.schema.upgrade import Schema
+from identity_server.storage.sealing.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
+from identity_server.storage.sealing.sealer import LiveKeys
 
 _START_MS = 1_700_006_400_000
 """A midnight, so that the days of peppers and those of homeservers are the same, and sums can be told."""

@@ -19,8 +19,8 @@ import structlog
 
 from identity_server.domain.ports import Randomness
 from identity_server.domain.signing import SigningKey
-from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey, key_id_of
-from identity_server.storage.server_keys import (
+from identity_server.storage.sealing.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey, key_id_of
+from identity_server.storage.sealing.server_keys import (
     FORMER_ROOT,
     NEXT_ROOT,
     ROOT,

@@ -16,10 +16,10 @@ import structlog
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.ports import Clock
 from identity_server.key_files import KeyProblem, KeySources, find_root_keys, where_expected
-from identity_server.storage.engine import Engine
-from identity_server.storage.key_ring import KeyRing
-from identity_server.storage.sealing import LiveKeys
-from identity_server.storage.server_keys import NEXT_ROOT, Holdout, KeyState, put_holdout, read_key_state
+from identity_server.storage.engines.opening import Engine
+from identity_server.storage.sealing.key_ring import KeyRing
+from identity_server.storage.sealing.sealer import LiveKeys
+from identity_server.storage.sealing.server_keys import NEXT_ROOT, Holdout, KeyState, put_holdout, read_key_state
 
 _log = structlog.get_logger(__name__)
 

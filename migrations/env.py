@@ -1,10 +1,10 @@
-"""Runs the migrations on the connection that identity_server.storage.schema hands over."""
+"""Runs the migrations on the connection that identity_server.storage.schema.upgrade hands over."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from identity_server.storage.tables import metadata
+from identity_server.storage.schema.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

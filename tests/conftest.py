@@ -95,7 +95,7 @@ def light_argon2() -> Iterator[pytest.MonkeyPatch]:
     undone after all their fixtures.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("identity_server.storage.key_ring._PASSPHRASE_MEMORY_KIB", 64)
+        patch.setattr("identity_server.storage.sealing.key_ring._PASSPHRASE_MEMORY_KIB", 64)
         patch.setattr("identity_server.domain.credentials._MEMORY_KIB", 64)
         yield patch
 

@@ -11,9 +11,9 @@ from identity_server.commands.context import conf_option, load_config, set_up, t
 from identity_server.config import Config
 from identity_server.key_files import KeyProblem, load_keys
 from identity_server.outbound.system import SystemClock, SystemRandomness
-from identity_server.storage.copying import CopyRefused, copy_database
-from identity_server.storage.schema import Schema, SchemaStatus
-from identity_server.storage.server_keys import read_key_state
+from identity_server.storage.moving.copying import CopyRefused, copy_database
+from identity_server.storage.schema.upgrade import Schema, SchemaStatus
+from identity_server.storage.sealing.server_keys import read_key_state
 from identity_server.wiring.settings import key_sources
 from identity_server.wiring.storage import engine_for
 

@@ -14,7 +14,7 @@ import click
 from identity_server.commands.context import conf_option, set_up, told_in_words
 from identity_server.config import Config
 from identity_server.services.erasure.removal import Erased, Erasure
-from identity_server.storage.remains import Cleared
+from identity_server.storage.erasure.remains import Cleared
 from identity_server.wiring.desks import open_erasure
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,7 +9,7 @@ import click
 
 from identity_server.commands.context import at_the_desk, conf_option
 from identity_server.services.outbox.backlog import Backlog
-from identity_server.storage.jobs import Waiting
+from identity_server.storage.repositories.jobs import Waiting
 from identity_server.wiring.desks import open_backlog
 
 _HEADINGS = ("KIND", "FOR", "JOBS", "CLAIMED", "TRIES", "SINCE", "NEXT TRY")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from identity_server.commands.context import at_the_desk, conf_option, time_of
-from identity_server.storage.key_ring import key_id_of
+from identity_server.storage.sealing.key_ring import key_id_of
 from identity_server.wiring.desks import open_rotation
 
 _open_without_next = partial(open_rotation, next_may_be_missing=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 from identity_server.doctor.findings import Finding, fault, fine, note, warning
 from identity_server.doctor.patient import Patient
 from identity_server.key_files import KeyProblem, KeySources, load_keys
-from identity_server.storage.engine import CannotWrite
-from identity_server.storage.key_ring import RootKey
-from identity_server.storage.schema import Schema, SchemaProblem, SchemaStatus
-from identity_server.storage.server_keys import FORMER_ROOT, NEXT_ROOT, KeyState, read_key_state
+from identity_server.storage.engines.opening import CannotWrite
+from identity_server.storage.schema.upgrade import Schema, SchemaProblem, SchemaStatus
+from identity_server.storage.sealing.key_ring import RootKey
+from identity_server.storage.sealing.server_keys import FORMER_ROOT, NEXT_ROOT, KeyState, read_key_state
 from identity_server.wiring.settings import key_sources
 from identity_server.wiring.storage import engine_for
 

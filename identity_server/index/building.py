@@ -34,9 +34,9 @@ from identity_server.index.file import (
     starts_column,
 )
 from identity_server.index.keys import LookupKeys, halves
-from identity_server.storage.associations import Change
 from identity_server.storage.bulk import in_parts
 from identity_server.storage.database import Database, Transaction
+from identity_server.storage.repositories.associations import Change
 from identity_server.storage.stamps import Subject
 
 _log = structlog.get_logger(__name__)

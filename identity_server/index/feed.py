@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from identity_server.storage.postgresql import LONGEST_TRANSACTION_SECONDS
+from identity_server.storage.engines.postgresql import LONGEST_TRANSACTION_SECONDS
 
 PATIENCE_SECONDS = 2 * LONGEST_TRANSACTION_SECONDS
 """After so long, whoever held a missing number must have committed or been rolled back."""

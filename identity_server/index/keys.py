@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from identity_server.domain.written_hashes import HASH_BYTES, HASH_CHARACTERS, WrittenHashes, cut_into_blocks
-from identity_server.storage.key_ring import RootKey
+from identity_server.storage.sealing.key_ring import RootKey
 
 KEY_BYTES = 16
 _PADDING = "\0" * (HASH_BYTES - HASH_CHARACTERS)

@@ -25,8 +25,8 @@ from identity_server.index.feed import FeedPosition
 from identity_server.index.file import Column, IndexFile, Unusable, open_index_file
 from identity_server.index.keys import KEY_BYTES, ONE_BY_ONE, Hashes, LookupKeys, halves
 from identity_server.index.mappings import Mappings
-from identity_server.storage.associations import Change
 from identity_server.storage.database import Database, Transaction
+from identity_server.storage.repositories.associations import Change
 from identity_server.storage.stamps import Subject
 
 _log = structlog.get_logger(__name__)

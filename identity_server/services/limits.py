@@ -9,7 +9,7 @@ from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.erasures import People
+from identity_server.storage.erasure.rows import People
 
 LIMITS_OF_USERS = frozenset({"bind", "validation mail", "visibility"})
 LIMITS_OF_MAILBOXES = frozenset({"mailbox", "mailbox by sender", "visit mail"})

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from identity_server.domain.ports import Clock
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Backlog
-from identity_server.storage.validation_sessions import SessionCount
+from identity_server.storage.repositories.jobs import Backlog
+from identity_server.storage.repositories.validation_sessions import SessionCount
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,24 +18,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.domain.errors import Unavailable
-from identity_server.storage.accounts import AccessTokens, Accounts
 from identity_server.storage.activity import Activity, PoolState
-from identity_server.storage.associations import Associations
-from identity_server.storage.audit import Audit
-from identity_server.storage.audit_chain import AuditChain
-from identity_server.storage.budgets import Budgets
-from identity_server.storage.chores import Chores
 from identity_server.storage.connection import Connection
-from identity_server.storage.consent import Consents
-from identity_server.storage.ephemeral_keys import EphemeralKeys
-from identity_server.storage.erasures import Erasures
-from identity_server.storage.exports import Exports
-from identity_server.storage.imports import Imports
-from identity_server.storage.invites import Invites
-from identity_server.storage.jobs import Jobs
-from identity_server.storage.notifications import CommitSignals
-from identity_server.storage.peppers import Peppers
-from identity_server.storage.postgresql import (
+from identity_server.storage.engines.postgresql import (
     LONGEST_TRANSACTION_SECONDS,
     TRANSACTION_SECONDS,
     begin_with_limits,
@@ -43,17 +28,32 @@ from identity_server.storage.postgresql import (
     is_broken_constraint,
     is_lost_race,
 )
-from identity_server.storage.rate_limits import RateLimits
-from identity_server.storage.refusals import Refusals
-from identity_server.storage.remains import Remains
-from identity_server.storage.resealing import Resealing
-from identity_server.storage.sealing import NO_OTHER_KEYS, KeyGuard, LiveKeys, Sealer
-from identity_server.storage.server_keys import ServerKeys
-from identity_server.storage.sqlite import BUSY_SECONDS, DataVersion, is_busy, is_out_of_order
-from identity_server.storage.sqlite_transactions import SqliteTransactions, TransactionLost
+from identity_server.storage.engines.sqlite import BUSY_SECONDS, DataVersion, is_busy, is_out_of_order
+from identity_server.storage.engines.sqlite_transactions import SqliteTransactions, TransactionLost
+from identity_server.storage.erasure.remains import Remains
+from identity_server.storage.erasure.rows import Erasures
+from identity_server.storage.moving.exports import Exports
+from identity_server.storage.moving.imports import Imports
+from identity_server.storage.notifications import CommitSignals
+from identity_server.storage.repositories.accounts import AccessTokens, Accounts
+from identity_server.storage.repositories.associations import Associations
+from identity_server.storage.repositories.audit import Audit
+from identity_server.storage.repositories.audit_chain import AuditChain
+from identity_server.storage.repositories.budgets import Budgets
+from identity_server.storage.repositories.chores import Chores
+from identity_server.storage.repositories.consent import Consents
+from identity_server.storage.repositories.ephemeral_keys import EphemeralKeys
+from identity_server.storage.repositories.invites import Invites
+from identity_server.storage.repositories.jobs import Jobs
+from identity_server.storage.repositories.peppers import Peppers
+from identity_server.storage.repositories.rate_limits import RateLimits
+from identity_server.storage.repositories.refusals import Refusals
+from identity_server.storage.repositories.validation_sessions import ValidationSessions
+from identity_server.storage.repositories.visits import Visits
+from identity_server.storage.sealing.resealing import Resealing
+from identity_server.storage.sealing.sealer import NO_OTHER_KEYS, KeyGuard, LiveKeys, Sealer
+from identity_server.storage.sealing.server_keys import ServerKeys
 from identity_server.storage.stamps import Stamps, Subject
-from identity_server.storage.validation_sessions import ValidationSessions
-from identity_server.storage.visits import Visits
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

@@ -43,10 +43,10 @@ from identity_server.domain.validation import (
     SentCode,
     ValidationSession,
 )
-from identity_server.storage.associations import StoredAssociation
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.imports import Mark, NewAccount
-from identity_server.storage.sealing import Sealer, token_digest
+from identity_server.storage.moving.imports import Mark, NewAccount
+from identity_server.storage.repositories.associations import StoredAssociation
+from identity_server.storage.sealing.sealer import Sealer, token_digest
 from identity_server.sydent.addresses import NotAnAddress, UnknownMedium, canonical
 from identity_server.sydent.bindings import GLOBAL, LOCAL, Candidate, NewestBindings
 from identity_server.sydent.naming import name_of

@@ -27,10 +27,10 @@ from identity_server.services.lookup.peppers import Peppers
 from identity_server.services.outbox.backlog import Backlog
 from identity_server.services.privacy.desk import AccountDesk
 from identity_server.storage.database import Database
-from identity_server.storage.engine import IN_MEMORY, make_engine
-from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
-from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import LiveKeys
+from identity_server.storage.engines.opening import IN_MEMORY, make_engine
+from identity_server.storage.schema.upgrade import Schema
+from identity_server.storage.sealing.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
+from identity_server.storage.sealing.sealer import LiveKeys
 from identity_server.wiring.index import make_build
 from identity_server.wiring.services import make_erasure, make_invite_mails, make_journal, make_peppers
 from identity_server.wiring.settings import key_sources

@@ -28,9 +28,9 @@ from identity_server.index.read_index import ReadIndex
 from identity_server.observability import log_what_nobody_awaits, set_up_logging
 from identity_server.outbound.system import SystemClock, SystemRandomness
 from identity_server.storage.database import Database
-from identity_server.storage.engine import database_url, make_engine
-from identity_server.storage.key_ring import KeyRing, RootKey
-from identity_server.storage.sealing import LiveKeys
+from identity_server.storage.engines.opening import database_url, make_engine
+from identity_server.storage.sealing.key_ring import KeyRing, RootKey
+from identity_server.storage.sealing.sealer import LiveKeys
 from identity_server.wiring.storage import open_stamps
 
 _SMALL = 20_000

@@ -9,9 +9,9 @@ from identity_server.outbound.sms import ProviderProblem
 from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.policies import PolicyProblems
 from identity_server.services.keys.root_rotation import RotationGivenUp
-from identity_server.storage.copying import CopyRefused
-from identity_server.storage.engine import CannotWrite
-from identity_server.storage.schema import SchemaProblem
+from identity_server.storage.engines.opening import CannotWrite
+from identity_server.storage.moving.copying import CopyRefused
+from identity_server.storage.schema.upgrade import SchemaProblem
 from identity_server.wiring.storage import IndexProblem
 
 _SENTENCES = (

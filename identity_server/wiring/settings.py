@@ -32,7 +32,7 @@ from identity_server.services.invites.inviting import InvitePolicy
 from identity_server.services.privacy.visits import VisitLimits
 from identity_server.services.validation.email import ValidationLimits
 from identity_server.services.validation.phone import PhoneRules
-from identity_server.storage.postgresql import PostgresqlSettings
+from identity_server.storage.engines.postgresql import PostgresqlSettings
 
 _BODY_TIMEOUT_SECONDS = 15.0
 _VISITS_TO_MAILBOX_FROM_NETWORK = 3

@@ -16,10 +16,10 @@ from identity_server.domain.signing import SigningKey
 from identity_server.key_files import Keys, load_keys
 from identity_server.key_watch import LEASE_SECONDS, KeyWatch
 from identity_server.storage.database import Database
-from identity_server.storage.engine import Engine, database_url, make_engine
-from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import LiveKeys
-from identity_server.storage.server_keys import add_known_keys, read_key_state
+from identity_server.storage.engines.opening import Engine, database_url, make_engine
+from identity_server.storage.schema.upgrade import Schema
+from identity_server.storage.sealing.sealer import LiveKeys
+from identity_server.storage.sealing.server_keys import add_known_keys, read_key_state
 from identity_server.storage.stamps import Stamps
 from identity_server.wiring.settings import key_sources, postgresql_settings
 

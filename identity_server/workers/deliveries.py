@@ -18,7 +18,7 @@ from identity_server.services.outbox.mails import mail_from_payload
 from identity_server.services.outbox.port import BIND_NOTICE, MAIL, SMS
 from identity_server.services.outbox.texts import text_from_payload
 from identity_server.services.privacy.refusals import Refusals
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 from identity_server.workers.runner import JobKind
 
 _log = structlog.get_logger(__name__)

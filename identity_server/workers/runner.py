@@ -24,7 +24,7 @@ from identity_server.domain.ports import (
 )
 from identity_server.services.outbox.port import Outcome
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 Handler = Callable[[Job], Awaitable[None]]
 _log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from identity_server.__main__ import main
 
 pytestmark = pytest.mark.sqlite(
-    reason="tests/storage/test_copying.py crosses engines; this is about two configurations"
+    reason="tests/storage/moving/test_copying.py crosses engines; this is about two configurations"
 )
 
 

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, delete, insert, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from identity_server.storage.engine import database_url, make_engine
-from identity_server.storage.schema import Schema
+from identity_server.storage.engines.opening import database_url, make_engine
+from identity_server.storage.schema.upgrade import Schema
 from tests.e2e.processes import Program
 from tests.fire.stage import Engine, Server, postgresql_server
 from tests.support.old_schemas import GONE, RowKind, Rows, build, describe, make_row, read_tables

@@ -36,10 +36,10 @@ from sqlalchemy.engine.default import DefaultDialect
 from identity_server.__main__ import main
 from identity_server.api import protocol
 from identity_server.server import door
-from identity_server.storage import jobs
 from identity_server.storage.database import Database
-from identity_server.storage.schema import Schema
-from identity_server.storage.sqlite import DriverConnection
+from identity_server.storage.engines.sqlite import DriverConnection
+from identity_server.storage.repositories import jobs
+from identity_server.storage.schema.upgrade import Schema
 from identity_server.wiring import settings
 
 FOLDER: Final = "FIRE_FOLDER"

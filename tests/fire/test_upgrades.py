@@ -1,6 +1,6 @@
 """Upgrades from every schema that there ever was: killed within them, two at once, of a database that is too new.
 
-What becomes of each table's rows is in tests/storage/test_migrations.py. Here an upgrade is a process of its own, and what
+What becomes of each table's rows is in tests/storage/schema/test_migrations.py. Here an upgrade is a process of its own, and what
 it has made of a database is what a server then serves.
 """
 
@@ -28,11 +28,11 @@ from sqlalchemy import Connection, event, insert, text
 from identity_server.outbound.system import SystemRandomness
 from identity_server.services.outbox.port import BIND_NOTICE, MAIL
 from identity_server.storage.database import Database
-from identity_server.storage.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
-from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import LiveKeys
-from identity_server.storage.sqlite import BUSY_SECONDS
-from identity_server.storage.tables import metadata
+from identity_server.storage.engines.sqlite import BUSY_SECONDS
+from identity_server.storage.schema.tables import metadata
+from identity_server.storage.schema.upgrade import Schema
+from identity_server.storage.sealing.key_ring import ROOT_KEY_BYTES, KeyRing, RootKey
+from identity_server.storage.sealing.sealer import LiveKeys
 from tests.fire.installation import Installation, ended, installed, put_rows
 from tests.fire.launcher import MIGRATION
 from tests.fire.load import Kind, Ledger, Load, Subject

@@ -16,7 +16,7 @@ from identity_server.domain.audit import AuditEvent
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
 from identity_server.services.invites.desk import InviteDesk
 from identity_server.services.outbox.port import BIND_NOTICE
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 from identity_server.workers.runner import JobKind
 from tests.support.harness import SECRET, Harness, Reply, User, running
 

@@ -10,7 +10,7 @@ import pytest
 from identity_server.domain.identifiers import UserId
 from identity_server.index.keys import LookupKeys
 from identity_server.key_files import load_keys
-from identity_server.storage.server_keys import KeyState
+from identity_server.storage.sealing.server_keys import KeyState
 from identity_server.wiring.settings import key_sources
 from tests.support.databases import written_to
 from tests.support.harness import Fakes, Harness, Reply, User, hashed, running

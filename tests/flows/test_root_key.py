@@ -14,9 +14,9 @@ from identity_server.domain.ports import DeliveryPostponed
 from identity_server.key_files import KeyProblem, find_signing_key
 from identity_server.services.audit.check import AuditCheck
 from identity_server.services.keys.root_rotation import RotationGivenUp
-from identity_server.storage.key_ring import KeyRing, RootKey
-from identity_server.storage.resealing import DROPPED_TABLES, SEALED_TABLES
-from identity_server.storage.sealing import SealBroken, Sealer
+from identity_server.storage.sealing.key_ring import KeyRing, RootKey
+from identity_server.storage.sealing.resealing import DROPPED_TABLES, SEALED_TABLES
+from identity_server.storage.sealing.sealer import SealBroken, Sealer
 from identity_server.wiring.settings import key_sources
 from tests.flows.test_audit import events
 from tests.flows.test_invites import invite, settle

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from identity_server.api.visibility import VISIBILITY_PATH
-from identity_server.storage.sqlite import DriverConnection
+from identity_server.storage.engines.sqlite import DriverConnection
 from tests.flows.test_invites import invite, settle
 from tests.support.harness import SECRET, Harness, User
 

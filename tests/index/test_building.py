@@ -18,7 +18,7 @@ from identity_server.index.building import INDEX_FILE, IndexBuilder
 from identity_server.index.file import IndexFile, Table, Unusable, open_index_file
 from identity_server.index.keys import LookupKeys, halves
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.key_ring import RootKey
+from identity_server.storage.sealing.key_ring import RootKey
 from identity_server.storage.stamps import Subject
 from tests.support import make
 from tests.support.databases import ROOT_KEY

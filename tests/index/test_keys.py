@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from identity_server.domain.hashing import encode_digest
 from identity_server.domain.written_hashes import WrittenHashes
 from identity_server.index.keys import KEY_BYTES, LookupKeys
-from identity_server.storage.key_ring import RootKey
+from identity_server.storage.sealing.key_ring import RootKey
 from tests.support.databases import ROOT_KEY
 
 KEYS = LookupKeys(ROOT_KEY)

@@ -19,7 +19,7 @@ from identity_server.index import building, read_index
 from identity_server.index.building import IndexBuilder, Rows
 from identity_server.index.read_index import ReadIndex
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.tables import association_changes
+from identity_server.storage.schema.tables import association_changes
 from tests.support import make
 from tests.support.databases import open_database
 from tests.support.fakes import START_MS

@@ -18,10 +18,10 @@ from sqlalchemy.engine import URL
 
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.identifiers import UserId
-from identity_server.storage import postgresql as limits
 from identity_server.storage.database import Transaction
-from identity_server.storage.engine import make_engine
-from identity_server.storage.schema import Schema, SchemaProblem
+from identity_server.storage.engines import postgresql as limits
+from identity_server.storage.engines.opening import make_engine
+from identity_server.storage.schema.upgrade import Schema, SchemaProblem
 from tests.e2e.processes import reserve_port
 from tests.support.databases import PATIENT, connect_to, open_database, put_migrated, url_for
 from tests.support.harness import ALICE, SECRET, Fakes, running

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from identity_server.__main__ import main
-from identity_server.storage import postgresql as limits
-from identity_server.storage.engine import make_engine
-from identity_server.storage.schema import Schema, SchemaProblem
-from tests.storage.test_schema import with_next_migration
+from identity_server.storage.engines import postgresql as limits
+from identity_server.storage.engines.opening import make_engine
+from identity_server.storage.schema.upgrade import Schema, SchemaProblem
+from tests.storage.schema.test_upgrade import with_next_migration
 from tests.support.databases import (
     PATIENT,
     connect_to,

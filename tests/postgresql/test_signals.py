@@ -12,9 +12,9 @@ import pytest
 
 from identity_server.domain.identifiers import UserId
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.engine import make_engine
+from identity_server.storage.engines.opening import make_engine
+from identity_server.storage.engines.postgresql import PostgresqlSettings
 from identity_server.storage.notifications import CommitSignals
-from identity_server.storage.postgresql import PostgresqlSettings
 from identity_server.storage.stamps import Subject
 from tests.support import make
 from tests.support.databases import PATIENT, connect_to, url_for

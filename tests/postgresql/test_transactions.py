@@ -10,9 +10,9 @@ from sqlalchemy.exc import IntegrityError
 
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.identifiers import UserId
-from identity_server.storage import postgresql
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import LEASE_MS
+from identity_server.storage.engines import postgresql
+from identity_server.storage.repositories.jobs import LEASE_MS
 from tests.support.fakes import START_MS
 
 pytestmark = pytest.mark.postgresql(reason="many writers at once")

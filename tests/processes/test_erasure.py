@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from identity_server.config import load
 from identity_server.domain.identifiers import parse_user_id
 from identity_server.storage.database import Transaction
-from identity_server.storage.sealing import token_digest
+from identity_server.storage.sealing.sealer import token_digest
 from identity_server.wiring.desks import open_storage
 from tests.e2e.processes import reserve_port
 from tests.processes.conftest import REPOSITORY, TOKEN, Server

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from identity_server.storage.schema import Schema
-from identity_server.storage.sqlite_upgrade import copy_aside
+from identity_server.storage.schema.sqlite_upgrade import copy_aside
+from identity_server.storage.schema.upgrade import Schema
 from tests.support.databases import engine_at
 from tests.support.fakes import START_MS
 

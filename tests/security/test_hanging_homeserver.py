@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from identity_server.domain.ports import DeliveryPostponed
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 from identity_server.workers.runner import JobKind, JobRunner
 from tests.support.databases import open_database
 from tests.support.fakes import START_MS, FakeClock

@@ -16,8 +16,8 @@ from identity_server.domain.validation import SESSION_TOMBSTONE_MS
 from identity_server.services import Services
 from identity_server.services.sweeping import BATCH
 from identity_server.storage.database import Transaction
-from identity_server.storage.engine import make_engine
-from identity_server.storage.tables import metadata
+from identity_server.storage.engines.opening import make_engine
+from identity_server.storage.schema.tables import metadata
 from tests.support.databases import url_for
 from tests.support.harness import ALICE, Harness
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from sqlalchemy import LargeBinary
 
 import identity_server
-from identity_server.storage.resealing import DROPPED_TABLES, INDEPENDENT, SEALED_TABLES, STAYING
-from identity_server.storage.tables import metadata
+from identity_server.storage.schema.tables import metadata
+from identity_server.storage.sealing.resealing import DROPPED_TABLES, INDEPENDENT, SEALED_TABLES, STAYING
 
 PACKAGE = Path(identity_server.__file__).parent
 _KEYED = re.compile(r"address_blind|address_digest|client_secret_digest")
@@ -75,7 +75,9 @@ def test_every_column_that_may_hang_on_the_root_key_is_in_the_table_that_says_so
         if isinstance(column.type, LargeBinary)
         or re.search("key_id|sealed|blind|digest|hash|fingerprint", column.name)
     }
-    assert hidden - set().union(*said) == set(), "say in storage/resealing.py what becomes of these at a new root key"
+    assert hidden - set().union(*said) == set(), (
+        "say in storage/sealing/resealing.py what becomes of these at a new root key"
+    )
     columns = {f"{table.name}.{column.name}" for table in metadata.tables.values() for column in table.columns}
     assert set().union(*said) <= columns
     # The digest of a visit's token is what its sealed values are tied to.

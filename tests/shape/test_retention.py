@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from identity_server.__main__ import main
 from identity_server.config import load
 from identity_server.domain.retention import Form, Kept, Lifetimes, retention_schedule
-from identity_server.storage.tables import metadata
+from identity_server.storage.schema.tables import metadata
 from identity_server.wiring.settings import retention_lifetimes
 
 PRIVACY = Path(__file__).parents[2] / "docs" / "privacy.md"
@@ -19,7 +19,7 @@ SCHEDULES = [
     retention_schedule(Lifetimes(phone_months=6, keeps_delivered_invites=True, unaccepted_ms=1)),
 ]
 FINGERPRINTS = {Form.KEYED, Form.DIGEST, Form.SLOW}
-# What a column is called says how it is kept (storage/tables.py).
+# What a column is called says how it is kept (storage/schema/tables.py).
 SEALED, HASHED = ("sealed_",), ("_digest", "_blind", "_hash", "commitments", "audit_chain.hash")
 # These say by which key, or are random and part of what is hashed.
 BESIDES = ("key_id", "salt")

@@ -15,8 +15,8 @@ from identity_server.services.limits import (
     LIMITS_OF_USERS,
     WITH_PLACES,
 )
-from identity_server.storage.erasures import NOBODY, OTHERWISE, PLACES
-from identity_server.storage.tables import metadata, retired_keys
+from identity_server.storage.erasure.rows import NOBODY, OTHERWISE, PLACES
+from identity_server.storage.schema.tables import metadata, retired_keys
 from tests.shape.test_imports import modules
 
 # What columns are called, or said to be, that tell of a person.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.sqlite import DriverConnection
+from identity_server.storage.engines.sqlite import DriverConnection
 
 HERE, THREAD = "here", "thread"
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from identity_server.storage.connection import Connection, Prepared
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.tables import ephemeral_keys
+from identity_server.storage.schema.tables import ephemeral_keys
 
 _keys = ephemeral_keys.c
 ADD = Prepared(insert(ephemeral_keys))

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.identifiers import UserId
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.sqlite import DriverConnection
+from identity_server.storage.engines.sqlite import DriverConnection
 from tests.support import make
 from tests.support.databases import on_postgresql, open_database
 from tests.support.fakes import START_MS

@@ -18,11 +18,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.storage.database import Database
-from identity_server.storage.engine import database_url, make_engine
-from identity_server.storage.key_ring import KeyRing, RootKey
-from identity_server.storage.postgresql import PostgresqlSettings
-from identity_server.storage.schema import Schema
-from identity_server.storage.sealing import LiveKeys
+from identity_server.storage.engines.opening import database_url, make_engine
+from identity_server.storage.engines.postgresql import PostgresqlSettings
+from identity_server.storage.schema.upgrade import Schema
+from identity_server.storage.sealing.key_ring import KeyRing, RootKey
+from identity_server.storage.sealing.sealer import LiveKeys
 from identity_server.storage.stamps import Stamps
 from tests.support import postgresql
 from tests.support.fakes import START_MS, FakeRandomness

@@ -14,7 +14,7 @@ from identity_server.index.building import INDEX_FILE, IndexBuilder
 from identity_server.index.keys import LookupKeys
 from identity_server.index.read_index import ReadIndex
 from identity_server.storage.database import Database
-from identity_server.storage.key_ring import RootKey
+from identity_server.storage.sealing.key_ring import RootKey
 from tests.support import make
 from tests.support.databases import ROOT_KEY
 from tests.support.fakes import START_MS, FakeClock

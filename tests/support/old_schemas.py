@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.shipped import shipped
-from identity_server.storage.schema import Schema
-from identity_server.storage.tables import metadata
+from identity_server.storage.schema.tables import metadata
+from identity_server.storage.schema.upgrade import Schema
 from tests.support.fakes import START_MS
 
 Rows = Mapping[str, list[Mapping[str, Any]]]

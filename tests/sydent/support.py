@@ -18,8 +18,8 @@ from identity_server.domain.terms import NO_TERMS, Terms
 from identity_server.services.associations.bind_notices import NoticeWriter
 from identity_server.services.outbox.port import BIND_NOTICE
 from identity_server.storage.database import Database
-from identity_server.storage.key_ring import KeyRing, RootKey
-from identity_server.storage.sealing import Sealer
+from identity_server.storage.sealing.key_ring import KeyRing, RootKey
+from identity_server.storage.sealing.sealer import Sealer
 from identity_server.sydent.exporting import Exporter
 from identity_server.sydent.importing import Importer
 from identity_server.sydent.progress import Silent

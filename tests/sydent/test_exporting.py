@@ -8,7 +8,7 @@ from pathlib import Path
 
 from identity_server.domain.association import Visibility
 from identity_server.domain.identifiers import Medium, Threepid
-from identity_server.storage.sealing import token_digest
+from identity_server.storage.sealing.sealer import token_digest
 from identity_server.sydent.exporting import Exporter
 from identity_server.sydent.report import Skipped
 from tests.support import make

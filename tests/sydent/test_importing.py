@@ -14,8 +14,8 @@ from identity_server.domain.invite import EPHEMERAL_KEY_LIFETIME_MS, INVITE_LIFE
 from identity_server.domain.signing import SigningKey
 from identity_server.domain.terms import Acceptance, Policy, Terms, Translation
 from identity_server.domain.validation import CODE_LIFETIME_MS, SESSION_LIFETIME_MS
-from identity_server.storage.key_ring import KeyRing, RootKey
-from identity_server.storage.sealing import token_digest
+from identity_server.storage.sealing.key_ring import KeyRing, RootKey
+from identity_server.storage.sealing.sealer import token_digest
 from identity_server.sydent.importing import CannotImport, check_identity
 from identity_server.sydent.reading import open_sydent
 from identity_server.sydent.report import ImportReport, Merged, ReportDoesNotAddUp, Skipped, TableReport

@@ -13,7 +13,7 @@ import pytest
 from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
 from identity_server.services.outbox.port import Outcome
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 from identity_server.workers.deliveries import message_pause_ms
 from identity_server.workers.runner import JobKind, JobRunner
 from tests.support.databases import open_database

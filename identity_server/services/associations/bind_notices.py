@@ -23,7 +23,7 @@ from identity_server.domain.retention import BIND_NOTICE_LIFETIME_MS
 from identity_server.domain.signing import SigningKey
 from identity_server.services.outbox.port import BIND_NOTICE
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 _log = structlog.get_logger(__name__)
 

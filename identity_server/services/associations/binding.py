@@ -31,7 +31,7 @@ from identity_server.services.lookup.budgets import LookupBudgets
 from identity_server.services.outbox.port import Outbox
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 _BINDS = RateLimit(burst=20, interval_ms=MINUTE_MS)
 _VISIBILITY_CHANGES = RateLimit(burst=20, interval_ms=MINUTE_MS)

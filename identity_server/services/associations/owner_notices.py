@@ -10,7 +10,7 @@ from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.retention import OWNER_NOTICE_LIFETIME_MS
 from identity_server.services.outbox.mails import MailJobs
 from identity_server.storage.database import Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 BOUND = "bound"
 UNBOUND = "unbound"

@@ -14,8 +14,8 @@ from typing import Any
 
 from identity_server.domain.audit_chain import BEGINNING, Link, LinkedEntry, Statement, after, signed_link
 from identity_server.domain.signing import SigningKey
-from identity_server.storage.audit_chain import Waiting
 from identity_server.storage.database import Database, Transaction
+from identity_server.storage.repositories.audit_chain import Waiting
 
 _PAGE = 5_000
 _TRIES = 3

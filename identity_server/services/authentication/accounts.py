@@ -12,7 +12,7 @@ from identity_server.services.authentication.stamped_cache import StampedCache
 from identity_server.services.client_limits import ClientLimits
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.sealing import token_digest
+from identity_server.storage.sealing.sealer import token_digest
 from identity_server.storage.stamps import Subject
 
 

@@ -23,8 +23,8 @@ from identity_server.services.erasure.waiting_jobs import WaitingJobs
 from identity_server.services.limits import forget_limits_of
 from identity_server.storage.bulk import in_parts
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.erasures import BY_USER, People, UserColumn
-from identity_server.storage.remains import Cleared
+from identity_server.storage.erasure.remains import Cleared
+from identity_server.storage.erasure.rows import BY_USER, People, UserColumn
 
 _log = structlog.get_logger(__name__)
 

@@ -17,8 +17,8 @@ from identity_server.services.associations.bind_notices import NoticeWriter
 from identity_server.services.outbox.port import BIND_NOTICE, SMS
 from identity_server.storage.bulk import in_parts
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.erasures import People
-from identity_server.storage.jobs import Job
+from identity_server.storage.erasure.rows import People
+from identity_server.storage.repositories.jobs import Job
 
 _PAGE = 500
 _FIRST_ID = -1

@@ -42,7 +42,7 @@ from identity_server.services.lookup.hashed_lookup import Asker, Lookup
 from identity_server.services.outbox.port import Outbox, Outcome
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 _SEED_BYTES = 32
 

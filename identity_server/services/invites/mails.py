@@ -11,7 +11,7 @@ from identity_server.domain.ports import Clock
 from identity_server.rendering.pages import host_of
 from identity_server.services.outbox.mails import MailJobs
 from identity_server.storage.database import Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 WEB_CLIENT = "org.matrix.web_client_location"
 """The string of the request that says where the link is to lead."""

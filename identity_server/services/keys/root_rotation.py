@@ -1,7 +1,7 @@
 """Another root key takes the place of the one that everything at rest hangs on, while the servers go on.
 
 The rule: whatever becomes of the process that does this, and whenever, the servers work with both keys, and whoever
-takes it up again goes on where it was left (storage/server_keys.py has the steps).
+takes it up again goes on where it was left (storage/sealing/server_keys.py has the steps).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from identity_server.domain.audit import AuditEvent
 from identity_server.domain.ports import Clock
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.key_ring import DigestKeys, key_id_of
-from identity_server.storage.resealing import SEALED_TABLES, Page, SealedTable
-from identity_server.storage.sealing import LiveKeys
-from identity_server.storage.server_keys import FORMER_ROOT, NEXT_ROOT, ROOT, Holdout, KnownKey
+from identity_server.storage.sealing.key_ring import DigestKeys, key_id_of
+from identity_server.storage.sealing.resealing import SEALED_TABLES, Page, SealedTable
+from identity_server.storage.sealing.sealer import LiveKeys
+from identity_server.storage.sealing.server_keys import FORMER_ROOT, NEXT_ROOT, ROOT, Holdout, KnownKey
 
 _AT_ONCE = 200
 _SHORTEST_PAUSE_SECONDS = 0.005

@@ -15,8 +15,8 @@ from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import row_id
 from identity_server.index.key_set import KeySet
 from identity_server.index.keys import KEY_BYTES, Halves, halves
-from identity_server.storage.budgets import AskedRow
 from identity_server.storage.database import Database, Transaction
+from identity_server.storage.repositories.budgets import AskedRow
 
 _NEWS_MS = 1_000
 """Another process may have written something down since; that is looked for again after so long."""

@@ -24,8 +24,8 @@ from identity_server.domain.budgets import (
 from identity_server.domain.durations import MINUTE_MS
 from identity_server.domain.errors import RateLimited, TooManyAddresses
 from identity_server.domain.ports import Clock
-from identity_server.storage.budgets import AskedRow
 from identity_server.storage.database import Database, Transaction
+from identity_server.storage.repositories.budgets import AskedRow
 
 _IDLE_MS = 30_000
 """What nobody has needed for so long is given back."""

@@ -15,7 +15,7 @@ from identity_server.domain.budgets import Holder
 from identity_server.index.keys import Halves
 from identity_server.services.lookup.asked_addresses import Asked, AskedAddresses
 from identity_server.services.lookup.budget_ledger import BudgetLedger, Claim, Request
-from identity_server.storage.budgets import AskedRow
+from identity_server.storage.repositories.budgets import AskedRow
 
 _MOST_TOGETHER = 64
 _MOST_KEYS_TOGETHER = 10_000

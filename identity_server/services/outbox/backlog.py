@@ -5,7 +5,7 @@ from __future__ import annotations
 from identity_server.domain.audit import AuditEvent
 from identity_server.domain.ports import Clock
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Waiting
+from identity_server.storage.repositories.jobs import Waiting
 
 
 class Backlog:

@@ -10,7 +10,7 @@ from identity_server.domain.ports import Mail, Randomness
 from identity_server.domain.random_values import message_id, row_id
 from identity_server.services.outbox.port import MAIL
 from identity_server.storage.database import Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 
 class MailJobs:

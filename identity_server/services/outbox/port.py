@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 MAIL = "mail"
 """A mail; the payload is made and read in `services/outbox/mails.py`."""

@@ -29,8 +29,8 @@ from identity_server.services.outbox.texts import text_to_payload
 from identity_server.services.validation.phone import PhoneRules
 from identity_server.services.validation.slow_codes import SlowCodes
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
-from identity_server.storage.sealing import token_digest
+from identity_server.storage.repositories.jobs import Job
+from identity_server.storage.sealing.sealer import token_digest
 
 _TOKEN_BYTES = 32
 _REFERENCE_BYTES = 16

@@ -25,7 +25,7 @@ from identity_server.services.outbox.mails import MailJobs
 from identity_server.services.outbox.port import Outbox
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 _VISIT_MAIL = "privacy"
 """The template of the mail with the link."""

@@ -20,9 +20,9 @@ from identity_server.services.erasure.removal import Erasure
 from identity_server.services.erasure.waiting_jobs import WaitingJobs
 from identity_server.services.terms.acceptance import TermsOfService
 from identity_server.storage.bulk import in_parts
-from identity_server.storage.consent import Consent
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.erasures import People
+from identity_server.storage.erasure.rows import People
+from identity_server.storage.repositories.consent import Consent
 
 _PAGE = 500
 _AT_ONCE = 50

@@ -44,8 +44,8 @@ from identity_server.services.validation.sessions import (
     take_back,
 )
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
-from identity_server.storage.sealing import token_digest
+from identity_server.storage.repositories.jobs import Job
+from identity_server.storage.sealing.sealer import token_digest
 
 _TOKEN_BYTES = 32
 

@@ -41,7 +41,7 @@ from identity_server.services.validation.sessions import (
 )
 from identity_server.services.validation.slow_codes import SlowCodes
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 
 _WRONG_CODES_PER_NUMBER_AND_DAY = 15
 _REFERENCE_BYTES = 16

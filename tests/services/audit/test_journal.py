@@ -20,10 +20,10 @@ from identity_server.domain.signing import SigningKey
 from identity_server.services.audit.check import AuditCheck, Findings, KeptHead
 from identity_server.services.audit.desk import AuditDesk
 from identity_server.services.audit.journal import Journal
-from identity_server.storage.audit import entry_from_row
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.key_ring import RootKey
-from identity_server.storage.tables import audit_chain, audit_heads, audit_pending
+from identity_server.storage.repositories.audit import entry_from_row
+from identity_server.storage.schema.tables import audit_chain, audit_heads, audit_pending
+from identity_server.storage.sealing.key_ring import RootKey
 from tests.support.databases import ROOT_KEY, open_database, read_rows, write_rows
 from tests.support.fakes import FakeClock
 from tests.support.make import email

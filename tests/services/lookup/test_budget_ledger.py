@@ -11,8 +11,8 @@ import pytest
 from identity_server.domain.budgets import BudgetKind, BudgetRules, Holder
 from identity_server.domain.errors import RateLimited
 from identity_server.services.lookup.budget_ledger import BudgetLedger, Claim, Request
-from identity_server.storage.budgets import AskedRow
 from identity_server.storage.database import Database
+from identity_server.storage.repositories.budgets import AskedRow
 from tests.support.databases import open_database
 from tests.support.fakes import FakeClock
 

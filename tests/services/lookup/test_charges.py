@@ -19,7 +19,7 @@ from identity_server.domain.hashing import Pepper
 from identity_server.domain.identifiers import UserId
 from identity_server.services.lookup.budgets import LookupBudgets
 from identity_server.storage.database import Database
-from identity_server.storage.sqlite_transactions import TransactionLost
+from identity_server.storage.engines.sqlite_transactions import TransactionLost
 from tests.support.databases import open_database
 from tests.support.fakes import START_MS, FakeClock, FakeRandomness
 

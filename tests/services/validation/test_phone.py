@@ -21,7 +21,7 @@ from identity_server.services.outbox.texts import text_from_payload
 from identity_server.services.validation.phone import PhoneRequest, PhoneRules, PhoneValidation
 from identity_server.services.validation.slow_codes import SlowCodes
 from identity_server.storage.database import Database
-from identity_server.storage.jobs import Job
+from identity_server.storage.repositories.jobs import Job
 from tests.support.databases import open_database
 from tests.support.fakes import FakeClock, FakeRandomness
 
