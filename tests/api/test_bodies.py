@@ -289,11 +289,18 @@ async def test_a_body_that_stops_is_not_waited_for(server: Harness, alice: User,
 
 async def test_a_body_in_drips_is_not_waited_for_either(server: Harness, alice: User) -> None:
     lines = [f"Authorization: Bearer {alice.token}", "Transfer-Encoding: chunked"]
+    ends: set[float | None] = set()
+
+    async def note_end() -> None:
+        ends.update(time.when() for time in server.system.app[UNFINISHED]._sizes)
+
     drips: list[Part] = []
     for number in range(1, 4):
-        drips += [b"1\r\n \r\n", when_it_waits(server, number, then_passes=_BODY_TIMEOUT_SECONDS / 3)]
+        drips += [b"1\r\n \r\n", when_it_waits(server, number), note_end]
+    drips.append(when_it_waits(server, 3, then_passes=_BODY_TIMEOUT_SECONDS))
     answers = await exchange(server, head("POST", f"{V2}/terms", *lines), *drips)
     assert_refused(answers.only, 408, "M_UNKNOWN")
+    assert len(ends) == 1, "each of them gives no more time"
 
 
 async def test_time_is_up_for_the_oldest_of_unfinished_bodies_that_are_too_much(

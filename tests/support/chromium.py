@@ -17,6 +17,7 @@ SWITCHES = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
+_PATIENCE_MS = 120_000
 PHONE = ViewportSize(width=320, height=640)
 TABLET = ViewportSize(width=768, height=1024)
 DESKTOP = ViewportSize(width=1280, height=800)
@@ -28,7 +29,7 @@ async def chromium() -> AsyncIterator[Browser]:
     if shutil.which(CHROMIUM) is None:
         pytest.fail("Chromium is missing: run tests/install-needs (apt-get install -y chromium)", pytrace=False)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES, timeout=_PATIENCE_MS)
         yield browser
         await browser.close()
 
@@ -53,6 +54,7 @@ async def opened(
         locale=language,
         accept_downloads=True,
     )
+    context.set_default_timeout(_PATIENCE_MS)
     tab = await context.new_page()
     complaints: list[str] = []
 
