@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from sqlite3 import connect
 from typing import Any
@@ -20,13 +20,12 @@ from identity_server.domain.identifiers import parse_user_id
 from identity_server.storage.database import Transaction
 from identity_server.storage.sealing.sealer import token_digest
 from identity_server.wiring.desks import open_storage
-from tests.e2e.processes import Program, ProgramFailed, reserve_port
+from tests.e2e.processes import PATIENCE_SECONDS, Program, ProgramFailed, reserve_port
 from tests.support.leaks import Ledger, everything_in
 from tests.support.postgresql import PostgresqlServer
 
 REPOSITORY = Path(__file__).parents[2]
 TOKEN = "a-token-of-alice"
-_PATIENCE_SECONDS = 30.0
 
 
 class Server:
@@ -110,11 +109,11 @@ email.notices = false
 
     def wait_for(self, is_so: Callable[[], bool]) -> None:
         """Wait until something is so; the server must go on meanwhile."""
-        self.program.wait_until(is_so, seconds=_PATIENCE_SECONDS)
+        self.program.wait_until(is_so)
 
     def stop(self) -> int:
         """End it as an operator does; its exit status."""
-        return self.program.stop(seconds=20)
+        return self.program.stop()
 
     def signal(self, number: signal.Signals) -> None:
         """Send the parent a signal."""
@@ -141,7 +140,9 @@ email.notices = false
 
     @property
     def log(self) -> str:
-        return self.program.log.read_text()
+        """Its lines. Of the one that is just being written, there may be a part in the file."""
+        whole, end, _ = self.program.log.read_bytes().rpartition(b"\n")
+        return (whole + end).decode()
 
     def log_holds(self, text: str) -> bool:
         """Whether the log has a line with this text."""
@@ -202,6 +203,15 @@ def children_of(pid: int) -> set[int]:
     return found
 
 
+def opened_by(pid: int) -> list[str]:
+    """What the descriptors of a process are open on."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has been closed meanwhile
+            found.append(str(descriptor.readlink()))
+    return found
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process is there and has not ended."""
     try:
@@ -210,7 +220,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until(is_so: Callable[[], bool], *, seconds: float = _PATIENCE_SECONDS) -> None:
+def wait_until(is_so: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for something that is no longer any program's."""
     deadline = time.monotonic() + seconds
     while not is_so():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from identity_server.domain.hashing import encode_digest
+from tests.e2e.processes import PATIENCE_SECONDS
 from tests.processes.conftest import TOKEN, Server
 
 _HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -42,7 +43,7 @@ class Load:
     async def grow(self, by: int) -> None:
         """Wait until so many more requests were answered."""
         goal = self.answered + by
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while self.answered < goal:
                 await asyncio.sleep(0.01)
 
@@ -56,7 +57,9 @@ async def under_load(server: Server, *, clients: int, keep_connections: bool) ->
     load = Load()
     stopped = asyncio.Event()
     connector = TCPConnector(limit=0, force_close=not keep_connections)
-    async with ClientSession(connector=connector, headers=_HEADERS, timeout=ClientTimeout(total=20)) as session:
+    async with ClientSession(
+        connector=connector, headers=_HEADERS, timeout=ClientTimeout(total=PATIENCE_SECONDS)
+    ) as session:
         async with session.get(f"{server.base}/_matrix/identity/v2/hash_details") as response:
             pepper = (await response.json())["lookup_pepper"]
         body = {"algorithm": "sha256", "pepper": pepper, "addresses": _ADDRESSES}

@@ -8,7 +8,10 @@ import random
 from dataclasses import dataclass, field
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
+from nacl.secret import Aead
 
+from identity_server.index.keys import KEY_BYTES
+from tests.e2e.processes import PATIENCE_SECONDS
 from tests.processes.conftest import TOKEN, Server
 from tests.support.harness import hashed
 
@@ -18,7 +21,8 @@ _KILLS = 4
 _BUDGET = 6_000
 _LOOKUP = f"budget.account = {_BUDGET}\nbudget.account_per_day = 1"
 _MOST_AT_ONCE = 40
-_WRITTEN_DOWN_SECONDS = 2.5
+_SEALED_BY_BYTES = Aead.NONCE_SIZE + Aead.MACBYTES
+_WRITTEN_DOWN = f"SELECT sum(length(sealed_keys) - {_SEALED_BY_BYTES}) / {KEY_BYTES} FROM asked_addresses"
 _PAUSE_SECONDS = 0.05
 
 
@@ -47,7 +51,7 @@ class Crawler:
         body = {"algorithm": "sha256", "pepper": self.pepper, "addresses": hashes}
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with (
-            ClientSession(headers=headers, timeout=ClientTimeout(total=20)) as session,
+            ClientSession(headers=headers, timeout=ClientTimeout(total=PATIENCE_SECONDS)) as session,
             session.post(f"{self.server.base}/_matrix/identity/v2/lookup", json=body) as response,
         ):
             await response.read()
@@ -85,12 +89,12 @@ async def test_killed_workers_and_restarts_never_answer_more_than_the_budget(ser
         crawler = Crawler(server, (await response.json())["lookup_pepper"])
 
     await crawler.crawl_at_once(0, until=_BUDGET // 4)
-    await asyncio.sleep(_WRITTEN_DOWN_SECONDS)
+    await asyncio.to_thread(server.wait_for, lambda: server.rows(_WRITTEN_DOWN) == [(crawler.total,)])
     known = list(crawler.answered)
     for kill in range(_KILLS):
         half_way = crawler.total + _BUDGET // 16
         crawling = asyncio.create_task(crawler.crawl_at_once(kill + 1, until=half_way + _BUDGET // 16))
-        while crawler.total < half_way:
+        while crawler.total < half_way and not crawling.done():
             await asyncio.sleep(0.001)
         server.kill_worker(kill)
         await crawling

@@ -10,7 +10,7 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -101,7 +101,12 @@ def _certain_letters(secret: bytes, offset: int) -> bytes:
 
 def everything_in(folder: Path) -> bytes:
     """The bytes of every file below a folder: databases, write-ahead logs, copies made on the way."""
-    return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+    found = []
+    for path in sorted(folder.rglob("*")):
+        # Beside a server that runs, one may be gone by now.
+        with suppress(FileNotFoundError):
+            found += [path.read_bytes()] if path.is_file() else []
+    return b"\n".join(found)
 
 
 def dump(database: Path) -> bytes:

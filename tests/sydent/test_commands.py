@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from identity_server.domain.association import ASSOCIATION_LIFETIME_MS
+from tests.support import stepwise
 from tests.support.databases import on_postgresql, read_everything, read_rows, table_names
 from tests.support.harness import Fakes, running
+from tests.support.stepwise import kill_when
 from tests.sydent.real import Operator
 from tests.sydent.support import ALICE, OldSydent
 
@@ -158,14 +159,15 @@ def _count(path: Path) -> int:
 
 def test_import_that_was_killed_goes_on(operator: Operator) -> None:
     _add_many(operator.sydent_db)
-    command = operator.command_line("import-sydent", operator.sydent_db)
+    _, _, _, *words = operator.command_line("import-sydent", operator.sydent_db)
     process = subprocess.Popen(
-        command, env=operator.environment, cwd=operator.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", stepwise.PROGRAM, *words],
+        env=operator.environment,
+        cwd=operator.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    while not _count(operator.our_db):
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+    kill_when(lambda: _count(operator.our_db) > 0, process.pid)
     process.wait()
     assert 0 < _count(operator.our_db) < _MANY
 
