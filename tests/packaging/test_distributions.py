@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from identity_server import __version__
-from tests.e2e.processes import Program, reserve_port
+from tests.e2e.processes import PATIENCE_SECONDS, Program, reserve_port
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 _NAME: Final = f"matrix_identity_server-{__version__}"
@@ -62,7 +62,9 @@ def build(source: Path, target: Path, *kinds: str) -> None:
 
 def run(*command: str | Path, cwd: Path) -> str:
     """What a command says; that it fails fails the test."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=cwd, env={})
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=cwd, env={}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -162,7 +164,7 @@ class Installation:
     def get(self, path: str, *, language: str = "en") -> str:
         """The body of an answer."""
         request = Request(f"http://127.0.0.1:{self.port}{path}", headers={"Accept-Language": language})
-        with urlopen(request, timeout=10) as answer:
+        with urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             body: bytes = answer.read()
             return body.decode()
 
@@ -218,10 +220,10 @@ def test_installed_it_is_the_server(installation: Installation) -> None:
     )
     try:
         server.start()
-        server.wait_until(installation.is_up, seconds=30)
+        server.wait_until(installation.is_up)
         assert "well" in installation.ask("health", "--ready")
         assert_answers(installation)
-        assert server.stop(seconds=20) == 0
+        assert server.stop() == 0
     finally:
         server.kill()
 

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from identity_server.api.routes import INTERNAL_ROUTES, ROUTES, V1_ACCESS, V1_ALWAYS, V1_ASSOCIATIONS, V1_LOOKUP
 from identity_server.config import all_sections
 from identity_server.metrics.table import HTTP_REQUESTS, METRICS, Kind
+from tests.e2e.processes import PATIENCE_SECONDS
 from tests.processes.conftest import REPOSITORY, TOKEN, Server
 from tests.processes.conftest import server as _server
 from tests.support.harness import hashed
@@ -221,7 +222,7 @@ async def test_running_server_answers_every_question(server: Server) -> None:
     server.start(workers=2)
     await server.add_account()
     await ask_a_bit_of_everything(server)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     # What another worker has counted is seen a second later.
     while (unanswered := unanswered_by(await scraped(server))) and time.monotonic() < deadline:
         await asyncio.sleep(0.2)
