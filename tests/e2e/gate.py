@@ -16,10 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.e2e.certificates import Certificate
+from tests.e2e.processes import PATIENCE_SECONDS
 
 ON_BIND = "/_matrix/federation/v1/3pid/onbind"
 
-_FORWARD_SECONDS = 20
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 
 
@@ -116,7 +116,7 @@ class Gate:
             ]
 
     def wait_for_visits(
-        self, path: str, *, of: str, count: int, status: int | None = None, seconds: float = 10
+        self, path: str, *, of: str, count: int, status: int | None = None, seconds: float = PATIENCE_SECONDS
     ) -> list[Visit]:
         """As `visits`, once there are so many."""
         with self._changed:
@@ -125,7 +125,7 @@ class Gate:
         assert arrived, f"{len(found)} instead of {count} requests for {path} within {seconds} s: {found}"
         return found
 
-    def wait_for_held(self, path: str, *, seconds: float = 10) -> None:
+    def wait_for_held(self, path: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until a request for a path is being held."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._waiting[path] > 0, seconds), f"nobody asked for {path}"
@@ -173,8 +173,8 @@ class Gate:
         assert self.behind is not None, "there is no server behind the gate"
         host, port = self.behind
         if self._ca is None:
-            return http.client.HTTPConnection(host, port, timeout=_FORWARD_SECONDS)
-        return http.client.HTTPSConnection(host, port, timeout=_FORWARD_SECONDS, context=self._ca)
+            return http.client.HTTPConnection(host, port, timeout=PATIENCE_SECONDS)
+        return http.client.HTTPSConnection(host, port, timeout=PATIENCE_SECONDS, context=self._ca)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.certificates import Authority
-from tests.e2e.processes import Program
+from tests.e2e.processes import PATIENCE_SECONDS, Program
 from tests.e2e.web import Web
 from tests.support.leaks import Ledger, dump, everything_in
 
 REPOSITORY = Path(__file__).parents[2]
-_START_SECONDS = 30
-# The server promises to drain within 15 s; what it drains here takes no time.
-_STOP_SECONDS = 15
-_COMMAND_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ class IdentityServer:
     def wait_until_ready(self) -> None:
         """Wait until it answers."""
         versions = f"{self.url}/_matrix/identity/versions"
-        self.program.wait_until(lambda: self._web.answers(versions), seconds=_START_SECONDS)
+        self.program.wait_until(lambda: self._web.answers(versions))
 
     def run(self, *arguments: str) -> str:
         """Run one of the other commands on its conf, as an operator beside it does, and return what it prints."""
@@ -96,7 +92,7 @@ class IdentityServer:
             cwd=self.place.folder,
             capture_output=True,
             text=True,
-            timeout=_COMMAND_SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -116,7 +112,7 @@ class IdentityServer:
 
     def restart(self) -> None:
         """End it as an operator does (SIGTERM), which must go well, and start it again."""
-        status = self.program.stop(seconds=_STOP_SECONDS)
+        status = self.program.stop()
         # Even if it ended badly: the next story needs a server.
         self.start()
         assert status == 0, f"the identity server ended with {status}\n{self.program.tail()}"

@@ -16,6 +16,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
+from tests.e2e.processes import PATIENCE_SECONDS
+
 _URL = re.compile(r"https?://\S+")
 
 
@@ -47,7 +49,7 @@ class Mailbox:
             self._arrived.notify_all()
         return "250 kept"
 
-    def take(self, address: str, *, seconds: float = 10) -> EmailMessage:
+    def take(self, address: str, *, seconds: float = PATIENCE_SECONDS) -> EmailMessage:
         """The oldest letter to an address that nobody took yet, waiting for it if need be."""
         with self._arrived:
             assert self._arrived.wait_for(lambda: self._holds(address), seconds), f"no letter within {seconds} s"

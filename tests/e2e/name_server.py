@@ -6,6 +6,7 @@ import asyncio
 import threading
 from contextlib import suppress
 
+from tests.e2e.processes import PATIENCE_SECONDS
 from tests.outbound.support import DnsServer
 
 
@@ -29,7 +30,7 @@ class NameServer:
 
     def open(self) -> None:
         self._thread.start()
-        assert self._listening.wait(5), "the DNS server doesn't listen"
+        assert self._listening.wait(PATIENCE_SECONDS), "the DNS server doesn't listen"
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -14,8 +14,6 @@ from tests.e2e.processes import reserve_port
 from tests.e2e.web import Web
 from tests.sydent.real import Sydent
 
-_STOP_SECONDS = 10
-
 MAIL_SUBJECT = "Harbour office: is this address yours?"
 INVITE_GREETING = "The harbour office has a berth for you"
 PAGE_HEADING = "Harbour office"
@@ -130,7 +128,7 @@ email.smtpport = {smtp_port}
 
     def stop(self) -> None:
         """As `systemctl stop` does."""
-        self.sydent.program.stop(seconds=_STOP_SECONDS)
+        self.sydent.program.stop()
 
     def prepare_move(self, folder: Path, *, web: Web) -> IdentityServer:
         """Give the server that is to take over Sydent's configuration, and change what has to be changed in the copy."""

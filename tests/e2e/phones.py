@@ -11,6 +11,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.e2e.processes import PATIENCE_SECONDS
+
 _CODE = re.compile(r"\b[0-9]{6}\b")
 
 
@@ -34,7 +36,7 @@ class Phones:
         self._server.shutdown()
         self._server.server_close()
 
-    def take(self, number: str, *, seconds: float = 10) -> str:
+    def take(self, number: str, *, seconds: float = PATIENCE_SECONDS) -> str:
         """The oldest text to a number that nobody took yet, waiting for it if need be."""
         with self._arrived:
             arrived = self._arrived.wait_for(lambda: any(to == number for to, _ in self._texts), seconds)

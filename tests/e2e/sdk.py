@@ -12,8 +12,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.processes import PATIENCE_SECONDS
+
 _SCRIPT = Path(__file__).with_name("sdk.mjs")
-_TIMEOUT_SECONDS = 30
 
 
 class SdkError(Exception):
@@ -104,8 +105,8 @@ class Sdk:
         output = self._process.stdout
         assert output is not None
         while b"\n" not in self._unread:
-            readable, _, _ = select.select([output], [], [], _TIMEOUT_SECONDS)
-            assert readable, f"matrix-js-sdk did not answer within {_TIMEOUT_SECONDS} s"
+            readable, _, _ = select.select([output], [], [], PATIENCE_SECONDS)
+            assert readable, f"matrix-js-sdk did not answer within {PATIENCE_SECONDS} s"
             part = output.read(65536)
             assert part, "node ended; its messages are in the log"
             self._unread += part

@@ -20,7 +20,6 @@ from tests.e2e.web import Web
 _REPOSITORY = Path(__file__).parents[2]
 PYTHON = _REPOSITORY / ".venv-synapse" / "bin" / "python"
 _NAMES = "tests.e2e.synapse_names.NameServer"
-_START_SECONDS = 60
 
 
 class Synapse:
@@ -70,7 +69,7 @@ class Synapse:
     def wait_until_ready(self) -> None:
         """Wait until it answers clients."""
         url = f"{self.url}/_matrix/client/versions"
-        self.program.wait_until(lambda: self._web.answers(url), seconds=_START_SECONDS)
+        self.program.wait_until(lambda: self._web.answers(url))
 
 
 def _write_signing_key(path: Path) -> None:

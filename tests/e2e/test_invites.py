@@ -179,7 +179,7 @@ def _assert_checked_back_meanwhile(identity_server: IdentityServer, *, since: in
             number for number, line in enumerate(lines()) if re.search(r"job\.done.* kind=['\"]?bind-notice", line)
         ]
 
-    program.wait_until(lambda: bool(told()), seconds=5)
+    program.wait_until(lambda: bool(told()))
     asked = [number for number, line in enumerate(lines()) if _VALIDITY_CHECK in f"{line} "]
     assert asked, "nobody asked whether the key is valid"
     assert asked[0] < told()[0]
@@ -187,8 +187,8 @@ def _assert_checked_back_meanwhile(identity_server: IdentityServer, *, since: in
 
 def _retry(identity_server: IdentityServer) -> None:
     """What an operator does when the homeserver is back; it may take a moment until the last try is given up."""
-    identity_server.program.wait_until(lambda: "Due now: 1 job." in identity_server.run("jobs", "retry"), seconds=20)
+    identity_server.program.wait_until(lambda: "Due now: 1 job." in identity_server.run("jobs", "retry"))
 
 
 def _wait_until_nothing_waits(identity_server: IdentityServer) -> None:
-    identity_server.program.wait_until(lambda: "Nothing waits." in identity_server.run("jobs", "list"), seconds=20)
+    identity_server.program.wait_until(lambda: "Nothing waits." in identity_server.run("jobs", "list"))

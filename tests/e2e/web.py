@@ -16,7 +16,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
-_TIMEOUT_SECONDS = 20
+from tests.e2e.processes import PATIENCE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Web:
         if bearer is not None:
             request.add_header("Authorization", f"Bearer {bearer}")
         try:
-            response = self._opener.open(request, timeout=_TIMEOUT_SECONDS)
+            response = self._opener.open(request, timeout=PATIENCE_SECONDS)
         except urllib.error.HTTPError as refusal:
             response = refusal
         with response:

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.processes import Program, reserve_port
+from tests.e2e.processes import PATIENCE_SECONDS, Program, reserve_port
 from tests.support.databases import on_postgresql, put_empty, variables_for
 from tests.support.postgresql import in_a_thread
 from tests.sydent.support import SERVER_NAME, SIGNING_TEXT
 
 REPOSITORY = Path(__file__).parents[2]
 _PYTHON = REPOSITORY / ".venv-sydent" / "bin" / "python"
-_SECONDS = 60
 
 
 class Sydent:
@@ -43,7 +42,7 @@ class Sydent:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.program.start()
-        self.program.wait_until(lambda: _answers(f"{self.url}/v2"), seconds=_SECONDS)
+        self.program.wait_until(lambda: _answers(f"{self.url}/v2"))
 
 
 class Operator:
@@ -93,7 +92,7 @@ ed25519.signingkey = {SIGNING_TEXT}
             text=True,
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "SYDENT_CONF": str(self.conf)},
-            timeout=_SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -118,7 +117,7 @@ ed25519.signingkey = {SIGNING_TEXT}
             text=True,
             cwd=self.folder,
             env=self.environment,
-            timeout=_SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         assert done.returncode == expect, done.stdout + done.stderr
@@ -145,7 +144,7 @@ ed25519.signingkey = {SIGNING_TEXT}
 
 def get_json(url: str) -> Any:
     """The answer to a GET."""
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=PATIENCE_SECONDS) as answer:
         return json.loads(answer.read())
 
 
