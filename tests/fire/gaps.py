@@ -15,7 +15,7 @@ from tests.fire.load import SETTLES_SECONDS, Load
 FIRST_SUCCESS_SECONDS: Final = 5.0
 """After what was away is back, so soon somebody's request has succeeded."""
 
-_NEVER_SECONDS: Final = 60.0
+_NEVER_SECONDS: Final = 120.0
 _PEOPLE: Final = 12
 _BEFORE_SECONDS: Final = 0.5
 _AFTER_SECONDS: Final = 1.0
@@ -39,8 +39,16 @@ Outage = Callable[[], AbstractAsyncContextManager[None]]
 """Takes something away when it is entered, and gives it back when it is left."""
 
 
-async def ride_out(load: Load, outage: Outage, *, seconds: float, times: int) -> list[Gap]:
-    """Take something away again and again under load; afterwards the ledger holds, and nothing has failed for good."""
+async def ride_out(load: Load, outage: Outage, *, seconds: float, times: int, until_told: bool = False) -> list[Gap]:
+    """Take something away again and again under load; afterwards the ledger holds, and nothing has failed for good.
+
+    Args:
+        load: those who notice.
+        outage: what is done.
+        seconds: for how long.
+        times: how often.
+        until_told: go on with it until somebody was told (503), however slow this machine is.
+    """
     gaps = []
     async with load.going_on(people=_PEOPLE):
         for _ in range(times):
@@ -49,6 +57,8 @@ async def ride_out(load: Load, outage: Outage, *, seconds: float, times: int) ->
             begun = time.monotonic()
             async with outage():
                 await asyncio.sleep(seconds)
+                if until_told:
+                    await _somebody_is_told(load, begun)
             gaps.append(await _see_it_back(load, begun))
             await load.pause()
             await asyncio.sleep(SETTLES_SECONDS)
@@ -57,12 +67,18 @@ async def ride_out(load: Load, outage: Outage, *, seconds: float, times: int) ->
         await load.pause()
         _none(await load.check())
         # What was tried in vain is tried again half a minute later, a notice after more than one.
-        _none(await load.delivered_within(90))
+        _none(await load.delivered_within(300))
     return gaps
 
 
 def _none(wrong: list[str]) -> None:
     assert not wrong, "\n".join(wrong)
+
+
+async def _somebody_is_told(load: Load, since: float) -> None:
+    async with asyncio.timeout(_NEVER_SECONDS):
+        while not any(each.ended > since and each.status == 503 for each in load.answers):
+            await asyncio.sleep(0.05)
 
 
 async def _see_it_back(load: Load, begun: float) -> Gap:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.storage.engines.opening import database_url, make_engine
 from identity_server.storage.schema.upgrade import Schema
-from tests.e2e.processes import Program
+from tests.e2e.processes import PATIENCE_SECONDS, Program
 from tests.fire.stage import Engine, Server, postgresql_server
 from tests.support.old_schemas import GONE, RowKind, Rows, build, describe, make_row, read_tables
 
@@ -122,7 +122,7 @@ client_http_base = {server.base}
     return Installation(server)
 
 
-async def ended(program: Program, *, seconds: float = 60) -> int:
+async def ended(program: Program, *, seconds: float = PATIENCE_SECONDS) -> int:
     """Wait until a program has ended; its exit status, negative if it was killed."""
     return await asyncio.to_thread(program.wait, seconds=seconds)
 

@@ -7,7 +7,8 @@ and `NAME:after`, when it is committed and nobody knows of it yet. Outcomes of j
 In the folder that $FIRE_FOLDER names, `points` lists the use cases that were committed, each once for every process.
 Whoever reaches the point that the file `armed` names renames it to `fired`, and is killed: alone, or with all
 processes of the server; or it is stopped until it is told to go on. Migrations have points as well: those around their one
-commit, and `Schema._migrate:statement N` before each of their statements. What the file `pragma` holds is set on every connection to SQLite before its next transaction: so
+commit, and `Schema._migrate:statement N` before each of their statements; and `copy_aside:copied` is when the copy of SQLite's
+file is made before, and hasn't got its name yet. What the file `pragma` holds is set on every connection to SQLite before its next transaction: so
 a file can't grow, or can't be written, for root as well.
 
 $FIRE_FILES limits how many files each process may have open, for good. $FIRE_PATIENCE says for how many seconds it waits for
@@ -39,6 +40,7 @@ from identity_server.server import door
 from identity_server.storage.database import Database
 from identity_server.storage.engines.sqlite import DriverConnection
 from identity_server.storage.repositories import jobs
+from identity_server.storage.schema import sqlite_upgrade
 from identity_server.storage.schema.upgrade import Schema
 from identity_server.wiring import settings
 
@@ -48,6 +50,7 @@ FIRED: Final = "fired"
 POINTS: Final = "points"
 PRAGMA: Final = "pragma"
 MIGRATION: Final = "Schema._migrate"
+COPIED: Final = "copy_aside:copied"
 FILES: Final = "FIRE_FILES"
 PATIENCE: Final = "FIRE_PATIENCE"
 
@@ -72,6 +75,7 @@ class Failpoints:
         for method in ("transaction", "claim"):
             setattr(Database, method, _naming(getattr(Database, method)))
         self._stand_around_migrations()
+        self._stand_behind_copies()
 
     def _stand_around_migrations(self) -> None:
         migrate = Schema._migrate
@@ -89,6 +93,15 @@ class Failpoints:
                 self._reach(f"{MIGRATION}:statement {next(statements)}")
 
         event.listen(Engine, "before_cursor_execute", note_statement)
+
+    def _stand_behind_copies(self) -> None:
+        finish = sqlite_upgrade._finish
+
+        def reach_and_finish(unfinished: Path, copy: Path) -> None:
+            self._reach(COPIED)
+            finish(unfinished, copy)
+
+        sqlite_upgrade._finish = reach_and_finish
 
     def _stand_around_commits_on_postgresql(self) -> None:
         commit: Callable[[DefaultDialect, Any], None] = DefaultDialect.do_commit

@@ -6,6 +6,7 @@ import asyncio
 import email.policy
 import re
 import ssl
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -151,6 +152,7 @@ class Relay:
     port: int = 0
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
     _server: asyncio.Server | None = None
+    _connections: weakref.WeakSet[SMTP] = field(default_factory=weakref.WeakSet)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Relay]:
@@ -164,15 +166,26 @@ class Relay:
     async def open(self) -> None:
         """Take connections; after `close`, on the same port."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Smtp(self, loop=loop), "127.0.0.1", self.port)
+
+        def make() -> SMTP:
+            smtp = _Smtp(self, loop=loop)
+            self._connections.add(smtp)
+            return smtp
+
+        self._server = await loop.create_server(make, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Take no more connections."""
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
+        """Take no more connections, and end those that there are."""
+        if self._server is None:
+            return
+        self._server.close()
+        for smtp in self._connections:
+            if isinstance(smtp.transport, asyncio.Transport):
+                smtp.transport.abort()
+        self._connections.clear()
+        await self._server.wait_closed()
+        self._server = None
 
     async def handle_RCPT(self, server: SMTP, _session: Any, envelope: Any, address: str, _options: Any) -> str:  # noqa: N802 - aiosmtpd's name
         """Ask whether this recipient is welcome."""

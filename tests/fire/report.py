@@ -20,7 +20,7 @@ _RESULTS: Final = Path(__file__).with_name("results.json")
 _PAGE: Final = _REPOSITORY / "docs" / "reliability.md"
 _BEGIN: Final = "<!-- From here on written by `make fire`. -->\n"
 _END: Final = "<!-- Until here. -->\n"
-_PATIENCE: Final = 5
+_PATIENCE: Final = 12
 
 _PARTS: Final = {
     "test_kills": "Killed under load",

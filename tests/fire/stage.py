@@ -24,7 +24,7 @@ Engine = Literal["sqlite", "postgresql"]
 Victim = Literal["worker", "server"]
 Fate = Literal["worker", "server", "paused"]
 
-_PATIENCE_SECONDS = 120.0
+_PATIENCE_SECONDS = 240.0
 _POLL_SECONDS = 0.02
 _ANSWERS_SECONDS = 2.0
 _NOTICED_SECONDS = 0.1

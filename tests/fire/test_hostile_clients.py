@@ -25,6 +25,7 @@ import pytest
 
 from identity_server.api.routes import ROUTES
 from tests.api.support import CORS, GOOD, STRINGS, V2, changed, head, path_of
+from tests.e2e.processes import PATIENCE_SECONDS
 from tests.fire.crowd import Attack, Bystander, Crowd, Used
 from tests.fire.launcher import FILES, PATIENCE
 from tests.fire.load import Load
@@ -58,7 +59,7 @@ _P99_SECONDS = 10.0
 _A_FEW_FILES = 16
 # What a server takes once it has work at all.
 _ANYHOW = 40 * 1024 * 1024
-_SETTLES_SECONDS = 120.0
+_SETTLES_SECONDS = 300.0
 
 
 @pytest.mark.parametrize("attack", _ATTACKS, ids=lambda attack: attack.name)
@@ -73,7 +74,9 @@ async def test_crowd_keeps_nobody_out(tmp_path: Path, attack: Attack, proof: Pro
         before, most_memory, most_files = Used.by(stage), 0, 0
         bystander.seconds.clear()
         async with Crowd(stage, attack, size).gathered() as crowd, bystander.asking():
-            for _ in range(round(seconds * 2)):
+            end = time.monotonic() + seconds
+            # For as long, and until somebody has been served among them.
+            while time.monotonic() < end or not bystander.seconds:
                 await asyncio.sleep(0.5)
                 now = Used.by(stage)
                 most_memory, most_files = max(most_memory, now.memory), max(most_files, now.files)
@@ -84,8 +87,7 @@ async def test_crowd_keeps_nobody_out(tmp_path: Path, attack: Attack, proof: Pro
                 while (attack.reads and crowd.here) or Used.by(stage).files > before.files + _A_FEW_FILES:
                     await asyncio.sleep(0.2)
         assert crowd.lost >= size or not attack.reads
-        assert bystander.seconds
-        assert bystander.p99 < _P99_SECONDS
+        assert bystander.p99 < proof.within(_P99_SECONDS)
         assert load.failures() == []
         grown = most_memory - before.memory
         assert grown < _ANYHOW + size * attack.may_take
@@ -409,23 +411,25 @@ _CHUNKS: Final = (
 async def test_no_request_hides_in_another(tmp_path: Path, proof: Proof) -> None:
     """Whatever a proxy may have taken for one request is none here, or one: never two."""
     times = proof.rounds(quick=1, full=20)
-    async with set_up(tmp_path, "sqlite", env={PATIENCE: "0.2"}) as stage, Load(stage) as load:
+    async with set_up(tmp_path, "sqlite", env={PATIENCE: "1"}) as stage, Load(stage) as load:
         wire, victim = Wire(stage), await somebody(stage, load, "victim")
-        hidden = head("POST", f"{V2}/account/logout", f"Authorization: Bearer {victim}", "Content-Length: 0")
+        log_out = (f"{V2}/account/logout", f"Authorization: Bearer {victim}", "Content-Length: 0")
+        hidden = head("POST", *log_out)
         shapes = [(framing, chunks) for framing in _FRAMINGS for chunks in _CHUNKS] * times
 
         async def hide(number: int) -> None:
             framing, chunks = shapes[number]
             body = chunks + hidden
             lines = framing.format(size=len(body)).split("\r\n")
-            answers = await wire.send(head("POST", f"{V2}/terms", *lines) + body, patience=0.5)
+            answers = await wire.send(head("POST", f"{V2}/terms", *lines) + body, patience=1.5)
             assert len(answers) <= 1, (framing, chunks, answers)
             assert [answer.wrong() for answer in answers] in ([], [None]), (framing, chunks, answers)
 
-        await in_turns(len(shapes), hide)
+        await in_turns(len(shapes), hide, at_once=64)
         assert (await load.ask("GET", "account", token=victim))[0] == 200
         # It would have worked.
-        assert [answer.status for answer in await wire.send(hidden, patience=0.5)] == [200]
+        openly = head("POST", *log_out, "Connection: close")
+        assert [answer.status for answer in await wire.send(openly, patience=PATIENCE_SECONDS)] == [200]
         assert (await load.ask("GET", "account", token=victim))[0] == 401
         assert no_faults(stage) == []
     proof.record(
@@ -461,7 +465,7 @@ async def test_forged_addresses_buy_nothing(tmp_path: Path, proxy: str, proof: P
         async def ask(path: str, body: Any, *lines: str) -> int:
             data = orjson.dumps(body)
             request = head("POST", f"{V2}/{path}", *lines, f"Content-Length: {len(data)}", "Connection: close") + data
-            (answer,) = await wire.send(request, patience=20)
+            (answer,) = await wire.send(request, patience=PATIENCE_SECONDS)
             assert answer.wrong() is None, answer
             return answer.status
 

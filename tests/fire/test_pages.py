@@ -24,6 +24,7 @@ from playwright.async_api import Browser, BrowserContext, Dialog, Route
 
 from identity_server.rendering.headers import BadRecipient
 from identity_server.rendering.pages import host_of
+from tests.e2e.processes import PATIENCE_SECONDS
 from tests.fire.report import Proof
 from tests.flows.test_invites import settle
 from tests.rendering.kit import make_mails
@@ -130,6 +131,7 @@ async def watching(browser: Browser, *, ignores_policy: bool) -> AsyncIterator[t
     """A browser that reports whatever a page does, and in which nobody but the site can be reached."""
     # What isn't answered by a route goes to a proxy that isn't there.
     context = await browser.new_context(bypass_csp=ignores_policy, proxy={"server": "http://127.0.0.1:9"})
+    context.set_default_timeout(PATIENCE_SECONDS * 1000)
     watched = Watched()
     note = watched.happened.append
 
