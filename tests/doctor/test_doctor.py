@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -412,8 +413,19 @@ async def test_no_database_yet_and_none_is_made(clinic: Clinic) -> None:
     assert not (clinic.folder / "new-keys").exists()
 
 
-async def test_provider_that_cannot_be_found_is_told_from_one_that_refuses(clinic: Clinic) -> None:
+async def test_provider_that_cannot_be_found_is_told_from_one_that_refuses(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who looks at the credentials would look at the wrong thing."""
+    asked = socket.getaddrinfo
+
+    def find(host: Any, *others: Any, **named: Any) -> Any:
+        # Without the internet, a name server may be waited for that is never there.
+        if host == "nowhere.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return asked(host, *others, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
     clinic.changed |= {
         "sms/providers": "webhook",
         "sms/webhook.url": "https://nowhere.invalid/send",
