@@ -18,6 +18,12 @@ from identity_server.server.listeners import open_socket
 from tests.e2e.processes import reserve_port
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is asked may be slow on a busy machine."""
+    monkeypatch.setattr("identity_server.commands.health._SECONDS", 60.0)
+
+
 @asynccontextmanager
 async def answering(port: int, *, host: str = "127.0.0.1", ready: int = 200) -> AsyncIterator[None]:
     async def health(_request: web.Request) -> web.Response:

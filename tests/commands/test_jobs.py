@@ -33,8 +33,8 @@ async def jobs(conf: Path, *arguments: str) -> list[str]:
 
 async def test_what_waits_is_shown_and_tried_when_told_so(tmp_path: Path, conf: Path) -> None:
     fakes = Fakes()
-    fakes.clock.ms = SystemClock().now_ms()
     async with running(tmp_path, fakes=fakes) as server:
+        fakes.clock.ms = SystemClock().now_ms()
         alice = await server.register(ALICE)
         fakes.homeservers.notices.answers.append(DeliveryPostponed("out of order"))
         await server.bound(alice, "alice@example.com")
@@ -55,8 +55,8 @@ async def test_what_waits_is_shown_and_tried_when_told_so(tmp_path: Path, conf: 
 
 async def test_what_a_dead_server_left_behind_is_tried_only_when_told_so(tmp_path: Path, conf: Path) -> None:
     fakes = Fakes()
-    fakes.clock.ms = SystemClock().now_ms()
     async with running(tmp_path, fakes=fakes) as server:
+        fakes.clock.ms = SystemClock().now_ms()
         job = await server.system.database.transaction(
             lambda tx: tx.jobs.add_claimed(
                 1, "bind-notice", {}, now_ms=fakes.clock.ms, expires_at_ms=fakes.clock.ms + 3_600_000
