@@ -275,14 +275,16 @@ class Database:
         for run in range(1, self._runs + 1):
             self.activity.begin(kind.purpose, self._engine.pool)
             try:
-                await self._key_guard.hold()
-                if self._sqlite and kind.writes:
-                    return await self._sqlite.write(self._while_keys_hold(use_case), inline=inline)
                 if self._sqlite:
+                    await self._key_guard.hold()
+                    if kind.writes:
+                        return await self._sqlite.write(self._while_keys_hold(use_case), inline=inline)
                     return await self._sqlite.read(use_case, inline=inline)
                 # Those queue that have lost a race, so that they don't lose it to each other again; and everybody, so that
                 # those don't lose it for good to whoever comes next.
                 async with self._turn if kind is _WRITES and (run > 1 or self._often_lost) else nullcontext():
+                    # Not before: nobody knows how long one waits for one's turn.
+                    await self._key_guard.hold()
                     return await self._on_postgresql(use_case, kind)
             except TransactionLost as error:
                 reason = error

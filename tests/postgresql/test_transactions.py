@@ -182,6 +182,32 @@ async def test_long_one_has_its_turn_among_short_ones_without_end(database: Data
     assert runs in {5, 6}, "it loses to them until they wait for it"
 
 
+class Guard:
+    """Counts how often the keys were looked at."""
+
+    holds = True
+
+    def __init__(self) -> None:
+        self.looked = 0
+
+    async def hold(self) -> None:
+        self.looked += 1
+
+
+async def test_keys_are_looked_at_when_it_is_ones_turn(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that was waited for, nothing is written with keys that may have been replaced meanwhile."""
+    guard = Guard()
+    monkeypatch.setattr(database, "_key_guard", guard)
+    monkeypatch.setattr(database, "_often_lost", {asyncio.current_task()})
+    async with database._turn:
+        waiting = asyncio.create_task(database.transaction(lambda tx: tx.accounts.add_if_new(ALICE, now_ms=START_MS)))
+        while not database._turn._waiters:
+            await asyncio.sleep(0)
+        assert guard.looked == 0
+    await waiting
+    assert guard.looked == 1
+
+
 # --- claims ---------------------------------------------------------------------------------
 
 
