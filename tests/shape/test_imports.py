@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,15 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
 
 
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def read(path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """A module's docstring, and what it imports; once for all tests here, as it takes seconds for all modules."""
+    tree = ast.parse(path.read_text())
+    return ast.get_docstring(tree), tuple(_imported(tree))
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -71,6 +79,11 @@ def imported(path: Path) -> Iterator[str]:
                 yield from (f"identity_server.{alias.name}" for alias in node.names)
             else:
                 yield node.module
+
+
+def imported(path: Path) -> tuple[str, ...]:
+    _, names = read(path)
+    return names
 
 
 def folder_named_in(name: str, part: str) -> str:
@@ -131,7 +144,5 @@ def test_libraries_stay_where_they_belong() -> None:
 
 
 def test_every_module_says_why_it_exists() -> None:
-    silent = [
-        str(path.relative_to(PACKAGE)) for _, path in modules() if not ast.get_docstring(ast.parse(path.read_text()))
-    ]
+    silent = [str(path.relative_to(PACKAGE)) for _, path in modules() if not read(path)[0]]
     assert silent == []
