@@ -19,6 +19,7 @@ from tests.support.harness import Harness, User, running
 from tests.support.logs import logging_as_before
 
 _OBJECTS_BETWEEN_COLLECTIONS = 10_000
+_QUICK_EXAMPLES = 20
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     canaries.listen()
     # That a busy machine is slow is no failure of a property.
     settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    # What `make fast` asks for; `make thorough` tries the same properties with all examples.
+    settings.register_profile("quick", settings.get_profile("patient"), max_examples=_QUICK_EXAMPLES)
     settings.load_profile("patient")
     if config.getoption("--engine") == "postgresql" and not hasattr(config, "workerinput"):
         server = postgresql.PostgresqlServer()
@@ -119,6 +122,21 @@ def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.cert_pem.write_to_path(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def _authority_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("system") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture
+def short_list_of_authorities(_authority_of_nobody: Path) -> Iterator[None]:
+    """To read the system's authorities takes longer than the rest of most tests, and none of them is met in any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(_authority_of_nobody))
+        yield
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from identity_server.config import ConfigError, checks, load
 from identity_server.config.checks import _SENDER, _is_one_sender
 from tests.config.conftest import Loader, Refuser, warnings_of
+from tests.support.properties import examples
 
 QUIET = "[general]\nserver.name = id.example\n[http]\nclient_http_base = https://id.example\n"
 
@@ -47,7 +48,7 @@ def test_the_default_sender_is_fine_with_every_server_name(given: Loader, name: 
     assert given("", environ={"SYDENT_SERVER_NAME": name}).email.from_ == f"Sydent Validation <noreply@{host}>"
 
 
-@settings(max_examples=100, derandomize=True, database=None)
+@settings(max_examples=examples(100), derandomize=True, database=None)
 @hypothesis_given(st.from_regex(_SENDER, fullmatch=True, alphabet=st.characters(codec="latin-1")))
 def test_a_sender_that_passes_makes_a_header_of_one_address(text: str) -> None:
     if _is_one_sender(text):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from identity_server.config import ini
 from identity_server.config.problems import ConfigError, Report
+from tests.support.properties import examples
 
 FILE = Path("some.conf")
 
@@ -85,7 +86,7 @@ def ours(document: ini.Document) -> dict[str, dict[str, str | None]]:
     return found
 
 
-@settings(max_examples=400, derandomize=True, database=None)
+@settings(max_examples=examples(400), derandomize=True, database=None)
 @given(st.lists(LINES, max_size=14))
 def test_reads_as_configparser_does(lines: list[str]) -> None:
     text = "\n".join(lines)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from identity_server.config import Originator, OriginatorKind, TlsMode, all_sections, decode_root_key, values
 from identity_server.config.keys import Key
 from identity_server.config.values import Reader
+from tests.support.properties import examples
 
 SEED = base64.b64encode(bytes(range(32))).decode().rstrip("=")
 
@@ -177,7 +178,7 @@ def test_every_default_can_be_read(key: Key) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-@settings(max_examples=30, derandomize=True, database=None)
+@settings(max_examples=examples(30), derandomize=True, database=None)
 @given(text=st.one_of(st.text(max_size=40), st.text(alphabet="0123456789abc:/[]{}%@.,= \n-+", max_size=40)))
 def test_no_text_makes_a_reader_stumble(key: Key, text: str) -> None:
     said = ""

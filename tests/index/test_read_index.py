@@ -24,6 +24,7 @@ from tests.support import make
 from tests.support.databases import open_database
 from tests.support.fakes import START_MS
 from tests.support.indexes import NOW, find, find_all, new_index
+from tests.support.properties import examples
 
 
 @pytest.fixture
@@ -324,7 +325,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(steps=STEPS)
 def test_equals_the_associations_after_any_story(
     steps: list[tuple[str, int, int]], tmp_path_factory: pytest.TempPathFactory

@@ -18,6 +18,7 @@ from identity_server.rendering.letters import Letter
 from identity_server.rendering.mails import Mails
 from identity_server.rendering.templates import Templates
 from tests.rendering.kit import SERVER, make_mail, make_mails
+from tests.support.properties import examples
 
 LINK = "https://id.example.org/_matrix/identity/v2/validate/email/submitToken?token=t0&client_secret=s&sid=1"
 JINJA = """\
@@ -298,7 +299,7 @@ def test_no_value_adds_a_header_a_line_or_a_part(tmp_path: Path, form: str, evil
         assert len(content.splitlines()) == len(parts(harmless)[kind].splitlines())
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(value=st.text(alphabet=st.sampled_from('a=?utf-8qb\r\n:;<>@,"()\\ .-_0DA%{}é\u2028')))
 def test_whatever_the_value_the_shape_stays(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     root = tmp_path_factory.mktemp("shop")
