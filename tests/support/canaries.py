@@ -74,8 +74,11 @@ EAR = _Ear()
 
 
 def listen() -> None:
-    """Have everything heard that is logged from now on; what the terminal shows stays as it is."""
-    structlog.configure(processors=[EAR.hear, *structlog.get_config()["processors"]])
+    """Have everything heard that is logged from now on; what the terminal shows stays as it is, without colours."""
+    *processors, _ = structlog.get_config()["processors"]
+    # By itself, structlog has rich paint tracebacks, which takes far longer than the rest of most tests.
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[EAR.hear, *processors, renderer])
     logging.getLogger().addHandler(EAR)
     logging.getLogger("identity_server").setLevel(logging.DEBUG)
 
