@@ -14,7 +14,13 @@ from hypothesis import HealthCheck, settings
 
 from identity_server.storage.database import Database
 from tests.support import canaries, postgresql
-from tests.support.databases import POSTGRESQL_FOLDER, make_template, on_postgresql, open_database
+from tests.support.databases import (
+    POSTGRESQL_FOLDER,
+    compile_statements_once,
+    make_template,
+    on_postgresql,
+    open_database,
+)
 from tests.support.harness import Harness, User, running
 from tests.support.logs import logging_as_before
 
@@ -41,8 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hear what is logged, have properties wait, and start the PostgreSQL server of this run; its workers know it by a variable that they inherit."""
+    """Hear what is logged, compile statements once, have properties wait, and start the PostgreSQL server of this run; its workers know it by a variable that they inherit."""
     canaries.listen()
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    compile_statements_once(patch)
     # That a busy machine is slow is no failure of a property.
     settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     # What `make fast` asks for; `make thorough` tries the same properties with all examples.

@@ -6,6 +6,7 @@ PostgreSQL server that pytest starts for itself and its workers.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import sqlite3
@@ -14,11 +15,12 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from identity_server.storage.database import Database
-from identity_server.storage.engines.opening import database_url, make_engine
+from identity_server.storage.engines.opening import IN_MEMORY, database_url, make_engine
 from identity_server.storage.engines.postgresql import PostgresqlSettings
 from identity_server.storage.schema.upgrade import Schema
 from identity_server.storage.sealing.key_ring import KeyRing, RootKey
@@ -89,6 +91,31 @@ async def open_database(
         yield database
     finally:
         await database.close()
+
+
+def compile_statements_once(patch: pytest.MonkeyPatch) -> None:
+    """Have all SQLite engines of this process share what SQLAlchemy has compiled, as the connections of one engine do.
+
+    A server makes an engine once; the tests make a thousand, and each would compile every statement anew.
+    """
+    model = make_engine(IN_MEMORY)
+    asyncio.run(_connect_once(model))
+    shared = model.sync_engine
+
+    def make_sharing(url: URL, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(url, **options)
+        engine.sync_engine.dialect = engine.sync_engine.pool._dialect = shared.dialect
+        engine.sync_engine._compiled_cache = shared._compiled_cache
+        return engine
+
+    patch.setattr(f"{make_engine.__module__}.create_async_engine", make_sharing)
+
+
+async def _connect_once(engine: AsyncEngine) -> None:
+    """Have its dialect find out with what SQLite it has to do."""
+    async with engine.connect():
+        pass
+    await engine.dispose()
 
 
 def read_rows(file: Path, query: str) -> list[tuple[Any, ...]]:
