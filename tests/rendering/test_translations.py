@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ def read(path: Path) -> Catalog:
         return read_po(file, locale=path.stem, abort_invalid=True)
 
 
-def used() -> set[tuple[str | None, str]]:
+@cache
+def used() -> frozenset[tuple[str | None, str]]:
     """Every message id in templates and code, with its context."""
     code = extract_from_dir(PACKAGE, method_map=[("rendering/**.py", "python"), ("domain/retention.py", "python")])
     templates = extract_from_dir(
@@ -31,7 +33,7 @@ def used() -> set[tuple[str | None, str]]:
         method_map=[("templates/**.j2", "jinja2")],
         options_map={"templates/**.j2": {"trimmed": "true", "silent": "false"}},
     )
-    return {(context, str(message)) for _, _, message, _, context in [*code, *templates]}
+    return frozenset((context, str(message)) for _, _, message, _, context in [*code, *templates])
 
 
 def translations(path: Path) -> dict[str, str]:
