@@ -70,6 +70,7 @@ async def open_system(
     *,
     metrics: Metrics | None = None,
     key_lease_seconds: float = LEASE_SECONDS,
+    may_make: bool = True,
 ) -> AsyncIterator[System]:
     """Open the database, build the index, and wire everything up.
 
@@ -79,6 +80,7 @@ async def open_system(
         templates: what mails and pages look like.
         metrics: where everything is counted; by default, where nobody looks.
         key_lease_seconds: how long what was seen of the root keys holds; for tests alone.
+        may_make: whether a database and keys are made where there are none.
 
     Raises:
         SchemaProblem, KeyProblem, PolicyProblems, BrandingProblems: what the operator has to put right.
@@ -86,7 +88,12 @@ async def open_system(
     metrics = metrics or Metrics()
     async with AsyncExitStack() as stack:
         opened = await open_database(
-            config, ports.clock, ports.randomness, stack, key_lease_seconds=key_lease_seconds
+            config,
+            ports.clock,
+            ports.randomness,
+            stack,
+            key_lease_seconds=key_lease_seconds,
+            may_make=may_make,
         )
         database = opened.database
         peppers = make_peppers(config, ports.clock, ports.randomness, database)

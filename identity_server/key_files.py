@@ -103,14 +103,31 @@ def find_signing_key(sources: KeySources) -> SigningKey | None:
 
 
 def load_keys(
-    sources: KeySources, state: KeyState, *, randomness: Randomness, next_may_be_missing: bool = False
+    sources: KeySources,
+    state: KeyState,
+    *,
+    randomness: Randomness,
+    next_may_be_missing: bool = False,
+    may_make: bool = True,
 ) -> Keys:
-    """Load all keys; make missing ones if the database is new. `next_may_be_missing` is for who gives that key up.
+    """Load all keys; make missing ones if the database is new.
+
+    Args:
+        sources: where they are.
+        state: what the database knows of them.
+        randomness: what new ones are made of.
+        next_may_be_missing: is for who gives the next root key up.
+        may_make: whether the database may be new.
 
     Raises:
         KeyProblem: a key is missing, can't be read, or isn't the one that the database was made with.
     """
     known, new = state.known, []
+    if not may_make and not {ROOT, SIGNING} <= known.keys():
+        raise KeyProblem(
+            "the database knows of no keys, and only a server that is started makes some: if it should, look for the"
+            " right database; else restart the server"
+        )
     if ROOT in known:
         ring = find_root_keys(sources, state, next_may_be_missing=next_may_be_missing)
     else:

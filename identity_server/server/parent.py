@@ -205,11 +205,11 @@ class _Parent:
         # Now or never: later there may be another version on the disk, and this process must not take harm from it.
         if self._wanted > 1:
             load_work()
-        first = self._start_first(serves_anyhow=False)
+        first = self._start_one(is_first=True)
         if first.status == PREPARED and not self._stopping:
             _log.info("worker.prepared", pid=first.pid)
             self._trial = self._config
-            first = self._start_first(serves_anyhow=True)
+            first = self._start_one(is_first=False)
         if self._stopping:
             self._end_all()
             return False
@@ -217,9 +217,9 @@ class _Parent:
             raise StartFailed(first.problems)
         return True
 
-    def _start_first(self, *, serves_anyhow: bool) -> _Worker:
+    def _start_one(self, *, is_first: bool) -> _Worker:
         """Start a worker, and wait until it takes requests or is gone."""
-        first = self._spawn(self._config, serves_anyhow=serves_anyhow)
+        first = self._spawn(self._config, is_first=is_first)
         while first.ready_at is None and first.pid in self._workers:
             self._wait()
         return first
@@ -306,7 +306,7 @@ class _Parent:
     def _wanted(self) -> int:
         return worker_count(self._config)
 
-    def _spawn(self, config: Config, *, serves_anyhow: bool = True) -> _Worker:
+    def _spawn(self, config: Config, *, is_first: bool = False) -> _Worker:
         heard, said = os.pipe()
         os.set_blocking(heard, False)
         place = self._board.take_place()
@@ -317,7 +317,7 @@ class _Parent:
             place=place,
             life=self._life,
             report=said,
-            serves_anyhow=serves_anyhow,
+            is_first=is_first,
         )
         # What stands in the buffer would be written by both.
         sys.stdout.flush()

@@ -31,7 +31,8 @@ class Post:
         place: its place on the board.
         life: at its end when the parent is gone.
         report: where the parent hears that all is well, or what is wrong.
-        serves_anyhow: whether it takes requests even if it had to change the schema before.
+        is_first: whether it is the one that a server starts with. It alone may make a database and keys where there are
+            none, and it leaves the serving to another if it had to change the schema.
     """
 
     config: Config
@@ -40,4 +41,4 @@ class Post:
     place: int
     life: int
     report: int
-    serves_anyhow: bool
+    is_first: bool

@@ -85,8 +85,10 @@ async def _work(post: Post) -> int:
         metrics = Metrics()
         expect_deliveries(metrics, config)
         ports = await stack.enter_async_context(real_ports(config, templates, count=metrics.count_delivery))
-        system = await stack.enter_async_context(open_system(config, ports, templates, metrics=metrics))
-        if _MIGRATES in sys.modules and not post.serves_anyhow:
+        system = await stack.enter_async_context(
+            open_system(config, ports, templates, metrics=metrics, may_make=post.is_first)
+        )
+        if _MIGRATES in sys.modules and post.is_first:
             return PREPARED
         await stack.enter_async_context(background_work(system))
         load = Load(post.board, post.place)

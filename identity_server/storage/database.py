@@ -29,6 +29,7 @@ from identity_server.storage.engines.postgresql import (
     is_lost_race,
 )
 from identity_server.storage.engines.sqlite import BUSY_SECONDS, DataVersion, is_busy, is_out_of_order
+from identity_server.storage.engines.sqlite_file import Place, sqlite_file
 from identity_server.storage.engines.sqlite_transactions import SqliteTransactions, TransactionLost
 from identity_server.storage.erasure.remains import Remains
 from identity_server.storage.erasure.rows import Erasures
@@ -173,7 +174,9 @@ class Database:
         self._runs = _RUNS if self._one_writer else _RUNS_AMONG_MANY_WRITERS
         self._turn = asyncio.Lock()
         self._often_lost: set[asyncio.Task[Any]] = set()
-        self._data_version = DataVersion(engine.url.database) if self._one_writer else None
+        file = sqlite_file(engine.url)
+        self._place = None if file is None else Place(file)
+        self._data_version = DataVersion(file) if self._one_writer else None
 
     def follow(self, follower: Callable[[], Awaitable[None]]) -> None:
         """Have `follower` awaited after every commit that changes what lookups answer."""
@@ -247,6 +250,7 @@ class Database:
             Unavailable: it doesn't.
         """
         try:
+            self._require_in_place()
             async with asyncio.timeout(self._transaction_seconds), self._engine.connect() as connection:
                 # Who only wants to know whether it answers doesn't queue for the write lock.
                 await connection.execution_options(no_begin=True)
@@ -276,6 +280,7 @@ class Database:
             self.activity.begin(kind.purpose, self._engine.pool)
             try:
                 if self._sqlite:
+                    self._require_in_place()
                     await self._key_guard.hold()
                     if kind.writes:
                         return await self._sqlite.write(self._while_keys_hold(use_case), inline=inline)
@@ -303,6 +308,11 @@ class Database:
             _log.info("transaction.rerun", run=run, reason=type(reason).__name__)
             await asyncio.sleep(min(_PAUSE_SECONDS * 2**run, _LONGEST_PAUSE_SECONDS))
         raise Unavailable
+
+    def _require_in_place(self) -> None:
+        """Refuse to go on with a file that was moved or removed: what is written to it, nobody may find again."""
+        if self._place is not None:
+            self._place.require()
 
     def _while_keys_hold(
         self, use_case: Callable[[Transaction], Awaitable[T]]

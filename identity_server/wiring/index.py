@@ -123,7 +123,7 @@ async def _build_apart(order: _Order) -> None:
 
 
 async def _carry_out(order: _Order) -> None:
-    engine = make_engine(database_url(url=order.database_url, file=Path()))
+    engine = make_engine(database_url(url=order.database_url, file=Path()), makes_file=False)
     sealing, *others = order.root_keys
     live = LiveKeys(KeyRing(sealing, tuple(others)), randomness=SystemRandomness())
     database = Database(engine, live, stamps=open_stamps(order.folder))

@@ -48,6 +48,7 @@ async def open_database(
     *,
     key_lease_seconds: float = LEASE_SECONDS,
     next_may_be_missing: bool = False,
+    may_make: bool = True,
 ) -> Opened:
     """Open it, made or upgraded if need be, until the stack is closed.
 
@@ -58,13 +59,16 @@ async def open_database(
         stack: closes it.
         key_lease_seconds: how long what was seen of the root keys holds.
         next_may_be_missing: is for who gives the next root key up.
+        may_make: whether a database and keys are made where there are none.
 
     Raises:
         SchemaProblem, KeyProblem, IndexProblem: what the operator has to put right.
     """
-    engine = engine_for(config)
+    engine = engine_for(config, makes_file=may_make)
     stack.push_async_callback(engine.dispose)
     schema = Schema(engine, conf=config.path)
+    if not may_make:
+        await schema.require_made()
     if config.db.url is None or config.db.auto_upgrade:
         await schema.upgrade(now_ms=clock.now_ms())
     else:
@@ -77,6 +81,7 @@ async def open_database(
         holder=f"{socket.gethostname()}, process {os.getpid()}",
         lease_seconds=key_lease_seconds,
         next_may_be_missing=next_may_be_missing,
+        may_make=may_make,
     )
     await add_known_keys(engine, keys.new, now_ms=clock.now_ms())
     database = Database(engine, live, stamps=open_stamps(config.index_folder), key_guard=watch)
@@ -93,6 +98,7 @@ async def load_keys_for(
     holder: str | None = None,
     lease_seconds: float = LEASE_SECONDS,
     next_may_be_missing: bool = False,
+    may_make: bool = True,
 ) -> tuple[Keys, LiveKeys, KeyWatch]:
     """The keys of a database whose schema is the expected one; those that are new, it hasn't been told of yet.
 
@@ -103,7 +109,12 @@ async def load_keys_for(
     """
     sources, state = key_sources(config), await read_key_state(engine)
     keys = await asyncio.to_thread(
-        load_keys, sources, state, randomness=randomness, next_may_be_missing=next_may_be_missing
+        load_keys,
+        sources,
+        state,
+        randomness=randomness,
+        next_may_be_missing=next_may_be_missing,
+        may_make=may_make,
     )
     live = LiveKeys(state.with_retired(keys.root, randomness=randomness), randomness=randomness)
     watch = KeyWatch(
@@ -118,10 +129,10 @@ async def load_keys_for(
     return keys, live, watch
 
 
-def engine_for(config: Config) -> Engine:
-    """The engine of the database that is configured; nothing is connected yet."""
+def engine_for(config: Config, *, makes_file: bool = True) -> Engine:
+    """The engine of the database that is configured; nothing is connected yet. The rest is as for `make_engine`."""
     url = database_url(url=config.db.url, file=config.db.file, password=config.db.password)
-    return make_engine(url, postgresql_settings(config))
+    return make_engine(url, postgresql_settings(config), makes_file=makes_file)
 
 
 def open_stamps(index_folder: Path) -> Stamps:

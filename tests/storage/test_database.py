@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from identity_server.domain.errors import Unavailable
 from identity_server.domain.identifiers import UserId
 from identity_server.storage.database import Database, Transaction
-from identity_server.storage.engines.sqlite import DriverConnection
+from identity_server.storage.engines.opening import database_url, make_engine, make_private_file
+from identity_server.storage.engines.sqlite import DataVersion, DriverConnection
 from tests.support import make
 from tests.support.databases import on_postgresql, open_database
 from tests.support.fakes import START_MS
@@ -175,3 +176,48 @@ async def test_commit_that_fails_for_want_of_room_is_a_passing_failure(
             with pytest.raises(Unavailable):
                 await database.transaction(use_case)
     await database.transaction(use_case)
+
+
+@pytest.mark.sqlite(reason="a file")
+async def test_file_that_is_moved_away_is_not_written_until_it_is_back(database: Database, tmp_path: Path) -> None:
+    await database.transaction(add_alice)
+    file, elsewhere = tmp_path / "identity.db", tmp_path / "elsewhere.db"
+    file.rename(elsewhere)
+    for use in (database.transaction, database.read, database.claim):
+        with pytest.raises(Unavailable):
+            await use(add_alice)
+    with pytest.raises(Unavailable):
+        await database.ping()
+    assert not file.exists()
+    elsewhere.rename(file)
+    await database.ping()
+    assert await accounts(database) == 1
+
+
+@pytest.mark.sqlite(reason="a file")
+async def test_file_in_the_place_of_another_is_not_taken_for_it(database: Database, tmp_path: Path) -> None:
+    await database.transaction(add_alice)
+    file = tmp_path / "identity.db"
+    (tmp_path / "copy.db").write_bytes(file.read_bytes())
+    file.rename(tmp_path / "elsewhere.db")
+    (tmp_path / "copy.db").rename(file)
+    with pytest.raises(Unavailable):
+        await database.transaction(add_alice)
+    with pytest.raises(Unavailable):
+        await database.ping()
+
+
+@pytest.mark.sqlite(reason="a file")
+async def test_no_connection_makes_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a #name?of%20its own.db"
+    engine = make_engine(database_url(url=None, file=file), makes_file=False)
+    with pytest.raises(OperationalError):
+        await engine.connect()
+    with pytest.raises(sqlite3.OperationalError):
+        DataVersion(file).has_moved()
+    assert not file.exists()
+    make_private_file(file)
+    async with engine.connect():
+        assert DataVersion(file).has_moved()
+    await engine.dispose()
+    assert [path.name for path in tmp_path.glob("*.db")] == [file.name]

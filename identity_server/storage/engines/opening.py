@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from identity_server.storage.engines.postgresql import PostgresqlSettings, make_postgresql_engine
 from identity_server.storage.engines.sqlite import open_connection
+from identity_server.storage.engines.sqlite_file import sqlite_file
 
 Engine = AsyncEngine
 """For those who pass one on."""
@@ -31,10 +32,16 @@ def database_url(*, url: str | None, file: Path, password: str | None = None) ->
     return make_url(url) if password is None else make_url(url).set(password=password)
 
 
-def make_engine(url: URL, settings: PostgresqlSettings | None = None) -> AsyncEngine:
+def make_engine(url: URL, settings: PostgresqlSettings | None = None, *, makes_file: bool = True) -> AsyncEngine:
     """An engine with the durability and privacy settings that this server relies on.
 
-    A SQLite file that doesn't exist is made, because SQLite itself would let everyone on the machine read it.
+    A SQLite file that doesn't exist is made here or not at all: SQLite itself would let everyone on the machine read it,
+    and would make another one whenever the file's volume is away.
+
+    Args:
+        url: where the database is.
+        settings: of PostgreSQL.
+        makes_file: whether a SQLite file is made that isn't there.
 
     Raises:
         CannotWrite: the SQLite file can't be written, or made.
@@ -42,8 +49,9 @@ def make_engine(url: URL, settings: PostgresqlSettings | None = None) -> AsyncEn
     """
     if url.get_backend_name() != "sqlite":
         return make_postgresql_engine(url, settings or PostgresqlSettings())
-    if url.database and url.database != ":memory:":
-        make_private_file(Path(url.database))
+    file = sqlite_file(url)
+    if file is not None and makes_file:
+        make_private_file(file)
     engine = create_async_engine(url, hide_parameters=True, connect_args={"async_creator_fn": open_connection})
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import aiosqlite
@@ -19,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from identity_server.storage.connection import Answer, Connection, Many, Parameters, Prepared
+from identity_server.storage.engines.sqlite_file import connect
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +59,8 @@ def open_connection(database: str, **options: Any) -> DriverConnection:
     """A connection, still to be awaited; options are those of `sqlite3.connect`."""
     # Never two threads at once, but not always the same. Nobody waits for a lock unless told to.
     options |= {"check_same_thread": False, "timeout": 0, "cached_statements": _CACHED_STATEMENTS}
-    return DriverConnection(partial(sqlite3.connect, database, **options))
+    file = None if database == ":memory:" else Path(database)
+    return DriverConnection(partial(connect, file, **options))
 
 
 class DriverConnection(aiosqlite.Connection):
@@ -245,15 +248,15 @@ class SqliteConnection(Connection):
 class DataVersion:
     """Tells whether anybody else has committed: `PRAGMA data_version` on a connection of its own, opened when first asked."""
 
-    def __init__(self, file: str | None) -> None:
-        self._file = file or ":memory:"
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
         self._connection: sqlite3.Connection | None = None
         self._seen = -1
 
     def has_moved(self) -> bool:
         """Whether somebody has, since this was last asked."""
         if self._connection is None:
-            self._connection = sqlite3.connect(self._file, isolation_level=None)
+            self._connection = connect(self._file, isolation_level=None)
         before = self._seen
         self._seen = self._connection.execute("PRAGMA data_version").fetchone()[0]
         return self._seen != before

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from identity_server.storage.engines.outside import outside_transactions
+from identity_server.storage.engines.sqlite_file import sqlite_file
 from identity_server.storage.schema.tables import metadata
 
 _TRIES = 10
@@ -85,9 +86,7 @@ class Remains:
     @property
     def _file(self) -> Path | None:
         """SQLite's file; None where there is none."""
-        name = self._engine.url.database
-        is_file = self._engine.dialect.name == "sqlite" and name and name != ":memory:"
-        return Path(str(name)) if is_file else None
+        return sqlite_file(self._engine.url)
 
     async def _vacuum_tables(self) -> None:
         async with outside_transactions(self._engine) as connection:

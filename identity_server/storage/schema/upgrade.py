@@ -21,6 +21,7 @@ from identity_server.shipped import shipped
 from identity_server.storage.engines.opening import IN_MEMORY
 from identity_server.storage.engines.outside import outside_transactions
 from identity_server.storage.engines.postgresql import have_it_alone, what_to_do_about
+from identity_server.storage.engines.sqlite_file import sqlite_file
 from identity_server.storage.schema.sqlite_upgrade import (
     StillUpgrading,
     alone_with,
@@ -34,6 +35,7 @@ _log = structlog.get_logger(__name__)
 _REVISIONS = "versions/[0-9]*.py"
 """Migrations are named by their revision, and run in the order of their names; a test compares."""
 _REVISION_TABLE = "alembic_version"
+_BRING_IT_BACK = "bring it back (is its volume mounted?), and the server goes on with it. A new one is only made when the server is started"
 
 
 class SchemaProblem(Exception):
@@ -101,6 +103,19 @@ class Schema:
             found = "the database is empty" if status.current is None else "the database has an older schema"
             raise SchemaProblem(f"{found}: run `identity-server db upgrade` first, with the same -c FILE")
 
+    async def require_made(self) -> None:
+        """Refuse a database that isn't there or has nothing in it: for who isn't the first to use it.
+
+        Raises:
+            SchemaProblem: it has vanished, or can't be reached.
+        """
+        file = sqlite_file(self._engine.url)
+        if file is not None and not file.exists():
+            raise SchemaProblem(f"the database {file.absolute()} has vanished: {_BRING_IT_BACK}")
+        if (await self.status()).current is None:
+            name = "the database" if file is None else f"the database {file.absolute()}"
+            raise SchemaProblem(f"{name} is empty all of a sudden: {_BRING_IT_BACK}")
+
     async def upgrade(self, *, now_ms: int) -> SchemaStatus:
         """Bring the database to the expected schema; a populated SQLite file is copied first.
 
@@ -115,9 +130,8 @@ class Schema:
 
     def _alone(self) -> AbstractAsyncContextManager[None]:
         """Nobody else may upgrade meanwhile; on PostgreSQL the migrations see to that themselves."""
-        file = self._engine.url.database
-        is_file = self._engine.dialect.name == "sqlite" and self._engine.url != IN_MEMORY
-        return alone_with(Path(file)) if is_file and file else nullcontext()
+        file = sqlite_file(self._engine.url)
+        return nullcontext() if file is None else alone_with(file)
 
     async def _upgrade(self, *, now_ms: int) -> SchemaStatus:
         status = await self.status()

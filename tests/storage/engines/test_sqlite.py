@@ -86,7 +86,9 @@ async def test_nobody_waits_for_a_writer_of_another_process(database: Database, 
 
 @pytest.fixture
 async def connection(tmp_path: Path) -> AsyncIterator[DriverConnection]:
-    opened = open_connection(str(tmp_path / "bare.db"), isolation_level=None)
+    file = tmp_path / "bare.db"
+    file.touch()
+    opened = open_connection(str(file), isolation_level=None)
     await opened
     await opened.executescript("CREATE TABLE numbers (place INTEGER PRIMARY KEY, number INTEGER, at TEXT)")
     await opened.create_function("place", 0, where)

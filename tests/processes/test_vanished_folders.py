@@ -1,0 +1,94 @@
+"""Database and keys vanish under a server, as when a volume is unmounted: it begins no new ones, and waits."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.processes.conftest import TOKEN, Server
+
+_FOLDERS = ("db", "keys")
+
+
+def take_away(server: Server, *, leaves_mount_points: bool) -> None:
+    for name in _FOLDERS:
+        (server.folder / name).rename(server.folder / f"unmounted-{name}")
+        if leaves_mount_points:
+            (server.folder / name).mkdir()
+
+
+def made_instead(server: Server) -> list[Path]:
+    """What has been made where the folders were."""
+    return [path for name in _FOLDERS for path in (server.folder / name).rglob("*")]
+
+
+def bring_back(server: Server) -> None:
+    for name in _FOLDERS:
+        if (server.folder / name).exists():
+            (server.folder / name).rmdir()
+        (server.folder / f"unmounted-{name}").rename(server.folder / name)
+
+
+async def get(server: Server, path: str) -> tuple[int, object]:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with ClientSession(headers=headers) as session, session.get(f"{server.base}{path}") as response:
+        return response.status, await response.json()
+
+
+@pytest.mark.parametrize("leaves_mount_points", [True, False])
+async def test_worker_that_replaces_another_makes_no_new_database(
+    server: Server,
+    leaves_mount_points: bool,
+) -> None:
+    server.start(workers=1)
+    await server.add_account()
+    key = await get(server, "/_matrix/identity/v2/pubkey/isvalid?public_key=x")
+    account = await get(server, "/_matrix/identity/v2/account")
+    assert account == (200, {"user_id": "@alice:example.org"})
+    take_away(server, leaves_mount_points=leaves_mount_points)
+    server.kill_worker()
+    for number in (2, 3):
+        # One by one: a worker needs some seconds to come to that on a busy machine.
+        server.wait_for(lambda number=number: server.workers_lost() >= number)  # type: ignore[misc]
+    told = [line for line in server.log.splitlines() if "worker.lost" in line][1:3]
+    assert all(f"the database {server.folder}/db/identity.db has vanished" in line for line in told)
+    assert "replaced_in_seconds=1.0" in told[1]
+    assert made_instead(server) == []
+    bring_back(server)
+    server.wait_for(lambda: len(server.ready_workers()) == 1)
+    assert await get(server, "/_matrix/identity/v2/account") == account
+    assert await get(server, "/_matrix/identity/v2/pubkey/isvalid?public_key=x") == key
+    assert "worker.failed" not in server.log
+
+
+async def test_workers_that_are_left_write_nothing_until_the_folders_are_back(server: Server) -> None:
+    server.start(workers=1)
+    await server.add_account()
+    take_away(server, leaves_mount_points=True)
+    assert (await get(server, "/ready"))[0] == 503
+    assert (await get(server, "/_matrix/identity/v2/account"))[0] == 503
+    assert (await get(server, "/health"))[0] == 200
+    assert made_instead(server) == []
+    bring_back(server)
+    assert (await get(server, "/ready"))[0] == 200
+    assert (await get(server, "/_matrix/identity/v2/account"))[0] == 200
+    assert "worker.failed" not in server.log
+
+
+async def test_reload_meanwhile_is_refused(server: Server) -> None:
+    server.start(workers=1)
+    (worker,) = server.workers()
+    take_away(server, leaves_mount_points=True)
+    server.signal(signal.SIGHUP)
+    server.wait_for(lambda: server.log_holds("not_reloaded"))
+    (told,) = [line for line in server.log.splitlines() if "not_reloaded" in line]
+    assert f"the database {server.folder}/db/identity.db has vanished" in told
+    assert made_instead(server) == []
+    bring_back(server)
+    server.signal(signal.SIGHUP)
+    server.wait_for(lambda: " reloaded " in server.log)
+    server.wait_for(lambda: len(server.ready_workers() - {worker}) == 1)
+    assert (await get(server, "/ready"))[0] == 200
