@@ -32,7 +32,8 @@ class MailCatcher:
 
     async def next_mail(self, *, seconds: float = 5.0) -> EmailMessage:
         """The oldest mail that nobody took yet. Raises TimeoutError if none comes in time."""
-        return await asyncio.wait_for(self._mails.get(), seconds)
+        async with asyncio.timeout(seconds):
+            return await self._mails.get()
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
         """Keep a mail (called by aiosmtpd)."""

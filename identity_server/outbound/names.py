@@ -102,7 +102,8 @@ class Names(AbstractResolver):
             NameLookupFailed: DNS couldn't say, or the record says that there is no such service.
         """
         try:
-            answer = await self._resolver.resolve(name, dns.rdatatype.SRV)
+            # Gathered, as below: the library's `wait_for` of Python 3.11 may swallow a cancellation, `gather` never does.
+            (answer,) = await asyncio.gather(self._resolver.resolve(name, dns.rdatatype.SRV))
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return ()
         except (dns.exception.DNSException, OSError) as error:

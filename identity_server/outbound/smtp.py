@@ -183,7 +183,8 @@ class _Connection:
             hostname=relay.host,
             port=relay.port,
             local_hostname=relay.ehlo_name,
-            timeout=relay.timeout_seconds,
+            # Here `asyncio.timeout` limits everything; the library's `wait_for` of Python 3.11 may swallow a cancellation.
+            timeout=None,
             use_tls=relay.tls is TlsMode.IMPLICIT,
             start_tls=False,  # done below, as a step of its own
             tls_context=tls,
@@ -227,7 +228,8 @@ class _Connection:
         """Send QUIT, and close. The relay has what it was given already, so nothing that happens here matters."""
         try:
             with contextlib.suppress(aiosmtplib.SMTPException, OSError):
-                await self._client.quit(timeout=_QUIT_SECONDS)
+                async with asyncio.timeout(_QUIT_SECONDS):
+                    await self._client.quit()
         finally:
             self.close()
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import time
 from collections import Counter
 from pathlib import Path
 
+import dns.rdatatype
 import dns.resolver
 import pytest
 
@@ -98,6 +100,30 @@ async def test_the_hosts_file_comes_first(internet: Internet, tmp_path: Path) ->
 async def test_a_missing_hosts_file_is_an_empty_one(internet: Internet, tmp_path: Path) -> None:
     with pytest.raises(NameLookupFailed):
         await names(internet, tmp_path / "none").resolve("hs.test")
+
+
+async def test_a_cancellation_that_comes_with_an_answer_is_not_forgotten(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    internet.dns.add("_matrix-fed._tcp.hs.test", "SRV", "10 0 8448 a.test.")
+    looked_up = names(internet)
+    resolve = looked_up._resolver.resolve
+
+    async def forgetful(name: str, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer:
+        # As the `wait_for` that it calls, when both come in one turn of the loop.
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            return await resolve(name, kind)
+        raise AssertionError
+
+    monkeypatch.setattr(looked_up._resolver, "resolve", forgetful)
+    looking = asyncio.create_task(looked_up.services("_matrix-fed._tcp.hs.test"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
 
 
 async def test_no_service_record_is_no_service(internet: Internet) -> None:

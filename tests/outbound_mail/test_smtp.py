@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from aiosmtplib.protocol import SMTPProtocol
 
 from identity_server.domain.ports import DeliveryError, DeliveryPostponed, DeliveryRefused, MailTransport
 from identity_server.outbound.mail import SmtpTransport
@@ -113,8 +114,6 @@ async def conversation(*lines: bytes, silent_seconds: float = 0) -> AsyncIterato
             writer.write(line + b"\r\n")
         if lines:
             await reader.readline()
-        # `wait_for` of Python 3.11 forgets that it was cancelled if what it waits for is there at that very moment.
-        await asyncio.sleep(0.01)
         pass_on_loop(silent_seconds)
         await reader.read()
 
@@ -362,6 +361,26 @@ async def test_silence_postpones_within_the_time_limit(lines: tuple[bytes, ...],
         error = await failure(transport(replace(relay_at(port), timeout_seconds=10)))
     assert isinstance(error, DeliveryPostponed)
     assert str(error) == f"{step}: no answer in time"
+
+
+@pytest.mark.parametrize("answer", [b"220 ", b"250 ", b"354 "])
+async def test_a_cancellation_that_comes_with_an_answer_is_not_forgotten(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in = SMTPProtocol.data_received
+
+    def take_in_and_cancel(protocol: SMTPProtocol, data: bytes) -> None:
+        take_in(protocol, data)
+        if data.startswith(answer):
+            sending.cancel()
+
+    relay = Relay()
+    async with listening(smtp(relay)) as port:
+        monkeypatch.setattr(SMTPProtocol, "data_received", take_in_and_cancel)
+        sending = asyncio.create_task(transport(relay_at(port)).send(make_mail(ADDRESS)))
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+    assert relay.taken == []
 
 
 async def test_a_relay_that_dribbles_does_not_outlast_the_time_limit() -> None:
