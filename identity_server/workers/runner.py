@@ -176,7 +176,7 @@ class JobRunner:
             log.warning("job.too_late")
             await self._finish(job, kind.give_up)
             return Outcome.REFUSED
-        last = kind.succeed
+        last, ended_as = kind.succeed, "job.done"
         try:
             await kind.handler(job)
         except DeliveryRefused as error:
@@ -184,15 +184,15 @@ class JobRunner:
             await self._finish(job, kind.give_up)
             return Outcome.REFUSED
         except DeliveryNeedless as error:
-            log.info("job.needless", reason=str(error))
-            last = kind.lapse
+            last, ended_as = kind.lapse, "job.needless"
+            log = log.bind(reason=str(error))
         except DeliveryPostponed as error:
             return await self._postpone(job, str(error), at_least_ms=(error.retry_after_seconds or 0) * 1000)
         except Exception:
             log.exception("job.failed")
             return await self._postpone(job, "an error in this server")
         await self._finish(job, last)
-        log.info("job.done")
+        log.info(ended_as)
         return Outcome.DONE
 
     async def _finish(self, job: Job, last: Callable[[Transaction, Job], Awaitable[None]] | None) -> None:

@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from identity_server.domain.ports import DeliveryPostponed, DeliveryRefused
+from identity_server.domain.ports import DeliveryNeedless, DeliveryPostponed, DeliveryRefused
 from identity_server.services.outbox.port import Outcome
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.repositories.jobs import Job
@@ -79,6 +80,22 @@ async def test_done_and_refused_jobs_are_gone(bench: Bench) -> None:
     bench.handler.failures = [DeliveryRefused("RCPT: 550")]
     assert await bench.runner.attempt(await bench.add()) is Outcome.REFUSED
     assert await bench.due_in_seconds() is None
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        ([], {"event": "job.done"}),
+        ([DeliveryNeedless("nobody waits for it")], {"event": "job.needless", "reason": "nobody waits for it"}),
+        ([DeliveryRefused("RCPT: 550")], {"event": "job.refused", "reason": "RCPT: 550"}),
+    ],
+)
+async def test_end_of_a_job_is_told_once(bench: Bench, failures: list[Exception], told: dict[str, str]) -> None:
+    bench.handler.failures = failures
+    with capture_logs() as logs:
+        await bench.runner.attempt(await bench.add())
+    (line,) = [each for each in logs if each["event"].startswith("job.")]
+    assert told.items() <= line.items()
 
 
 async def test_pauses_grow(bench: Bench) -> None:
