@@ -216,6 +216,20 @@ def parse_threepid(medium: str, address: str) -> Threepid:
     raise InvalidParameter("The medium must be email or msisdn.")
 
 
+def ascii_domain(domain: str) -> str | None:
+    """A domain as DNS knows it, whichever of its two forms it is written in; None if no mail could go there.
+
+    >>> ascii_domain("bücher.example")
+    'xn--bcher-kva.example'
+    """
+    try:
+        return email_validator.validate_email(
+            f"a@{domain}", check_deliverability=False, globally_deliverable=False
+        ).ascii_domain
+    except (email_validator.EmailNotValidError, UnicodeError):
+        return None
+
+
 def _same_labels(domain: str, unicode_form: str, ascii_form: str) -> bool:
     """Whether each label is written in one of its two proper forms."""
     written, *proper = (name.split(".") for name in (domain, unicode_form, ascii_form))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from contextlib import suppress
 
-import email_validator
+from identity_server.domain.identifiers import ascii_domain
 
 
 def mailbox_of(address: str) -> str:
@@ -22,10 +21,7 @@ def mailbox_of(address: str) -> str:
     # Others are written in one way only.
     if not domain.isascii() or "xn--" in domain:
         # What can't be mailed is, as it stands, a name like any other.
-        with suppress(email_validator.EmailNotValidError):
-            domain = email_validator.validate_email(
-                f"a@{domain}", check_deliverability=False, globally_deliverable=False
-            ).ascii_domain
+        domain = ascii_domain(domain) or domain
     plain = unicodedata.normalize("NFKC", local).casefold()
     # An address may begin with a plus: then there is nothing before it to count by.
     name = plain.partition("+")[0].replace(".", "")

@@ -8,10 +8,9 @@ from functools import partial
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-import email_validator
 from markupsafe import Markup
 
-from identity_server.domain.identifiers import Medium
+from identity_server.domain.identifiers import Medium, ascii_domain
 from identity_server.rendering.account_pages import AccountPages
 from identity_server.rendering.faults import BrandingProblems, TemplateFault
 from identity_server.rendering.page import Link, Page, PageMaker, Reader
@@ -278,14 +277,8 @@ def _parse(url: str | None) -> tuple[str, str, int | None] | None:
 def _ascii_host(host: str) -> str | None:
     if ":" in host:
         host = f"[{host}]"
-    if not host.isascii():
-        try:
-            host = email_validator.validate_email(
-                f"a@{host}", check_deliverability=False, globally_deliverable=False
-            ).ascii_domain
-        except email_validator.EmailNotValidError:
-            return None
-    return host if _HOST.fullmatch(host) else None
+    written = host if host.isascii() else ascii_domain(host)
+    return written if written is not None and _HOST.fullmatch(written) else None
 
 
 def _with_port(scheme: str, host: str, port: int | None) -> str:

@@ -11,6 +11,7 @@ from identity_server.domain.identifiers import (
     Medium,
     Threepid,
     UserId,
+    ascii_domain,
     canonical_email,
     parse_client_secret,
     parse_server_name,
@@ -112,6 +113,23 @@ def test_server_names_are_split() -> None:
     assert split_server_name("example.org") == ("example.org", None)
     assert split_server_name("example.org:80") == ("example.org", 80)
     assert split_server_name("[::1]") == ("[::1]", None)
+
+
+@pytest.mark.parametrize(
+    ("domain", "ascii_form"),
+    [
+        ("example.org", "example.org"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("büro.test", "xn--bro-hoa.test"),
+        ("bücher example", None),
+        ("bücher.example@evil.example", None),
+        ("\ud800.example", None),
+        ("", None),
+    ],
+)
+def test_ascii_form_of_a_domain(domain: str, ascii_form: str | None) -> None:
+    assert ascii_domain(domain) == ascii_form
 
 
 @pytest.mark.parametrize("user_id", ["@a:b.c", "@A/+=_-.:b.c", "@:b.c", "@é:b.c", "@a:b.c:80", "@a:[::1]:80"])
