@@ -11,6 +11,7 @@ from identity_server.rendering.faults import BrandingProblems
 from identity_server.rendering.policies import PolicyProblems
 from identity_server.wiring.settings import configured_policies, load_templates
 
+_V1 = "v1"
 _TOLERATED_MS = 30_000
 _PLACEHOLDERS = ("[OPERATOR", "[OPÉRATEUR", "[OPERADOR")
 """How the examples in `terms/` begin what is to be filled in, in their languages."""
@@ -27,8 +28,7 @@ async def examine_settings(patient: Patient) -> list[Finding]:
         load_templates(config)
     except BrandingProblems as error:
         findings += [fault("templates", str(each), fix="correct the file that is named") for each in error.problems]
-    findings.append(_v1(patient))
-    return findings
+    return findings + _v1(config)
 
 
 def _terms(config: Config) -> list[Finding]:
@@ -49,28 +49,47 @@ def _terms(config: Config) -> list[Finding]:
     ]
 
 
-def _v1(patient: Patient) -> Finding:
-    general, lookup = patient.config.general, patient.config.lookup
-    opened = [
-        name
-        for name, is_open in (
-            ("validation, invites (`enable_v1_access`)", general.enable_v1_access),
-            ("binding without an account (`enable_v1_associations`)", general.enable_v1_associations),
-            ("lookups (`[lookup] enable_v1`)", lookup.enable_v1),
+def _v1(config: Config) -> list[Finding]:
+    general, lookup = config.general, config.lookup
+    if not general.enable_v1_access:
+        return [
+            note(
+                _V1,
+                "off, but for what old mails and rooms point at",
+                cause="a Synapse whose `account_threepid_delegates.msisdn` names this server, and apps older than 2020, need it",
+            )
+        ]
+    findings = [
+        note(
+            _V1,
+            "validation and invites are open (`enable_v1_access`)",
+            cause="v1 has no accounts and no consent: whoever reaches it has mails and texts sent, and invites people in"
+            " anybody's name, within limits by network",
+            fix="if only your Synapse needs it, have the proxy pass it from there alone; docs/operating.md names the paths",
         )
-        if is_open
     ]
-    if opened:
-        return note(
-            "v1",
-            "open: " + "; ".join(opened),
-            cause="v1 has no accounts and no consent: whoever reaches the port may use it",
+    if general.enable_v1_associations:
+        findings.append(
+            warning(
+                _V1,
+                "binding is open (`enable_v1_associations`)",
+                cause="whoever has validated an address on v1 can bind it to any Matrix ID, without an account and without"
+                " that Matrix ID's consent",
+                fix="set it to false, unless apps older than 2020 have to bind here",
+            )
         )
-    return note(
-        "v1",
-        "off, but for what old mails and rooms point at",
-        cause="a Synapse whose `account_threepid_delegates.msisdn` names this server, and apps older than 2020, need it",
-    )
+    if lookup.enable_v1:
+        findings.append(
+            warning(
+                _V1,
+                "lookups are open (`enable_v1` in [lookup])",
+                cause="without an account, each network may ask for the Matrix IDs behind"
+                f" {lookup.budget_per_network_and_day} addresses a day, and addresses aren't hashed, so they stand in the logs"
+                " of proxies",
+                fix="set it to false, unless apps or bridges that know no hashed lookups are used here",
+            )
+        )
+    return findings
 
 
 async def examine_clock(patient: Patient) -> list[Finding]:

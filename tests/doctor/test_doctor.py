@@ -174,6 +174,25 @@ async def test_nothing_is_wrong_with_a_healthy_set_up(clinic: Clinic) -> None:
     assert findings["clock"][0]["verdict"] == "fine"
 
 
+@pytest.mark.parametrize(
+    ("opened", "warned_of"),
+    [
+        ((), []),
+        (("lookup/enable_v1", "general/enable_v1_associations"), []),
+        (("general/enable_v1_access",), []),
+        (("general/enable_v1_access", "general/enable_v1_associations"), ["without that Matrix ID's consent"]),
+        (("general/enable_v1_access", "lookup/enable_v1"), ["7000 addresses a day"]),
+    ],
+)
+async def test_doors_of_v1_that_are_open(clinic: Clinic, opened: tuple[str, ...], warned_of: list[str]) -> None:
+    clinic.changed |= dict.fromkeys(opened, "true") | {"lookup/budget.network_per_day": "7000"}
+    found = (await clinic.examine())["v1"]
+    warnings = [each["cause"] for each in found if each["verdict"] == "warning"]
+    assert len(warnings) == len(warned_of)
+    assert all(sentence in warning for sentence, warning in zip(warned_of, warnings, strict=True))
+    assert found[0]["what"].startswith("validation and invites are open") == ("general/enable_v1_access" in opened)
+
+
 async def test_people_are_told_in_words(clinic: Clinic) -> None:
     clinic.identity.on("/_matrix/identity/versions", http(502))
     result = await asyncio.to_thread(CliRunner().invoke, main, ["doctor", "-c", str(clinic.conf)])
