@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
-from identity_server.domain.identifiers import Medium
+from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock
 from identity_server.services.sweeping import in_batches
@@ -26,7 +26,8 @@ LIMITS_OF_OTHERS: Mapping[str, str] = {
 """Limits by whom they count, and those that count nobody. A test fails for one that isn't among them."""
 
 WITH_PLACES = frozenset({"visit mail", "wrong code", "wrong visit code"})
-_WHEREVER_FROM = frozenset({"mailbox by sender", "visit mail"})
+_SHARE_OF_MAILBOX = "mailbox by sender"
+_WHEREVER_FROM = frozenset({_SHARE_OF_MAILBOX, "visit mail"})
 """Limits of mailboxes that count each account or network by itself."""
 _PLACES = [str(place) for place in range(32)]
 """More than any limit has."""
@@ -45,13 +46,23 @@ class Limits:
         return await in_batches(self._database, lambda tx, limit: tx.rate_limits.cleanup(now_ms=now_ms, limit=limit))
 
 
-async def forget_limits_of(tx: Transaction, people: People) -> int:
-    """Forget what is remembered of people, as a step of erasing them; returns how many rows that were."""
+async def forget_limits_of(
+    tx: Transaction, people: People, *, written_to: Collection[tuple[UserId, Threepid]]
+) -> int:
+    """Forget what is remembered of people, as a step of erasing them; returns how many rows that were.
+
+    Args:
+        tx: the transaction that it is a step of.
+        people: a few.
+        written_to: the addresses that each of them had mails sent to, as far as that is still known. How much of another's
+            mailbox somebody has used up can't be found otherwise: what is stored of it leads to the mailbox alone.
+    """
+    shares = {(mailbox_of(to.address), user_id) for user_id, to in written_to if to.medium is Medium.EMAIL}
     forgotten = await tx.rate_limits.forget(list(_limits_of(people)))
     mailboxes = {mailbox_of(each.address) for each in people.threepids if each.medium is Medium.EMAIL}
     for name in _WHEREVER_FROM:
         forgotten += sum([await tx.rate_limits.forget_wherever(name, mailbox) for mailbox in mailboxes])
-    return forgotten
+    return forgotten + await tx.rate_limits.forget_asked_from(_SHARE_OF_MAILBOX, shares)
 
 
 def _limits_of(people: People) -> Iterator[tuple[str, ...]]:

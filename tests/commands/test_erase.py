@@ -128,7 +128,7 @@ async def test_after_an_account_is_erased_nothing_of_it_can_be_found(server: Har
             "invites": 2,
             "jobs": 6,
             "lookup_budgets": 1,
-            "rate_limits": 7,
+            "rate_limits": 9,
             "validation_sessions": 3,
             "validation_tokens": 2,
             "visits": 1,
@@ -288,7 +288,7 @@ async def test_a_homeserver_is_erased_and_its_neighbours_stay(
         "ephemeral_keys": 1,
         "invites": 1,
         "lookup_budgets": 1,
-        "rate_limits": 8,
+        "rate_limits": 9,
         "validation_sessions": 2,
         "validation_tokens": 2,
     }

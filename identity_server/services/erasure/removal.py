@@ -168,12 +168,17 @@ class Erasure:
         people |= People(threepids=frozenset(association.threepid for _, association in bound))
         sessions = await tx.validation_sessions.list_asked_for_by(*people.user_ids)
         texted = {session.threepid for session in sessions if session.threepid is not None}
+        written_to = [(each.requested_by, each.threepid) for each in sessions if each.requested_by and each.threepid]
+        for user_id in people.user_ids:
+            written_to += [(user_id, invite.threepid) for invite in await tx.invites.list_sent_by(user_id)]
         touched = await jobs.remove(tx, people, texted=texted)
         rows = await tx.erasures.remove(people, now_ms=self._clock.now_ms())
         rows["jobs"] = len(touched)
         for user_id in people.user_ids:
             rows += await tx.budgets.remove_of(user_id)
-        rows["rate_limits"] = await forget_limits_of(tx, limited if spares_limits else people)
+        rows["rate_limits"] = await forget_limits_of(
+            tx, limited if spares_limits else people, written_to=() if spares_limits else written_to
+        )
         return Erased(+rows, tx.erasures.traces(people))
 
     async def empty_log(self) -> None:

@@ -129,7 +129,18 @@ class RateLimits:
 
         Returns how many there were.
         """
-        digests = [digest for each in counted for digest in self._sealer.digests(_PURPOSE, *each)]
+        return await self._forget([digest for each in counted for digest in self._sealer.digests(_PURPOSE, *each)])
+
+    async def forget_asked_from(self, name: str, counted: Collection[tuple[str, str]]) -> int:
+        """Forget a limit of each of these callers as far as it was asked from the place that is named with it.
+
+        Returns how many there were.
+        """
+        return await self._forget(
+            [digest for caller, place in counted for digest in self._digests(name, caller, asked_from=place)]
+        )
+
+    async def _forget(self, digests: Sequence[bytes]) -> int:
         forgotten = 0
         for some in in_parts(digests):
             these = delete(rate_limits).where(rate_limits.c.key_digest.in_(some))
