@@ -26,13 +26,14 @@ from identity_server.rendering.mails import Mails
 from identity_server.rendering.pages import Pages
 from identity_server.rendering.templates import Templates
 from identity_server.services import Services
+from identity_server.services.associations.bind_notices import BindNotices
 from identity_server.services.privacy.refusals import Refusals
 from identity_server.storage.database import Database
 from identity_server.wiring.index import make_index
 from identity_server.wiring.measuring import expect_chores, measure
-from identity_server.wiring.services import make_bind_notices, make_peppers, make_services
+from identity_server.wiring.services import Parts, make_bind_notices, make_peppers, make_services
 from identity_server.wiring.settings import http_settings, make_texts
-from identity_server.wiring.storage import open_database
+from identity_server.wiring.storage import Opened, open_database
 from identity_server.wiring.world import Ports
 from identity_server.workers.deliveries import job_kinds
 from identity_server.workers.other_nodes import follow_other_nodes
@@ -95,61 +96,68 @@ async def open_system(
             key_lease_seconds=key_lease_seconds,
             may_make=may_make,
         )
-        database = opened.database
-        peppers = make_peppers(config, ports.clock, ports.randomness, database)
+        peppers = make_peppers(config, ports.clock, ports.randomness, opened.database)
         await peppers.ensure_one()
-        index = make_index(config, ports.clock, database, opened.keys)
-        database.follow(index.catch_up)
-        stack.push_async_callback(index.close)
-        await index.start()
+        index = await _open_index(config, ports, opened, stack)
         bind_notices = make_bind_notices(config, ports, opened)
-        refusals = Refusals(database=database)
-        kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices, refusals=refusals)
-        runner = JobRunner(
-            database=database, clock=ports.clock, kinds=kinds, count=metrics.count_job, traces=ports.traces
-        )
+        runner = _make_runner(ports, opened.database, bind_notices, metrics)
         stack.push_async_callback(runner.close)
         mails = Mails(templates=templates, clock=ports.clock, sender=config.email.from_)
         texts = make_texts(config, templates)
         services = make_services(
-            config,
-            ports,
-            opened,
-            index=index,
-            outbox=runner,
-            peppers=peppers,
-            bind_notices=bind_notices,
-            mails=mails,
-            texts=texts,
+            Parts(config, ports, opened, index, runner, peppers, bind_notices, mails=mails, texts=texts)
         )
         stack.push_async_callback(services.lookup_budgets.close)
+        upkeep = _make_upkeep(ports, opened, services, index, metrics)
+        rotation_seconds = config.lookup.pepper_rotation_days * DAY_MS / 1000
+        measure(
+            metrics,
+            database=opened.database,
+            index=index,
+            accounts=services.accounts,
+            rotation_seconds=rotation_seconds,
+        )
         pages = Pages(templates)
         pages.check()
         settings = http_settings(config)
-        upkeep = Upkeep(
-            schedule(services, index, opened.watch.look),
-            database=database,
-            clock=ports.clock,
-            holder=opaque(ports.randomness, _HOLDER_BYTES),
-            count=metrics.count_chore,
-        )
-        rotation_seconds = config.lookup.pepper_rotation_days * DAY_MS / 1000
-        measure(
-            metrics, database=database, index=index, accounts=services.accounts, rotation_seconds=rotation_seconds
-        )
-        expect_chores(metrics, upkeep.names)
         build = partial(build_app, services=services, pages=pages, settings=settings, ports=ports, metrics=metrics)
-        app, internal_app = build(client_routes(settings.v1)), build(INTERNAL_ROUTES)
         yield System(
-            app=app,
-            internal_app=internal_app,
+            app=build(client_routes(settings.v1)),
+            internal_app=build(INTERNAL_ROUTES),
             services=services,
-            database=database,
+            database=opened.database,
             index=index,
             runner=runner,
             upkeep=upkeep,
             look_at_keys=opened.watch.look,
         )
+
+
+async def _open_index(config: Config, ports: Ports, opened: Opened, stack: AsyncExitStack) -> ReadIndex:
+    """The index, which has read what there is, and follows what is committed until the stack is closed."""
+    index = make_index(config, ports.clock, opened.database, opened.keys)
+    opened.database.follow(index.catch_up)
+    stack.push_async_callback(index.close)
+    await index.start()
+    return index
+
+
+def _make_runner(ports: Ports, database: Database, bind_notices: BindNotices, metrics: Metrics) -> JobRunner:
+    refusals = Refusals(database=database)
+    kinds = job_kinds(mail=ports.mail, sms=ports.sms, bind_notices=bind_notices, refusals=refusals)
+    return JobRunner(database=database, clock=ports.clock, kinds=kinds, count=metrics.count_job, traces=ports.traces)
+
+
+def _make_upkeep(ports: Ports, opened: Opened, services: Services, index: ReadIndex, metrics: Metrics) -> Upkeep:
+    upkeep = Upkeep(
+        schedule(services, index, opened.watch.look),
+        database=opened.database,
+        clock=ports.clock,
+        holder=opaque(ports.randomness, _HOLDER_BYTES),
+        count=metrics.count_chore,
+    )
+    expect_chores(metrics, upkeep.names)
+    return upkeep
 
 
 @asynccontextmanager

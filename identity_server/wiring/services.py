@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 from identity_server.api.invitations import sign_link
@@ -42,7 +43,7 @@ from identity_server.services.privacy.visits import Visits
 from identity_server.services.terms.acceptance import TermsOfService
 from identity_server.services.terms.unaccepted import UnacceptedTerms
 from identity_server.services.validation.email import Validation
-from identity_server.services.validation.phone import PhoneValidation
+from identity_server.services.validation.phone import PhoneRules, PhoneValidation
 from identity_server.services.validation.slow_codes import SlowCodes
 from identity_server.services.vital_signs import VitalSigns
 from identity_server.storage.database import Database
@@ -76,125 +77,78 @@ SETTLING_SECONDS = 2.0
 """Twice as long as any process takes a token for good that isn't any more."""
 
 
-def make_services(
-    config: Config,
-    ports: Ports,
-    opened: Opened,
-    *,
-    index: ReadIndex,
-    outbox: Outbox,
-    peppers: Peppers,
-    bind_notices: BindNotices,
-    mails: MailTemplates,
-    texts: Texts,
-) -> Services:
-    clock, randomness = ports.clock, ports.randomness
-    database, signing_key = opened.database, opened.signing_key
-    mail_jobs = _make_mail_jobs(config, randomness)
-    policy = homeserver_policy(config)
-    lookup_budgets = LookupBudgets(
-        database=database,
-        clock=clock,
-        randomness=randomness,
-        rules=budget_rules(config),
-        pepper_lifetime_ms=config.lookup.pepper_rotation_days * DAY_MS,
-    )
-    lookup = Lookup(
-        index=index,
-        clock=clock,
-        algorithms=tuple(Algorithm(name) for name in config.lookup.algorithms),
-        max_addresses=config.general.address_lookup_limit,
-        grace_ms=config.lookup.pepper_grace_seconds * 1000,
-        policy=policy,
-        budgets=lookup_budgets,
-    )
-    owner_notices = _make_owner_notices(config, ports, mails)
-    erasure = make_erasure(database, clock, bind_notices, index.save)
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the services of one process are made of.
+
+    Attributes:
+        outbox: tries what a use case has written into it.
+    """
+
+    config: Config
+    ports: Ports
+    opened: Opened
+    index: ReadIndex
+    outbox: Outbox
+    peppers: Peppers
+    bind_notices: BindNotices
+    mails: MailTemplates
+    texts: Texts
+
+    @property
+    def database(self) -> Database:
+        return self.opened.database
+
+    @property
+    def clock(self) -> Clock:
+        return self.ports.clock
+
+    @property
+    def randomness(self) -> Randomness:
+        return self.ports.randomness
+
+    @property
+    def mail_jobs(self) -> MailJobs:
+        return _make_mail_jobs(self.config, self.randomness)
+
+
+def make_services(parts: Parts) -> Services:
+    config, database, clock = parts.config, parts.database, parts.clock
+    lookup_budgets = _make_lookup_budgets(parts)
+    lookup = _make_lookup(parts, lookup_budgets)
+    owner_notices = _make_owner_notices(config, parts.ports, parts.mails)
+    associations = _make_associations(parts, lookup_budgets, owner_notices)
+    erasure = make_erasure(database, clock, parts.bind_notices, parts.index.save)
     terms = TermsOfService(database=database, clock=clock, load=lambda: configured_policies(config))
-    associations = Associations(
-        database=database,
-        outbox=outbox,
-        clock=clock,
-        randomness=randomness,
-        signing_key=signing_key,
-        bind_notices=bind_notices,
-        owner_notices=owner_notices,
-        rules=binding_rules(config),
-        lookup_budgets=lookup_budgets,
+    codes = SlowCodes(make_code_hasher(parts.opened.keys), randomness=parts.randomness)
+    texting = phone_rules(config, offered=parts.ports.sms is not None)
+    visitors = ClientLimits(
+        name="visits", database=parts.database, clock=parts.clock, limit=_VISITS, at_once=_VISITS_AT_ONCE
     )
-    codes = SlowCodes(make_code_hasher(opened.keys), randomness=randomness)
-    texting = phone_rules(config, offered=ports.sms is not None)
-    visitors = ClientLimits(name="visits", database=database, clock=clock, limit=_VISITS, at_once=_VISITS_AT_ONCE)
     return Services(
-        accounts=Accounts(
-            database=database,
-            homeservers=ports.homeservers,
-            clock=clock,
-            randomness=randomness,
-            register_limits=ClientLimits(
-                name="registrations",
-                database=database,
-                clock=clock,
-                limit=_REGISTRATIONS,
-                at_once=_REGISTRATIONS_AT_ONCE,
-            ),
-            policy=policy,
-            token_lifetime_ms=config.general.access_token_lifetime_days * DAY_MS,
-        ),
+        accounts=_make_accounts(parts),
         associations=associations,
         erasure_requests=ErasureRequests(
             erasure=erasure,
             network_limits=ClientLimits(
-                name="erasures", database=database, clock=clock, limit=_ERASURES, at_once=_ERASURES_AT_ONCE
+                name="erasures",
+                database=parts.database,
+                clock=parts.clock,
+                limit=_ERASURES,
+                at_once=_ERASURES_AT_ONCE,
             ),
         ),
-        health=Health(database=database, index=index),
-        homeserver_requests=HomeserverRequests(
-            origin_keys=ports.origin_keys,
-            names=own_names(config),
-            fetch_limits=ClientLimits(
-                name="key fetches", database=database, clock=clock, limit=_KEY_FETCHES, at_once=_KEY_FETCHES_AT_ONCE
-            ),
-        ),
-        invitations=Invitations(
-            database=database,
-            outbox=outbox,
-            clock=clock,
-            randomness=randomness,
-            signing_key=signing_key,
-            policy=invite_policy(config),
-            mails=make_invite_mails(config, clock, randomness),
-            bind_notices=bind_notices,
-            homeservers=policy,
-            lookup=lookup,
-            lookup_budgets=lookup_budgets,
-        ),
-        journal=make_journal(config, clock, database, signing_key),
+        health=Health(database=database, index=parts.index),
+        homeserver_requests=_make_homeserver_requests(parts),
+        invitations=_make_invitations(parts, lookup, lookup_budgets),
+        journal=make_journal(config, clock, database, parts.opened.signing_key),
         limits=Limits(database=database, clock=clock),
         lookup=lookup,
         lookup_budgets=lookup_budgets,
-        peppers=peppers,
-        phone_validation=PhoneValidation(
-            database=database,
-            outbox=outbox,
-            clock=clock,
-            randomness=randomness,
-            codes=codes,
-            rules=texting,
-            texts=texts,
-        ),
-        phone_visits=PhoneVisits(
-            database=database,
-            outbox=outbox,
-            clock=clock,
-            randomness=randomness,
-            rules=texting,
-            per_day=visit_texts(config),
-            network_limits=visitors,
-            codes=codes,
-            texts=texts,
-        ),
-        public_keys=PublicKeys(database=database, clock=clock, signing_key=signing_key),
+        peppers=parts.peppers,
+        phone_validation=_make_phone_validation(parts, codes, texting),
+        phone_visits=_make_phone_visits(parts, codes, texting, visitors),
+        public_keys=PublicKeys(database=database, clock=clock, signing_key=parts.opened.signing_key),
         terms=terms,
         unaccepted_terms=UnacceptedTerms(
             database=database,
@@ -204,34 +158,156 @@ def make_services(
             notices=owner_notices,
             grace_ms=consent_grace_ms(config),
         ),
-        validation=Validation(
-            database=database,
-            outbox=outbox,
-            clock=clock,
-            randomness=randomness,
-            mail_jobs=mail_jobs,
-            limits=validation_limits(config),
-            mails_repeats=config.email.mail_repeats,
-            confirm_link=lambda token, brand: confirm_link(
-                config.public_base_url, token, brand=mails.brand_in_links(brand)
-            ),
-            submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
-            mail_templates=mails,
-        ),
-        visits=Visits(
-            database=database,
-            outbox=outbox,
-            clock=clock,
-            randomness=randomness,
-            mail_jobs=mail_jobs,
-            associations=associations,
-            limits=visit_limits(config),
-            network_limits=visitors,
-            link=lambda token, lang, brand: visit_link(
-                config.public_base_url, token, lang=lang, brand=mails.brand_in_links(brand)
-            ),
-        ),
+        validation=_make_validation(parts),
+        visits=_make_visits(parts, associations, visitors),
         vital_signs=VitalSigns(database=database, clock=clock),
+    )
+
+
+def _make_lookup_budgets(parts: Parts) -> LookupBudgets:
+    return LookupBudgets(
+        database=parts.database,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        rules=budget_rules(parts.config),
+        pepper_lifetime_ms=parts.config.lookup.pepper_rotation_days * DAY_MS,
+    )
+
+
+def _make_lookup(parts: Parts, budgets: LookupBudgets) -> Lookup:
+    config = parts.config
+    return Lookup(
+        index=parts.index,
+        clock=parts.clock,
+        algorithms=tuple(Algorithm(name) for name in config.lookup.algorithms),
+        max_addresses=config.general.address_lookup_limit,
+        grace_ms=config.lookup.pepper_grace_seconds * 1000,
+        policy=homeserver_policy(config),
+        budgets=budgets,
+    )
+
+
+def _make_accounts(parts: Parts) -> Accounts:
+    return Accounts(
+        database=parts.database,
+        homeservers=parts.ports.homeservers,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        register_limits=ClientLimits(
+            name="registrations",
+            database=parts.database,
+            clock=parts.clock,
+            limit=_REGISTRATIONS,
+            at_once=_REGISTRATIONS_AT_ONCE,
+        ),
+        policy=homeserver_policy(parts.config),
+        token_lifetime_ms=parts.config.general.access_token_lifetime_days * DAY_MS,
+    )
+
+
+def _make_associations(parts: Parts, lookup_budgets: LookupBudgets, owner_notices: OwnerNotices) -> Associations:
+    return Associations(
+        database=parts.database,
+        outbox=parts.outbox,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        signing_key=parts.opened.signing_key,
+        bind_notices=parts.bind_notices,
+        owner_notices=owner_notices,
+        rules=binding_rules(parts.config),
+        lookup_budgets=lookup_budgets,
+    )
+
+
+def _make_homeserver_requests(parts: Parts) -> HomeserverRequests:
+    return HomeserverRequests(
+        origin_keys=parts.ports.origin_keys,
+        names=own_names(parts.config),
+        fetch_limits=ClientLimits(
+            name="key fetches",
+            database=parts.database,
+            clock=parts.clock,
+            limit=_KEY_FETCHES,
+            at_once=_KEY_FETCHES_AT_ONCE,
+        ),
+    )
+
+
+def _make_invitations(parts: Parts, lookup: Lookup, lookup_budgets: LookupBudgets) -> Invitations:
+    config = parts.config
+    return Invitations(
+        database=parts.database,
+        outbox=parts.outbox,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        signing_key=parts.opened.signing_key,
+        policy=invite_policy(config),
+        mails=make_invite_mails(config, parts.clock, parts.randomness),
+        bind_notices=parts.bind_notices,
+        homeservers=homeserver_policy(config),
+        lookup=lookup,
+        lookup_budgets=lookup_budgets,
+    )
+
+
+def _make_phone_validation(parts: Parts, codes: SlowCodes, rules: PhoneRules) -> PhoneValidation:
+    return PhoneValidation(
+        database=parts.database,
+        outbox=parts.outbox,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        codes=codes,
+        rules=rules,
+        texts=parts.texts,
+    )
+
+
+def _make_phone_visits(parts: Parts, codes: SlowCodes, rules: PhoneRules, visitors: ClientLimits) -> PhoneVisits:
+    return PhoneVisits(
+        database=parts.database,
+        outbox=parts.outbox,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        rules=rules,
+        per_day=visit_texts(parts.config),
+        network_limits=visitors,
+        codes=codes,
+        texts=parts.texts,
+    )
+
+
+def _make_validation(parts: Parts) -> Validation:
+    config, mails = parts.config, parts.mails
+    return Validation(
+        database=parts.database,
+        outbox=parts.outbox,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        mail_jobs=parts.mail_jobs,
+        limits=validation_limits(config),
+        mails_repeats=config.email.mail_repeats,
+        confirm_link=lambda token, brand: confirm_link(
+            config.public_base_url, token, brand=mails.brand_in_links(brand)
+        ),
+        submit_link=lambda sid, secret, token: submit_link(config.public_base_url, sid, secret, token),
+        mail_templates=mails,
+    )
+
+
+def _make_visits(parts: Parts, associations: Associations, visitors: ClientLimits) -> Visits:
+    config, mails = parts.config, parts.mails
+    return Visits(
+        database=parts.database,
+        outbox=parts.outbox,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        mail_jobs=parts.mail_jobs,
+        associations=associations,
+        limits=visit_limits(config),
+        network_limits=visitors,
+        link=lambda token, lang, brand: visit_link(
+            config.public_base_url, token, lang=lang, brand=mails.brand_in_links(brand)
+        ),
     )
 
 
