@@ -169,32 +169,10 @@ class Invitations:
         await self._charge(threepid, request, account_id)
         details = {**request.details, "bracketed_verified_sender": verified}
         invite = self._make(replace(request, details=details), threepid)
-
-        async def use_case(tx: Transaction) -> _Written | Association | None:
-            now_ms = invite.created_at_ms
-            caller = account_id or request.client_network
-            await tx.rate_limits.take("validation mail", caller, self._policy.per_sender, now_ms=now_ms)
-            bound = await _live_binding(tx, threepid, now_ms=now_ms)
-            if bound is not None and self._may_know(account_id, bound):
-                # Returned, not raised: the call has to be counted, or asking for one name after another is free.
-                return bound
-            if await tx.refusals.find(threepid) is not None:
-                return None
-            mailbox = mailbox_of(threepid.address)
-            await tx.rate_limits.take(
-                "mailbox by sender", mailbox, self._policy.share_of_mailbox, now_ms=now_ms, asked_from=caller
-            )
-            await tx.rate_limits.take("mailbox", mailbox, self._policy.per_mailbox, now_ms=now_ms)
-            valid_until_ms = now_ms + EPHEMERAL_KEY_LIFETIME_MS
-            await tx.ephemeral_keys.add(invite.public_key, now_ms=now_ms, valid_until_ms=valid_until_ms)
-            if bound is None:
-                await tx.invites.add(invite)
-                return _Written(await self._mails.add(tx, invite), None)
-            await tx.invites.add(invite, taken_at_ms=now_ms)
-            notice = await self._bind_notices.add_for_hidden(tx, bound, invite, now_ms=now_ms)
-            return _Written(await self._mails.add(tx, invite), notice)
-
-        result = await self._database.transaction(use_case)
+        caller = account_id or request.client_network
+        result = await self._database.transaction(
+            lambda tx: self._write(tx, invite, account_id=account_id, caller=caller)
+        )
         if result is None:
             raise AddressRefused
         if isinstance(result, Association):
@@ -208,6 +186,33 @@ class Invitations:
             ephemeral_public_key=str(encode_base64(invite.public_key, urlsafe=True)),
             display_name=self._policy.obfuscation.display_name(threepid.address),
         )
+
+    async def _write(
+        self, tx: Transaction, invite: Invite, *, account_id: UserId | None, caller: str
+    ) -> _Written | Association | None:
+        """Write an invite and what is to be sent; else say who has the address, or None if it wants to be left alone.
+
+        That is returned, not raised: the call has to be counted, or asking for one name after another is free.
+        """
+        threepid, now_ms = invite.threepid, invite.created_at_ms
+        await tx.rate_limits.take("validation mail", caller, self._policy.per_sender, now_ms=now_ms)
+        bound = await _live_binding(tx, threepid, now_ms=now_ms)
+        if bound is not None and self._may_know(account_id, bound):
+            return bound
+        if await tx.refusals.find(threepid) is not None:
+            return None
+        mailbox = mailbox_of(threepid.address)
+        share = self._policy.share_of_mailbox
+        await tx.rate_limits.take("mailbox by sender", mailbox, share, now_ms=now_ms, asked_from=caller)
+        await tx.rate_limits.take("mailbox", mailbox, self._policy.per_mailbox, now_ms=now_ms)
+        valid_until_ms = now_ms + EPHEMERAL_KEY_LIFETIME_MS
+        await tx.ephemeral_keys.add(invite.public_key, now_ms=now_ms, valid_until_ms=valid_until_ms)
+        if bound is None:
+            await tx.invites.add(invite)
+            return _Written(await self._mails.add(tx, invite), None)
+        await tx.invites.add(invite, taken_at_ms=now_ms)
+        notice = await self._bind_notices.add_for_hidden(tx, bound, invite, now_ms=now_ms)
+        return _Written(await self._mails.add(tx, invite), notice)
 
     async def _charge(self, threepid: Threepid, request: InviteRequest, account_id: UserId | None) -> None:
         """Charge for the answer as for that of a lookup: it says whether the address is bound, either way."""
