@@ -54,30 +54,42 @@ def work(post: Post) -> int:
     general = post.config.general
     set_up_logging(level=general.log_level, form=general.log_format, path=general.log_path)
     log_what_nobody_awaits()
+    report = _Report(post.report)
     with fault_reports(post.config):
         try:
-            return uvloop.run(_work(post))
-        except CannotListen as error:
-            _report(post, (str(error),))
-            return 1
+            return uvloop.run(_work(post, report))
         except Exception as error:  # noqa: BLE001 - the process ends here, and says why
-            problems = problems_of(error)
-            if problems:
-                _report(post, problems)
-            else:
+            problems = (str(error),) if isinstance(error, CannotListen) else problems_of(error)
+            if not problems:
                 _log.exception("worker.failed")
+            elif report.is_due:
+                report.tell(problems)
+            else:
+                _log.error("worker.failed", reason="; ".join(problems))
             return 1
         finally:
             sys.stdout.flush()
 
 
-def _report(post: Post, problems: tuple[str, ...] = ()) -> None:
-    """Tell the parent what is wrong; nothing means that requests are taken."""
-    os.write(post.report, orjson.dumps(problems) + b"\n")
-    os.close(post.report)
+class _Report:
+    """What the parent is told, once.
+
+    Attributes:
+        is_due: whether it hasn't been told yet. Afterwards the descriptor's number may be some other file's.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.is_due = True
+
+    def tell(self, problems: tuple[str, ...] = ()) -> None:
+        """Tell what is wrong; nothing means that requests are taken."""
+        self.is_due = False
+        os.write(self._descriptor, orjson.dumps(problems) + b"\n")
+        os.close(self._descriptor)
 
 
-async def _work(post: Post) -> int:
+async def _work(post: Post, report: _Report) -> int:
     config, listeners = post.config, post.listeners
     orders = _Orders(post.life)
     async with AsyncExitStack() as stack:
@@ -127,7 +139,7 @@ async def _work(post: Post) -> int:
 
         await stack.enter_async_context(_every(_TIDY_SECONDS, tidy_doors))
         orders.take()
-        _report(post)
+        report.tell()
         if await orders.end == RETIRE:
             await asyncio.gather(*(door.say_farewell() for door in doors))
     return 0

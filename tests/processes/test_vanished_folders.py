@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,18 @@ async def test_reload_meanwhile_is_refused(server: Server) -> None:
     server.wait_for(lambda: " reloaded " in server.log)
     server.wait_for(lambda: len(server.ready_workers() - {worker}) == 1)
     assert (await get(server, "/ready"))[0] == 200
+
+
+async def test_end_meanwhile_is_told_in_words(server: Server) -> None:
+    server.start(workers=1)
+    await server.add_account()
+    with closing(sqlite3.connect(server.folder / "db" / "identity.db", isolation_level=None)) as connection:
+        # So that its use is worth writing down.
+        connection.execute("UPDATE access_tokens SET last_used_at_ms = last_used_at_ms - 2 * 86400000")
+    assert (await get(server, "/_matrix/identity/v2/account"))[0] == 200
+    take_away(server, leaves_mount_points=True)
+    assert server.stop() == 0
+    (told,) = [line for line in server.log.splitlines() if "worker.failed" in line]
+    assert "reason='The server cannot answer at the moment; try again.'" in told, "when the token was used is lost"
+    assert "Bad file descriptor" not in server.log
+    assert made_instead(server) == []
