@@ -137,22 +137,32 @@ async def _work(post: Post, report: _Report) -> int:
             for door in doors:
                 door.end_unread()
 
+        def mind_database() -> None:
+            if system.database.was_replaced:
+                orders.give_up("there is another file in the place of the database")
+
         await stack.enter_async_context(_every(_TIDY_SECONDS, tidy_doors))
+        await stack.enter_async_context(_every(_TIDY_SECONDS, mind_database))
         orders.take()
         report.tell()
-        if await orders.end == RETIRE:
+        order = await orders.end
+        if order == RETIRE:
             await asyncio.gather(*(door.say_farewell() for door in doors))
-    return 0
+    return 0 if order is not None else 1
 
 
 class _Orders:
-    """What the parent has said, or that it says nothing any more."""
+    """What the parent has said, or that it says nothing any more.
+
+    Attributes:
+        end: by which signal this worker ends; None if it can't go on.
+    """
 
     def __init__(self, life: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._life = life
         self._takes_orders = False
-        self.end: asyncio.Future[signal.Signals] = self._loop.create_future()
+        self.end: asyncio.Future[signal.Signals | None] = self._loop.create_future()
         self._loop.add_reader(life, self._orphaned)
 
     def take(self) -> None:
@@ -160,6 +170,12 @@ class _Orders:
         self._takes_orders = True
         for number in (STOP, RETIRE):
             self._loop.add_signal_handler(number, self._end, number)
+
+    def give_up(self, reason: str) -> None:
+        """End without having been told to: the parent has another worker take over, which may do better."""
+        if not self.end.done():
+            _log.error("worker.failed", reason=reason)
+            self.end.set_result(None)
 
     def _end(self, number: signal.Signals) -> None:
         if not self.end.done():

@@ -217,6 +217,11 @@ class Database:
         return PoolState.of(self._engine.pool)
 
     @property
+    def was_replaced(self) -> bool:
+        """Whether another file has taken the place of the one that this process has open, which nobody else uses then."""
+        return self._place is not None and self._place.is_anothers
+
+    @property
     def may_have_other_nodes(self) -> bool:
         """Whether the database may serve others than the processes of this machine."""
         return not self._one_writer

@@ -109,3 +109,19 @@ async def test_end_meanwhile_is_told_in_words(server: Server) -> None:
     assert "reason='The server cannot answer at the moment; try again.'" in told, "when the token was used is lost"
     assert "Bad file descriptor" not in server.log
     assert made_instead(server) == []
+
+
+async def test_file_that_takes_the_place_of_the_database_is_opened_anew(server: Server) -> None:
+    server.start(workers=1)
+    await server.add_account()
+    (worker,) = server.workers()
+    file = server.folder / "db" / "identity.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("VACUUM INTO ?", (str(server.folder / "copy.db"),))
+    for each in file.parent.glob("identity.db*"):
+        each.unlink()
+    (server.folder / "copy.db").rename(file)
+    server.wait_for(lambda: len(server.ready_workers() - {worker}) == 1)
+    (told,) = [line for line in server.log.splitlines() if "worker.failed" in line]
+    assert "there is another file in the place of the database" in told
+    assert (await get(server, "/_matrix/identity/v2/account"))[0] == 200

@@ -200,7 +200,9 @@ async def test_file_in_the_place_of_another_is_not_taken_for_it(database: Databa
     file = tmp_path / "identity.db"
     (tmp_path / "copy.db").write_bytes(file.read_bytes())
     file.rename(tmp_path / "elsewhere.db")
+    assert not database.was_replaced
     (tmp_path / "copy.db").rename(file)
+    assert database.was_replaced
     with pytest.raises(Unavailable):
         await database.transaction(add_alice)
     with pytest.raises(Unavailable):

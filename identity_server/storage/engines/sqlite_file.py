@@ -51,6 +51,11 @@ class Place:
         if self._identity is None or self._look() != self._identity:
             raise NotInPlace
 
+    @property
+    def is_anothers(self) -> bool:
+        """Whether there is another file under the name now: then this one doesn't come back."""
+        return self._look() not in {None, self._identity}
+
     def _look(self) -> tuple[int, int] | None:
         try:
             found = self._file.stat()
