@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -21,7 +21,7 @@ import uvloop
 from aiohttp import web
 
 from identity_server.api.protocol import Runner
-from identity_server.app import background_work, open_system
+from identity_server.app import System, background_work, open_system
 from identity_server.config import Config
 from identity_server.metrics import Metrics, Reading, Totals
 from identity_server.observability import log_what_nobody_awaits, set_up_logging
@@ -104,24 +104,8 @@ async def _work(post: Post, report: _Report) -> int:
             return PREPARED
         await stack.enter_async_context(background_work(system))
         load = Load(post.board, post.place)
-
-        def publish() -> None:
-            metrics.measure("connections", value=load.tell())
-            post.board.publish(post.place, metrics.totals)
-
-        def sums() -> Totals:
-            publish()
-            return post.board.totals()
-
-        async def read(followed: float | None) -> Reading:
-            return await read_signs(system.services.vital_signs, chores=system.upkeep.shared_names, followed=followed)
-
-        scraping = Scraping(sums=sums, metrics=metrics, read=read)
         metrics.measure("worker_start_time_seconds", value=ports.clock.now_ms() / 1000)
-        stack.callback(publish)
-        await stack.enter_async_context(_every(_PUBLISH_SECONDS, publish))
-        await stack.enter_async_context(_every(_TIDY_SECONDS, give_back))
-        await stack.enter_async_context(_every(_TIDY_SECONDS, partial(measure_process, metrics)))
+        scraping = await stack.enter_async_context(_publishing(post, system, metrics, load))
         listened = (
             (listeners.client, system.app, _tls(config)),
             (listeners.internal, system.internal_app, None),
@@ -132,23 +116,48 @@ async def _work(post: Post, report: _Report) -> int:
             for listener, app, tls in listened
             if listener is not None
         ]
-
-        def tidy_doors() -> None:
-            for door in doors:
-                door.end_unread()
-
-        def mind_database() -> None:
-            if system.database.was_replaced:
-                orders.give_up("there is another file in the place of the database")
-
-        await stack.enter_async_context(_every(_TIDY_SECONDS, tidy_doors))
-        await stack.enter_async_context(_every(_TIDY_SECONDS, mind_database))
+        await stack.enter_async_context(_every(_TIDY_SECONDS, partial(_tidy, doors, metrics)))
+        await stack.enter_async_context(_every(_TIDY_SECONDS, partial(_mind_database, system, orders)))
         orders.take()
         report.tell()
         order = await orders.end
         if order == RETIRE:
             await asyncio.gather(*(door.say_farewell() for door in doors))
     return 0 if order is not None else 1
+
+
+@asynccontextmanager
+async def _publishing(post: Post, system: System, metrics: Metrics, load: Load) -> AsyncIterator[Scraping]:
+    """Let others see what this worker has counted, for as long as the block runs; yields what shows the sums of all."""
+
+    def publish() -> None:
+        metrics.measure("connections", value=load.tell())
+        post.board.publish(post.place, metrics.totals)
+
+    def sums() -> Totals:
+        publish()
+        return post.board.totals()
+
+    async def read(followed: float | None) -> Reading:
+        return await read_signs(system.services.vital_signs, chores=system.upkeep.shared_names, followed=followed)
+
+    try:
+        async with _every(_PUBLISH_SECONDS, publish):
+            yield Scraping(sums=sums, metrics=metrics, read=read)
+    finally:
+        publish()
+
+
+def _tidy(doors: Sequence[Door], metrics: Metrics) -> None:
+    for door in doors:
+        door.end_unread()
+    give_back()
+    measure_process(metrics)
+
+
+def _mind_database(system: System, orders: _Orders) -> None:
+    if system.database.was_replaced:
+        orders.give_up("there is another file in the place of the database")
 
 
 class _Orders:
