@@ -27,7 +27,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._letters: list[tuple[str, EmailMessage]] = []
         self._arrived = threading.Condition()
-        self._listener = Listener(self, hostname="127.0.0.1", port=0)
+        self._listener = Listener(self, hostname="127.0.0.1", port=0, ready_timeout=PATIENCE_SECONDS)
 
     @property
     def port(self) -> int:

@@ -17,7 +17,7 @@ from tests.e2e.certificates import Authority
 from tests.e2e.gate import Gate
 from tests.e2e.identity import REPOSITORY
 from tests.e2e.mailbox import Listener
-from tests.e2e.processes import reserve_port
+from tests.e2e.processes import PATIENCE_SECONDS, reserve_port
 from tests.e2e.web import Answer, Web
 from tests.is_tester.matrix_is_test.launcher import MatrixIsTestLauncher
 
@@ -31,7 +31,7 @@ class MailSink:
 
     def __init__(self) -> None:
         self._kept: queue.Queue[bytes] = queue.Queue()
-        self._listener = Listener(self, hostname="127.0.0.1")
+        self._listener = Listener(self, hostname="127.0.0.1", ready_timeout=PATIENCE_SECONDS)
         self._listener.start()
         self.port: int = self._listener.port
 
@@ -40,7 +40,7 @@ class MailSink:
         return "250 kept"
 
     def get(self) -> bytes:
-        return self._kept.get(timeout=5)
+        return self._kept.get(timeout=PATIENCE_SECONDS)
 
     def is_empty(self) -> bool:
         return self._kept.empty()

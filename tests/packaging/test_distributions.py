@@ -20,7 +20,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
@@ -164,7 +164,8 @@ class Installation:
     def get(self, path: str, *, language: str = "en") -> str:
         """The body of an answer."""
         request = Request(f"http://127.0.0.1:{self.port}{path}", headers={"Accept-Language": language})
-        with urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+        # No proxy of the surroundings may come between.
+        with build_opener(ProxyHandler({})).open(request, timeout=PATIENCE_SECONDS) as answer:
             body: bytes = answer.read()
             return body.decode()
 
