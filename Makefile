@@ -57,13 +57,15 @@ docs: $(VENV)/.dev ## The documentation as a site, in build/site
 
 # Every odd input to every endpoint, every page in Chromium, every command, the specification's document, the real
 # Sydent, processes that are killed under load, the benchmark: slower. Of the other folders, the files that start processes
-# to see what is in them, bring every schema there ever was to the newest one, or put a server under load. Whatever is in none of these is in `fast`,
+# to see what is in them, bring every schema there ever was to the newest one, put a server under load, or tell
+# long stories: whole databases that are moved or sealed anew, months that go by. Whatever is in none of these is in `fast`,
 # where every behaviour is touched once: a test of hundreds of milliseconds for each of many cases belongs here. Properties
 # are tried in both, with few examples and with many; their marker is Hypothesis's own.
 THOROUGH := tests/api tests/bench tests/browser tests/clients tests/commands tests/contract tests/doctor tests/packaging \
   tests/sydent tests/is_tester tests/processes \
   tests/storage/schema/test_migrations.py tests/storage/engines/test_without_orm.py tests/server/test_what_is_loaded.py \
-  tests/flows/test_root_key_under_load.py
+  tests/flows/test_root_key_under_load.py \
+  tests/flows/test_root_key.py tests/flows/test_unaccepted_terms.py tests/storage/moving/test_copying.py
 
 fast: tests-need ## The tests to run while working, in a minute at most
 	$(BIN)/python -m pytest -n auto -m "not e2e" --hypothesis-profile quick --ignore=tests/fire $(THOROUGH:%=--ignore=%)
