@@ -93,7 +93,7 @@ def _tell(table: str, rows: int) -> None:
 
 
 async def _status(config: Config) -> SchemaStatus:
-    engine = engine_for(config)
+    engine = engine_for(config, makes_file=False)
     try:
         return await Schema(engine, conf=config.path).status()
     finally:

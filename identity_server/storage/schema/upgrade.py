@@ -76,12 +76,15 @@ class Schema:
         self._scripts = scripts or shipped("migrations")
 
     async def status(self) -> SchemaStatus:
-        """Compare the database with this code.
+        """Compare the database with this code; a SQLite file that isn't there has no schema yet.
 
         Raises:
             SchemaProblem: it can't be reached, or is Sydent's.
         """
         revisions = sorted(script.name.partition("_")[0] for script in self._scripts.glob(_REVISIONS))
+        file = sqlite_file(self._engine.url)
+        if file is not None and not file.exists():
+            return SchemaStatus(current=None, expected=revisions[-1], known=True)
         async with _told_in_words(), self._engine.connect() as connection:
             # Whoever only looks doesn't queue for SQLite's write lock.
             await connection.execution_options(no_begin=True)
