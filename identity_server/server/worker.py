@@ -117,7 +117,7 @@ async def _work(post: Post, report: _Report) -> int:
             if listener is not None
         ]
         await stack.enter_async_context(_every(_TIDY_SECONDS, partial(_tidy, doors, metrics)))
-        await stack.enter_async_context(_every(_TIDY_SECONDS, partial(_mind_database, system, orders)))
+        await stack.enter_async_context(_every(_TIDY_SECONDS, partial(_mind_files, system, orders)))
         orders.take()
         report.tell()
         order = await orders.end
@@ -155,9 +155,13 @@ def _tidy(doors: Sequence[Door], metrics: Metrics) -> None:
     measure_process(metrics)
 
 
-def _mind_database(system: System, orders: _Orders) -> None:
+def _mind_files(system: System, orders: _Orders) -> None:
     if system.database.was_replaced:
         orders.give_up("there is another file in the place of the database")
+    if system.database.stamps.were_replaced:
+        orders.give_up(
+            "there is another file in the place of `stamps`, by which workers hear of each other's commits"
+        )
 
 
 class _Orders:

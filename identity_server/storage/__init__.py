@@ -14,6 +14,7 @@ What these share:
     bulk.py                 many rows at once          activity.py        what a process has done with it
     notifications.py        what other machines hear of a commit
     stamps.py               what other processes of this machine hear of it
+    file_place.py           whether a file still is where it was opened
 
 Between the folders imports go without a circle:
 

@@ -29,10 +29,11 @@ from identity_server.storage.engines.postgresql import (
     is_lost_race,
 )
 from identity_server.storage.engines.sqlite import BUSY_SECONDS, DataVersion, is_busy, is_out_of_order
-from identity_server.storage.engines.sqlite_file import Place, sqlite_file
+from identity_server.storage.engines.sqlite_file import sqlite_file
 from identity_server.storage.engines.sqlite_transactions import SqliteTransactions, TransactionLost
 from identity_server.storage.erasure.remains import Remains
 from identity_server.storage.erasure.rows import Erasures
+from identity_server.storage.file_place import FilePlace
 from identity_server.storage.moving.exports import Exports
 from identity_server.storage.moving.imports import Imports
 from identity_server.storage.notifications import CommitSignals
@@ -175,7 +176,7 @@ class Database:
         self._turn = asyncio.Lock()
         self._often_lost: set[asyncio.Task[Any]] = set()
         file = sqlite_file(engine.url)
-        self._place = None if file is None else Place(file)
+        self._place = None if file is None else FilePlace(file)
         self._data_version = DataVersion(file) if self._one_writer else None
 
     def follow(self, follower: Callable[[], Awaitable[None]]) -> None:

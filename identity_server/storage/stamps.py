@@ -12,6 +12,8 @@ import time
 from enum import IntEnum
 from pathlib import Path
 
+from identity_server.storage.file_place import FilePlace
+
 _SIZE = 1024
 _PROCESS_BITS = 22
 _NUMBERS = 2**64
@@ -39,6 +41,7 @@ class Stamps:
     def __init__(self, file: Path | None = None) -> None:
         memory = mmap.mmap(-1, _SIZE) if file is None else self._shared(file)
         self._stamps = memoryview(memory).cast("Q")
+        self._place = None if file is None else FilePlace(file)
 
     @staticmethod
     def _shared(file: Path) -> mmap.mmap:
@@ -51,6 +54,11 @@ class Stamps:
             return mmap.mmap(descriptor, _SIZE)
         finally:
             os.close(descriptor)
+
+    @property
+    def were_replaced(self) -> bool:
+        """Whether whoever begins now would share another file: then these hear nothing of them, nor they of these."""
+        return self._place is not None and self._place.is_anothers
 
     def read(self, subject: Subject) -> int:
         """The stamp as it is now; only good for comparing."""
