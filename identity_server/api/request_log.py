@@ -1,14 +1,15 @@
 """What is noted of each request, for the log and the metrics: which row, how it went, how long it took.
 
 The rules: nothing that the caller wrote is noted. And a request isn't held up for it: lines are written, and durations
-counted, for many requests at once, ten times a second, and before anything else is logged, so that the log stays in
-order.
+counted, for many requests at once, ten times a second, and before anything else is logged there, so that the log stays in
+order. What other threads log doesn't wait for that: metrics, traces and the list of notes are the event loop's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
@@ -51,6 +52,7 @@ class RequestLog:
         self._second_text = ""
         self._known: dict[_What, str] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._thread = threading.get_ident()
         metrics.gather_from(self.flush)
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._before)
@@ -96,7 +98,7 @@ class RequestLog:
             handler.removeFilter(self._before)
 
     def _before(self, record: logging.LogRecord) -> bool:
-        if record.name != _logger.name:
+        if record.name != _logger.name and record.thread == self._thread:
             self.flush()
         return True
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
+from time import monotonic
 
 import pytest
 import structlog
 from multidict import CIMultiDict
 
+from identity_server.api.request_log import RequestLog
+from identity_server.metrics import Metrics
 from identity_server.observability import set_up_logging
+from tests.support.fakes import FakeClock
 from tests.support.harness import running
 
 
@@ -51,6 +56,19 @@ async def test_requests_are_logged_by_their_row_alone(log: tuple[str, Path], tmp
         assert "method=GET route=/_matrix/identity/v2/account status=200" in requests[1]
     # What was logged afterwards stands afterwards, though lines of requests wait a moment.
     assert "marker" in lines[lines.index(requests[-1]) + 1]
+
+
+async def test_what_another_thread_logs_leaves_the_notes_to_the_event_loop(log: tuple[str, Path]) -> None:
+    form, path = log
+    requests = RequestLog(form=form, clock=FakeClock(), metrics=Metrics())
+    requests.note("abc-1", monotonic(), "GET", "/health/of", 200)
+    thread = Thread(target=structlog.get_logger("test").warning, args=["from elsewhere"])
+    thread.start()
+    thread.join()
+    assert "from elsewhere" in path.read_text()
+    assert "milliseconds" not in path.read_text()
+    requests.close()
+    assert path.read_text().count("milliseconds") == 1
 
 
 async def test_nothing_of_a_query_a_body_or_a_caller_is_logged(log: tuple[str, Path], tmp_path: Path) -> None:
