@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from identity_server.domain.identifiers import Medium, Threepid, UserId
 from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock
+from identity_server.domain.rate_limits import RateLimit
 from identity_server.services.sweeping import in_batches
 from identity_server.storage.database import Database, Transaction
 from identity_server.storage.erasure.rows import People
@@ -44,6 +45,27 @@ class Limits:
         """Commit the removal of allowances that are whole again; returns how many."""
         now_ms = self._clock.now_ms()
         return await in_batches(self._database, lambda tx, limit: tx.rate_limits.cleanup(now_ms=now_ms, limit=limit))
+
+
+async def take_of_mailbox(
+    tx: Transaction, address: str, *, sender: str, share: RateLimit, whole: RateLimit, now_ms: int
+) -> None:
+    """Use one mail of what a mailbox may be sent, and of the share that its sender has of that.
+
+    Args:
+        tx: the transaction that writes the mail.
+        address: any of the mailbox's addresses.
+        sender: the account that has the mail sent, or else its network.
+        share: how often that sender.
+        whole: how often all together.
+        now_ms: the time.
+
+    Raises:
+        RateLimited: either is used up.
+    """
+    mailbox = mailbox_of(address)
+    await tx.rate_limits.take("mailbox by sender", mailbox, share, now_ms=now_ms, asked_from=sender)
+    await tx.rate_limits.take("mailbox", mailbox, whole, now_ms=now_ms)
 
 
 async def forget_limits_of(

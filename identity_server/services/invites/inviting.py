@@ -30,13 +30,13 @@ from identity_server.domain.invite import (
     Invite,
     Obfuscation,
 )
-from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock, Randomness
 from identity_server.domain.random_values import letters, row_id
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.signing import SigningKey, decode_public_key
 from identity_server.services.associations.bind_notices import NoticeWriter
 from identity_server.services.invites.mails import WEB_CLIENT, InviteMails
+from identity_server.services.limits import take_of_mailbox
 from identity_server.services.lookup.budgets import LookupBudgets
 from identity_server.services.lookup.hashed_lookup import Asker, Lookup
 from identity_server.services.outbox.port import Outbox, Outcome
@@ -201,10 +201,8 @@ class Invitations:
             return bound
         if await tx.refusals.find(threepid) is not None:
             return None
-        mailbox = mailbox_of(threepid.address)
-        share = self._policy.share_of_mailbox
-        await tx.rate_limits.take("mailbox by sender", mailbox, share, now_ms=now_ms, asked_from=caller)
-        await tx.rate_limits.take("mailbox", mailbox, self._policy.per_mailbox, now_ms=now_ms)
+        share, whole = self._policy.share_of_mailbox, self._policy.per_mailbox
+        await take_of_mailbox(tx, threepid.address, sender=caller, share=share, whole=whole, now_ms=now_ms)
         valid_until_ms = now_ms + EPHEMERAL_KEY_LIFETIME_MS
         await tx.ephemeral_keys.add(invite.public_key, now_ms=now_ms, valid_until_ms=valid_until_ms)
         if bound is None:

@@ -24,11 +24,11 @@ from identity_server.domain.identifiers import (
     UserId,
     canonical_email,
 )
-from identity_server.domain.mailboxes import mailbox_of
 from identity_server.domain.ports import Clock, MailTemplates, Randomness
 from identity_server.domain.random_values import opaque
 from identity_server.domain.rate_limits import RateLimit
 from identity_server.domain.validation import MAIL_TOKEN_LIFETIME_MS, ValidationSession
+from identity_server.services.limits import take_of_mailbox
 from identity_server.services.outbox.mails import MailJobs
 from identity_server.services.outbox.port import Outbox, Outcome
 from identity_server.services.sweeping import in_batches
@@ -223,11 +223,8 @@ class Validation:
         await tx.rate_limits.take("validation mail", sender, limits.per_sender, now_ms=now_ms)
         if await tx.refusals.find(threepid) is not None:
             return False
-        mailbox = mailbox_of(threepid.address)
-        await tx.rate_limits.take(
-            "mailbox by sender", mailbox, limits.share_of_mailbox, now_ms=now_ms, asked_from=sender
-        )
-        await tx.rate_limits.take("mailbox", mailbox, limits.per_mailbox, now_ms=now_ms)
+        share, whole = limits.share_of_mailbox, limits.per_mailbox
+        await take_of_mailbox(tx, threepid.address, sender=sender, share=share, whole=whole, now_ms=now_ms)
         return True
 
     def _shown(
